@@ -1,0 +1,221 @@
+"""Say what happens to a packet for a Service, free of any backend. Which endpoints may serve is select's.
+
+Everything is per Service port and family, so that a change of one slice replans one Service.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from netplane.model import address
+from netplane.model.address import Family, Packed, Prefix
+from netplane.model.service import EndpointSlice, Key, Protocol, Service, ServicePort
+from netplane_proxy.plan import select
+
+Backend = select.Backend
+
+
+class Kind(enum.IntEnum):
+    """How a frontend treats its packets. The numbers are those of the kernel layout, for any backend.
+
+    INTERNAL and INTERNAL_LOCAL are cluster IPs; sources that are no pods are masqueraded. EXTERNAL (NodePort, load
+    balancer VIP, externalIP) always masquerades. EXTERNAL_LOCAL keeps the client's address and uses the local backends;
+    only pods (unchanged) and the node itself (masqueraded) get the cluster's backends there.
+    """
+
+    INTERNAL = 0
+    INTERNAL_LOCAL = 1
+    EXTERNAL = 2
+    EXTERNAL_LOCAL = 3
+
+
+class Frontend(NamedTuple):
+    """Where a connection may be aimed. `address` is None for a NodePort, which stands on NodeFacts.nodeport_addresses.
+
+    `source_ranges` is None when any client may come; otherwise all others are dropped, whoever they are.
+    """
+
+    address: Packed | None
+    protocol: Protocol
+    port: int
+    kind: Kind
+    source_ranges: tuple[Prefix, ...] | None = None
+
+    @property
+    def place(self) -> Place:
+        """What no two frontends of one family can share."""
+        return Place(self.address or b"", self.protocol, self.port)
+
+    def __str__(self) -> str:
+        """Print `10.96.0.1:80/tcp`, or `nodeport:30080/tcp`."""
+        where = f"nodeport:{self.port}" if self.address is None else address.with_port(self.address, self.port)
+        return f"{where}/{self.protocol}"
+
+
+class Place(NamedTuple):
+    """Address (empty for a NodePort), protocol and port: the key under which a packet finds its frontend."""
+
+    address: Packed
+    protocol: Protocol
+    port: int
+
+
+class PortKey(NamedTuple):
+    """The name of one Service port in one family."""
+
+    namespace: str
+    service: str
+    port: str
+    protocol: Protocol
+    family: Family
+
+    def __str__(self) -> str:
+        """Print `default/web:http`, as kube-proxy names it."""
+        return f"{self.namespace}/{self.service}:{self.port}" if self.port else f"{self.namespace}/{self.service}"
+
+
+@dataclass(frozen=True, slots=True)
+class PortForwarding:
+    """What happens to packets for one Service port in one family.
+
+    `cluster` serves Cluster policy, `local` (backends on this node) serves Local policy; both sorted, without
+    duplicates, and every backend equally likely. An empty `cluster` means that nothing serves anywhere: reject.
+    An empty `local` under a Local policy while `cluster` has some: drop. `affinity_seconds` is 0 without affinity.
+    `hairpin` are the backend addresses that may be their own client here, so that a connection from one to itself must
+    be masqueraded.
+    """
+
+    key: PortKey
+    cluster: tuple[Backend, ...] = ()
+    local: tuple[Backend, ...] = ()
+    affinity_seconds: int = 0
+    frontends: tuple[Frontend, ...] = ()
+    hairpin: tuple[Packed, ...] = ()
+
+    @property
+    def service(self) -> Key:
+        """(namespace, name) of the Service."""
+        return self.key.namespace, self.key.service
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What matters of the node the proxy runs on. Addresses of both families lie in one tuple, sorted.
+
+    `pod_cidrs` tells a pod's packet from others (kube-proxy's --cluster-cidr); without any in a family nothing counts
+    as pod: cluster IPs are then never masqueraded for outsiders, and Local policy has no short cut for pods. A packet
+    to a `service_cidrs` address that is no frontend is rejected when the address is allocated, else dropped.
+    `masquerade_bit` is the bit of the packet mark that asks for masquerading: 14 is 0x4000.
+    """
+
+    name: str = ""
+    zone: str = ""
+    node_ips: tuple[Packed, ...] = ()
+    nodeport_addresses: tuple[Packed, ...] = ()
+    pod_cidrs: tuple[Prefix, ...] = ()
+    service_cidrs: tuple[Prefix, ...] = ()
+    masquerade_bit: int = 14
+    masquerade_all: bool = False
+
+    def is_pod(self, source: Packed) -> bool:
+        """Tell whether an address is a pod's."""
+        return address.any_contains(self.pod_cidrs, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """The whole meaning at one revision: each Service port by its key, no two of them sharing a place."""
+
+    revision: str = ""
+    ports: Mapping[PortKey, PortForwarding] = field(default_factory=dict)
+    node: NodeFacts = field(default_factory=NodeFacts)
+
+
+def of_service(
+    service: Service | None, slices: tuple[EndpointSlice, ...], node: NodeFacts
+) -> tuple[PortForwarding, ...]:
+    """Say what one Service does on this node: one row per port and family, sorted by key. Nothing for those not ours.
+
+    Not ours are headless Services, ExternalNames, those without a cluster IP yet and those of another proxy
+    (kube-proxy's ShouldSkipService and its label selector). A family without a cluster IP has no frontends at all.
+    """
+    if service is None or not is_served(service):
+        return ()
+    rows = [
+        _of_port(service, port, cluster_ip, slices, node)
+        for cluster_ip in service.cluster_ips
+        for port in service.ports
+    ]
+    return tuple(sorted(rows, key=lambda row: row.key))
+
+
+def is_served(service: Service) -> bool:
+    """Tell whether this proxy does anything for a Service."""
+    return (
+        service.type != "ExternalName"
+        and service.proxy_name is None
+        and not service.is_headless
+        and bool(service.cluster_ips)
+    )
+
+
+def _of_port(
+    service: Service, port: ServicePort, cluster_ip: Packed, slices: tuple[EndpointSlice, ...], node: NodeFacts
+) -> PortForwarding:
+    family = address.family(cluster_ip)
+    chosen = select.choose(select.candidates(port, family, slices, node.name), node_name=node.name, zone=node.zone)
+    frontends = _frontends(service, port, cluster_ip, node)
+    uses_local = any(frontend.kind in (Kind.INTERNAL_LOCAL, Kind.EXTERNAL_LOCAL) for frontend in frontends)
+    keeps_source = any(frontend.kind is Kind.EXTERNAL_LOCAL for frontend in frontends)
+    local = chosen.local if uses_local else ()
+    # A pod of another node that comes to a Local frontend here keeps its address, and may be sent back to itself.
+    hairpin = {backend.ip for backend in (*chosen.cluster, *local)} if keeps_source else chosen.here
+    return PortForwarding(
+        key=PortKey(service.namespace, service.name, port.name, port.protocol, family),
+        cluster=chosen.cluster,
+        local=local,
+        affinity_seconds=service.affinity_seconds,
+        frontends=frontends,
+        hairpin=tuple(sorted(hairpin)),
+    )
+
+
+def _frontends(service: Service, port: ServicePort, cluster_ip: Packed, node: NodeFacts) -> tuple[Frontend, ...]:
+    """List where one port can be reached in the cluster IP's family: no place twice, sorted."""
+    family = address.family(cluster_ip)
+    internal = Kind.INTERNAL_LOCAL if service.internal_local else Kind.INTERNAL
+    external = Kind.EXTERNAL_LOCAL if service.external_local else Kind.EXTERNAL
+    by_place: dict[Packed | None, Frontend] = {}
+    if port.node_port:
+        by_place[None] = Frontend(None, port.protocol, port.node_port, external)
+    for ip in service.external_ips:
+        if address.family(ip) is family:
+            by_place[ip] = Frontend(ip, port.protocol, port.port, external)
+    vips = [ip for ip in service.load_balancer_vips if address.family(ip) is family]
+    allowed = _source_ranges(service.source_ranges, vips, node) if vips else None
+    for ip in vips:
+        by_place[ip] = Frontend(ip, port.protocol, port.port, external, allowed)
+    by_place[cluster_ip] = Frontend(cluster_ip, port.protocol, port.port, internal)
+    return tuple(sorted(by_place.values(), key=lambda frontend: frontend.place))
+
+
+def _source_ranges(ranges: tuple[Prefix, ...], vips: list[Packed], node: NodeFacts) -> tuple[Prefix, ...] | None:
+    """Return the ranges of the VIPs' family that may come, none inside another; None when everybody may.
+
+    The node may come from a VIP itself when its own address is allowed: balancers often put the VIP on the node, and
+    then the kernel picks it as source (kube-proxy's `allowFromNode`).
+    """
+    family = address.family(vips[0])
+    ours = {prefix for prefix in ranges if prefix.family is family}
+    if not ours or any(prefix.length == 0 for prefix in ours):
+        return None
+    if any(ip in prefix for prefix in ours for ip in node.node_ips):
+        ours |= {Prefix(vip, family.bits) for vip in vips}
+    kept: list[Prefix] = []
+    for prefix in sorted(ours):
+        if not kept or prefix.network not in kept[-1]:
+            kept.append(prefix)
+    return tuple(kept)

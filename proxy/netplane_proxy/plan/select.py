@@ -1,0 +1,102 @@
+"""Choose which of a Service's endpoints serve on this node. How packets reach them is forwarding's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from netplane.model import address
+from netplane.model.address import Family, Packed
+from netplane.model.service import EndpointSlice, ServicePort
+
+
+class Backend(NamedTuple):
+    """Where a connection may end. A NamedTuple, for a cluster has tens of thousands and all are compared."""
+
+    ip: Packed
+    port: int
+
+    def __str__(self) -> str:
+        """Print `10.0.0.1:8080`."""
+        return address.with_port(self.ip, self.port)
+
+
+class Candidate(NamedTuple):
+    """One endpoint for one port. `is_draining` means that it still serves while it terminates."""
+
+    backend: Backend
+    is_local: bool
+    is_ready: bool
+    is_draining: bool
+    zone_hints: frozenset[str]
+    node_hints: frozenset[str]
+
+
+class Choice(NamedTuple):
+    """The backends for Cluster policy and those for Local policy, sorted; `here` are the addresses on this node."""
+
+    cluster: tuple[Backend, ...]
+    local: tuple[Backend, ...]
+    here: frozenset[Packed]
+
+
+def candidates(
+    port: ServicePort, family: Family, slices: Iterable[EndpointSlice], node_name: str
+) -> tuple[Candidate, ...]:
+    """List the endpoints of one Service port in one family, each place once, sorted by backend.
+
+    A place that several slices name (it moves from one to the other) counts as its best row: local before remote,
+    ready before draining.
+    """
+    by_backend: dict[Backend, Candidate] = {}
+    for piece in slices:
+        if piece.family is not family or piece.proxy_name is not None:
+            continue
+        for endpoint_port in piece.ports:
+            if endpoint_port.name != port.name or endpoint_port.protocol is not port.protocol:
+                continue
+            for endpoint in piece.endpoints:
+                found = Candidate(
+                    Backend(endpoint.addresses[0], endpoint_port.port),
+                    bool(node_name) and endpoint.node_name == node_name,
+                    endpoint.ready,
+                    endpoint.serving and endpoint.terminating,
+                    endpoint.zone_hints,
+                    endpoint.node_hints,
+                )
+                known = by_backend.get(found.backend)
+                by_backend[found.backend] = found if known is None else max(known, found, key=_rank)
+    return tuple(by_backend[backend] for backend in sorted(by_backend))
+
+
+def choose(found: tuple[Candidate, ...], *, node_name: str, zone: str) -> Choice:
+    """Choose as kube-proxy does (pkg/proxy/topology.go, CategorizeEndpoints).
+
+    Ready endpoints serve; where none is ready, those that still serve while terminating do, for Cluster and Local
+    policy each on its own (KEP-1669). Hints narrow Cluster policy alone, and only as far as somebody ready remains.
+    """
+    ready = [one for one in found if one.is_ready]
+    draining = [one for one in found if one.is_draining and not one.is_ready]
+    cluster = list(filter(_nearness(ready, node_name, zone), ready)) or draining
+    local = [one for one in ready if one.is_local] or [one for one in draining if one.is_local]
+    return Choice(
+        cluster=tuple(one.backend for one in cluster),
+        local=tuple(one.backend for one in local),
+        here=frozenset(one.backend.ip for one in (*cluster, *local) if one.is_local),
+    )
+
+
+def _nearness(ready: list[Candidate], node_name: str, zone: str) -> Callable[[Candidate], bool]:
+    """Return what the hints let through: this node's, else this zone's, else everything (KEP-2433, KEP-3015).
+
+    One ready endpoint without a hint makes the hints void, and so do hints that leave this node without any endpoint.
+    """
+    if all(one.node_hints for one in ready) and any(node_name in one.node_hints for one in ready):
+        return lambda one: node_name in one.node_hints
+    if all(one.zone_hints for one in ready) and any(zone in one.zone_hints for one in ready):
+        return lambda one: zone in one.zone_hints
+    return lambda one: True
+
+
+def _rank(one: Candidate) -> tuple[bool, bool, bool, list[str], list[str]]:
+    return one.is_local, one.is_ready, one.is_draining, sorted(one.zone_hints), sorted(one.node_hints)
