@@ -1,0 +1,33 @@
+"""One module for each API group: its resource types as rows of data."""
+
+from __future__ import annotations
+
+from netplane.controlplane.registry.groups import (
+    admissionregistration,
+    apiextensions,
+    apps,
+    authentication,
+    authorization,
+    autoscaling,
+    batch,
+    coordination,
+    core,
+    discovery,
+    events,
+    networking,
+    policy,
+    rbac,
+    scheduling,
+    storage,
+)
+from netplane.controlplane.registry.types import ResourceType
+
+_MODULES = (
+    core, apps, events, authentication, authorization, autoscaling, batch, networking, policy, rbac, storage,
+    admissionregistration, apiextensions, scheduling, coordination, discovery,
+)  # fmt: skip
+
+
+def all_types() -> list[ResourceType]:
+    """Return every built-in type, in the order of the real API's discovery."""
+    return [each for module in _MODULES for each in module.TYPES]

@@ -1,0 +1,35 @@
+"""admissionregistration.k8s.io: webhooks, kept as data."""
+
+from __future__ import annotations
+
+from netplane.controlplane.registry.types import ResourceType
+from netplane.kube.types import Resource
+
+_DEFINITIONS = "io.k8s.api.admissionregistration.v1."
+
+TYPES = (
+    ResourceType(
+        resource=Resource(
+            "admissionregistration.k8s.io",
+            "v1",
+            "mutatingwebhookconfigurations",
+            "MutatingWebhookConfiguration",
+            namespaced=False,
+        ),
+        singular="mutatingwebhookconfiguration",
+        definition=_DEFINITIONS + "MutatingWebhookConfiguration",
+        has_generation=True,
+    ),
+    ResourceType(
+        resource=Resource(
+            "admissionregistration.k8s.io",
+            "v1",
+            "validatingwebhookconfigurations",
+            "ValidatingWebhookConfiguration",
+            namespaced=False,
+        ),
+        singular="validatingwebhookconfiguration",
+        definition=_DEFINITIONS + "ValidatingWebhookConfiguration",
+        has_generation=True,
+    ),
+)

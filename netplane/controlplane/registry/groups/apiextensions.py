@@ -1,0 +1,23 @@
+"""apiextensions.k8s.io: CustomResourceDefinition."""
+
+from __future__ import annotations
+
+from netplane.controlplane.registry.groups.shared import STATUS
+from netplane.controlplane.registry.types import ResourceType
+from netplane.kube.types import Resource
+
+_DEFINITIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+
+TYPES = (
+    ResourceType(
+        resource=Resource(
+            "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+        ),
+        singular="customresourcedefinition",
+        definition=_DEFINITIONS + "CustomResourceDefinition",
+        short_names=("crd", "crds"),
+        subresources=(STATUS,),
+        categories=("api-extensions",),
+        has_generation=True,
+    ),
+)

@@ -1,0 +1,30 @@
+"""batch: what runs pods to their end."""
+
+from __future__ import annotations
+
+from netplane.controlplane.registry.groups.shared import ALL, STATUS, read
+from netplane.controlplane.registry.types import ResourceType
+from netplane.kube.types import Resource
+
+_DEFINITIONS = "io.k8s.api.batch.v1."
+
+TYPES = (
+    ResourceType(
+        resource=Resource("batch", "v1", "cronjobs", "CronJob"),
+        singular="cronjob",
+        definition=_DEFINITIONS + "CronJob",
+        short_names=("cj",),
+        subresources=(STATUS,),
+        categories=ALL,
+        has_generation=True,
+    ),
+    ResourceType(
+        resource=Resource("batch", "v1", "jobs", "Job"),
+        singular="job",
+        definition=_DEFINITIONS + "Job",
+        subresources=(STATUS,),
+        categories=ALL,
+        has_generation=True,
+        field_labels={"status.successful": read("status", "succeeded", default="0")},
+    ),
+)

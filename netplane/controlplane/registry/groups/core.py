@@ -1,0 +1,182 @@
+"""The core group: what `v1` serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netplane.controlplane.registry.groups.shared import ALL, SCALE, STATUS, read
+from netplane.controlplane.registry.types import CREATE_ONLY, ResourceType, Subresource
+from netplane.kube.types import Resource
+
+_DEFINITIONS = "io.k8s.api.core.v1."
+
+_GET = ("get",)
+_CONNECT = ("create", "get")
+_PROXY_VERBS = ("create", "delete", "get", "patch", "update")
+FINALIZE = Subresource("finalize", ("update",))
+PROXY = Subresource("proxy", _PROXY_VERBS, kind="{proxy}")
+TOKEN = Subresource("token", ("create",), kind="TokenRequest", group="authentication.k8s.io", version="v1")
+NAMESPACE_VERBS = ("create", "delete", "get", "list", "patch", "update", "watch")
+POD_SUBRESOURCES = (
+    Subresource("attach", _CONNECT, kind="PodAttachOptions"),
+    Subresource("binding", ("create",), kind="Binding"),
+    Subresource("ephemeralcontainers", ("get", "patch", "update")),
+    Subresource("eviction", ("create",), kind="Eviction", group="policy", version="v1"),
+    Subresource("exec", _CONNECT, kind="PodExecOptions"),
+    Subresource("log", _GET),
+    Subresource("portforward", _CONNECT, kind="PodPortForwardOptions"),
+    Subresource("proxy", _PROXY_VERBS, kind="PodProxyOptions"),
+    Subresource("resize", ("get", "patch", "update")),
+    STATUS,
+)
+POD_FIELDS = {
+    "spec.hostNetwork": read("spec", "hostNetwork", default="false"),
+    "spec.nodeName": read("spec", "nodeName"),
+    "spec.restartPolicy": read("spec", "restartPolicy"),
+    "spec.schedulerName": read("spec", "schedulerName"),
+    "spec.serviceAccountName": read("spec", "serviceAccountName"),
+    "status.nominatedNodeName": read("status", "nominatedNodeName"),
+    "status.phase": read("status", "phase"),
+    "status.podIP": read("status", "podIP"),
+    "status.podIPs": read("status", "podIP"),
+}
+SERVICE_FIELDS = {"spec.clusterIP": read("spec", "clusterIP"), "spec.type": read("spec", "type")}
+EVENT_FIELDS = {
+    **{
+        f"involvedObject.{name}": read("involvedObject", name)
+        for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+    },
+    "reason": read("reason"),
+    "reportingComponent": read("reportingComponent"),
+    "source": read("source", "component"),
+    "type": read("type"),
+}
+
+TYPES = (
+    ResourceType(
+        resource=Resource("", "v1", "bindings", "Binding"),
+        singular="binding",
+        definition=_DEFINITIONS + "Binding",
+        verbs=CREATE_ONLY,
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "configmaps", "ConfigMap"),
+        singular="configmap",
+        definition=_DEFINITIONS + "ConfigMap",
+        short_names=("cm",),
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "endpoints", "Endpoints"),
+        singular="endpoints",
+        definition=_DEFINITIONS + "Endpoints",
+        short_names=("ep",),
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "events", "Event"),
+        singular="event",
+        definition=_DEFINITIONS + "Event",
+        short_names=("ev",),
+        field_labels=EVENT_FIELDS,
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "limitranges", "LimitRange"),
+        singular="limitrange",
+        definition=_DEFINITIONS + "LimitRange",
+        short_names=("limits",),
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "namespaces", "Namespace", namespaced=False),
+        singular="namespace",
+        definition=_DEFINITIONS + "Namespace",
+        short_names=("ns",),
+        subresources=(
+            FINALIZE,
+            STATUS,
+        ),
+        verbs=NAMESPACE_VERBS,
+        field_labels={"status.phase": read("status", "phase")},
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "nodes", "Node", namespaced=False),
+        singular="node",
+        definition=_DEFINITIONS + "Node",
+        short_names=("no",),
+        subresources=(
+            replace(PROXY, kind="NodeProxyOptions"),
+            STATUS,
+        ),
+        field_labels={"spec.unschedulable": read("spec", "unschedulable", default="false")},
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
+        singular="persistentvolumeclaim",
+        definition=_DEFINITIONS + "PersistentVolumeClaim",
+        short_names=("pvc",),
+        subresources=(STATUS,),
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False),
+        singular="persistentvolume",
+        definition=_DEFINITIONS + "PersistentVolume",
+        short_names=("pv",),
+        subresources=(STATUS,),
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "pods", "Pod"),
+        singular="pod",
+        definition=_DEFINITIONS + "Pod",
+        short_names=("po",),
+        subresources=(*POD_SUBRESOURCES,),
+        categories=ALL,
+        field_labels=POD_FIELDS,
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "podtemplates", "PodTemplate"),
+        singular="podtemplate",
+        definition=_DEFINITIONS + "PodTemplate",
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "replicationcontrollers", "ReplicationController"),
+        singular="replicationcontroller",
+        definition=_DEFINITIONS + "ReplicationController",
+        short_names=("rc",),
+        subresources=(
+            SCALE,
+            STATUS,
+        ),
+        categories=ALL,
+        field_labels={"status.replicas": read("status", "replicas", default="0")},
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "resourcequotas", "ResourceQuota"),
+        singular="resourcequota",
+        definition=_DEFINITIONS + "ResourceQuota",
+        short_names=("quota",),
+        subresources=(STATUS,),
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "secrets", "Secret"),
+        singular="secret",
+        definition=_DEFINITIONS + "Secret",
+        field_labels={"type": read("type")},
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "serviceaccounts", "ServiceAccount"),
+        singular="serviceaccount",
+        definition=_DEFINITIONS + "ServiceAccount",
+        short_names=("sa",),
+        subresources=(TOKEN,),
+    ),
+    ResourceType(
+        resource=Resource("", "v1", "services", "Service"),
+        singular="service",
+        definition=_DEFINITIONS + "Service",
+        short_names=("svc",),
+        subresources=(
+            replace(PROXY, kind="ServiceProxyOptions"),
+            STATUS,
+        ),
+        categories=ALL,
+        field_labels=SERVICE_FIELDS,
+    ),
+)

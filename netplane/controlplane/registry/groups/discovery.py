@@ -1,0 +1,17 @@
+"""discovery.k8s.io: EndpointSlice."""
+
+from __future__ import annotations
+
+from netplane.controlplane.registry.types import ResourceType
+from netplane.kube.types import Resource
+
+_DEFINITIONS = "io.k8s.api.discovery.v1."
+
+TYPES = (
+    ResourceType(
+        resource=Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+        singular="endpointslice",
+        definition=_DEFINITIONS + "EndpointSlice",
+        has_generation=True,
+    ),
+)

@@ -1,0 +1,33 @@
+"""rbac.authorization.k8s.io: roles and who has them."""
+
+from __future__ import annotations
+
+from netplane.controlplane.registry.types import ResourceType
+from netplane.kube.types import Resource
+
+_DEFINITIONS = "io.k8s.api.rbac.v1."
+
+TYPES = (
+    ResourceType(
+        resource=Resource(
+            "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
+        ),
+        singular="clusterrolebinding",
+        definition=_DEFINITIONS + "ClusterRoleBinding",
+    ),
+    ResourceType(
+        resource=Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False),
+        singular="clusterrole",
+        definition=_DEFINITIONS + "ClusterRole",
+    ),
+    ResourceType(
+        resource=Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
+        singular="rolebinding",
+        definition=_DEFINITIONS + "RoleBinding",
+    ),
+    ResourceType(
+        resource=Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
+        singular="role",
+        definition=_DEFINITIONS + "Role",
+    ),
+)

@@ -1,0 +1,219 @@
+"""What a resource type is: the row of data that routing, admission and tables read. The rows are in `groups`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from netplane.kube.types import Object, Resource
+
+Cells = Callable[[Object, datetime], list[Any]]
+"""Object and now to one table row, a cell for each column."""
+
+FieldLabels = Mapping[str, Callable[[Object], str]]
+"""Field selector name to its reader, as `spec.nodeName` of pods."""
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+CREATE_ONLY = ("create",)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One reason why an object is refused: a cause of a `Status` with reason Invalid.
+
+    `field` is a path such as `spec.ports[0].port`; `reason` is `FieldValueRequired`, `FieldValueInvalid`, ...;
+    `message` is what the real API prints after the path: `Invalid value: 0: must be between 1 and 65535, inclusive`.
+    """
+
+    field: str
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+    def cause(self) -> Object:
+        """The fault as an entry of `Status.details.causes`."""
+        return {"reason": self.reason, "message": self.message, "field": self.field}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a Table; priority 0 is printed always, 1 with `-o wide`."""
+
+    name: str
+    type: str = "string"
+    format: str = ""
+    description: str = ""
+    priority: int = 0
+
+    def definition(self) -> Object:
+        """The column as an entry of `Table.columnDefinitions`."""
+        return {
+            "name": self.name,
+            "type": self.type,
+            "format": self.format,
+            "description": self.description,
+            "priority": self.priority,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """A subresource as discovery shows it. An empty `kind` is the parent's own."""
+
+    name: str
+    verbs: tuple[str, ...]
+    kind: str = ""
+    group: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalePaths:
+    """Where an object keeps what its Scale shows; `selector` is a LabelSelector, a map of labels, or its text."""
+
+    replicas: tuple[str, ...] = ("spec", "replicas")
+    status_replicas: tuple[str, ...] = ("status", "replicas")
+    selector: tuple[str, ...] = ("spec", "selector")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How a served version is kept: as another resource. Both functions return a new object."""
+
+    stored: Resource
+    to_stored: Callable[[Object], Object]
+    from_stored: Callable[[Object], Object]
+
+
+def _nothing(_obj: Object) -> None:
+    return None
+
+
+def _nothing_to_update(_new: Object, _old: Object) -> None:
+    return None
+
+
+def _no_faults(_obj: Object) -> list[Fault]:
+    return []
+
+
+def _no_update_faults(_new: Object, _old: Object) -> list[Fault]:
+    return []
+
+
+def _object_name(obj: Object) -> str:
+    return str(obj["metadata"].get("name", ""))
+
+
+def _object_namespace(obj: Object) -> str:
+    return str(obj["metadata"].get("namespace", ""))
+
+
+def name_cells(obj: Object, now: datetime) -> list[Any]:
+    """NAME and AGE: the row of a type that has no columns of its own."""
+    return [obj["metadata"].get("name", ""), obj["metadata"].get("creationTimestamp", "")]
+
+
+NAME_COLUMNS = (Column("Name", "string", "name"), Column("Created At", "date"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceType:
+    """Everything the control plane knows of one resource type.
+
+    The hooks change the object they are given first, in place, and never the old one:
+    `prepare_create(obj)` and `prepare_update(new, old)` drop what a client may not set; `default(obj)` fills in;
+    `validate(obj)`, `validate_update(new, old)` and `validate_status(new, old)` return every fault.
+    `registry.strategy` calls them in the right order.
+    """
+
+    resource: Resource
+    singular: str
+    definition: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ALL_VERBS
+    subresources: tuple[Subresource, ...] = ()
+    scale: ScalePaths | None = None
+    columns: tuple[Column, ...] = NAME_COLUMNS
+    cells: Cells = name_cells
+    row_conditions: Callable[[Object], list[Object]] | None = None
+    field_labels: FieldLabels = field(default_factory=dict)
+    has_generation: bool = False
+    name_faults: Callable[[str], list[str]] | None = None
+    prepare_create: Callable[[Object], None] = _nothing
+    prepare_update: Callable[[Object, Object], None] = _nothing_to_update
+    default: Callable[[Object], None] = _nothing
+    validate: Callable[[Object], list[Fault]] = _no_faults
+    validate_update: Callable[[Object, Object], list[Fault]] = _no_update_faults
+    validate_status: Callable[[Object, Object], list[Fault]] = _no_update_faults
+    conversion: Conversion | None = None
+    crd: Object | None = None
+
+    @property
+    def group(self) -> str:
+        """API group, "" for core."""
+        return self.resource.group
+
+    @property
+    def version(self) -> str:
+        """API version within the group."""
+        return self.resource.version
+
+    @property
+    def api_version(self) -> str:
+        """`apps/v1`."""
+        return self.resource.api_version
+
+    @property
+    def plural(self) -> str:
+        """The name in the URL."""
+        return self.resource.plural
+
+    @property
+    def kind(self) -> str:
+        """The name in the object."""
+        return self.resource.kind
+
+    @property
+    def list_kind(self) -> str:
+        """The kind of a list of them."""
+        if self.crd is not None:
+            return str(self.crd["spec"]["names"].get("listKind") or f"{self.kind}List")
+        return f"{self.kind}List"
+
+    @property
+    def namespaced(self) -> bool:
+        """Whether objects live in a namespace."""
+        return self.resource.namespaced
+
+    @property
+    def stored(self) -> Resource:
+        """The resource under which the store keeps the objects: another one for converted versions."""
+        return self.conversion.stored if self.conversion else self.resource
+
+    @property
+    def is_stored(self) -> bool:
+        """False for reviews, which are answered and not kept."""
+        return "get" in self.verbs
+
+    @property
+    def has_status(self) -> bool:
+        """Whether `status` is written through its own subresource only."""
+        return self.subresource("status") is not None
+
+    def field_reader(self, name: str) -> Callable[[Object], str] | None:
+        """Return the reader of a field that selectors may name, None when they may not."""
+        if name == "metadata.name":
+            return _object_name
+        if name == "metadata.namespace" and self.namespaced:
+            return _object_namespace
+        return self.field_labels.get(name)
+
+    def subresource(self, name: str) -> Subresource | None:
+        """Return the named subresource, None when there is none."""
+        return next((s for s in self.subresources if s.name == name), None)
