@@ -1,0 +1,71 @@
+# netplane: `make lab` starts a cluster on this machine, `make test` runs every check. Each does its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 procps util-linux nftables iptables libxtables12 \
+  conntrack crun busybox-static
+MISSING = $(shell for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
+PYTEST := $(BIN)/pytest -q
+SRC := netplane cni proxy tests
+
+.PHONY: help lab lab-down test check bench setup packages lint types contracts unit kernel api cluster clean
+
+help: ## show this
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+lab: setup ## start a three-node cluster on this machine
+	@$(BIN)/netplane lab up $(LAB)
+
+lab-down: setup ## remove every trace of it
+	@$(BIN)/netplane lab down
+
+test: check kernel api cluster ## run every check (about 10 minutes; needs root)
+
+check: setup lint types contracts unit ## the fast ones: lint, types, import contracts, unit and property tests
+
+bench: setup ## measure: figures, ratios and how they grow
+	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+setup: packages $(VENV)/.ready
+
+packages:
+	@if [ -n "$(strip $(MISSING))" ]; then \
+	  [ "$$(id -u)" = 0 ] || { echo "netplane: installing $(strip $(MISSING)) needs root"; exit 1; }; \
+	  echo "installing Debian packages: $(strip $(MISSING))"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(MISSING) >/dev/null; \
+	fi
+
+$(VENV)/.ready: pyproject.toml | packages
+	@echo "installing netplane into $(VENV)"
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV)
+	@for what in wheel "-e .[dev,iptables]"; do \
+	  $(BIN)/pip install -q --disable-pip-version-check $$what 2>$(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }; \
+	done
+	@$(BIN)/netplane --version >/dev/null && touch $@
+
+lint:
+	$(BIN)/ruff check $(SRC)
+	$(BIN)/ruff format --check $(SRC)
+
+types:
+	$(BIN)/mypy
+
+contracts:
+	$(BIN)/lint-imports
+
+unit:
+	$(PYTEST) tests/unit tests/property tests/golden
+
+kernel:
+	$(PYTEST) tests/parity tests/kernel
+
+api:
+	$(PYTEST) tests/api
+
+cluster:
+	$(PYTEST) tests/cluster
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,70 @@
+"""Change a lab that runs: nodes come and go, daemons and nodes die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+
+from netplane.kube import client as kube
+from netplane.kube import errors, types
+from netplane.lab import host, protocol, state, units
+from netplane.lab import spec as specs
+from netplane.lab import up as ups
+from netplane.lab.progress import Steps
+from netplane.lab.spec import Folders, LabSpec
+from netplane.lib.cli import UserError
+
+
+def add_node(spec: LabSpec, folders: Folders, steps: Steps) -> str:
+    """Add one node and wait until it is Ready; return its name."""
+    grown = specs.with_node(spec)
+    node = grown.node(max(grown.nodes))
+    with steps.step(f"make {node.name}"):
+        ups.ensure_node(grown, folders, node)
+        state.save(grown, folders)
+    with steps.step("start its daemons", total=3) as advance:
+        ups.ensure_keeper(grown, folders)
+        ups.wait_for_units(folders, expected=len(units.of_lab(grown, folders, ups.program())), advance=advance)
+    with steps.step("it becomes Ready") as advance:
+        ups.wait_for_nodes(folders, {node.name}, advance)
+    return node.name
+
+
+def remove_node(spec: LabSpec, folders: Folders, name: str, steps: Steps) -> None:
+    """Remove a node: its daemons first, then its Node object, then all that ran on it."""
+    if len(spec.nodes) == 1:
+        raise UserError(f"{name} is the last node: netplane lab down removes the lab")
+    shrunk = specs.without_node(spec, name)
+    with steps.step(f"stop {name}"):
+        state.save(shrunk, folders)
+        protocol.ask(folders.run / "keeper.sock", "sync", limit=30)
+        host.remove_node(spec, folders, name)
+        shutil.rmtree(folders.node_run(name), ignore_errors=True)
+        shutil.rmtree(folders.node_state(name), ignore_errors=True)
+    with steps.step("delete its Node"):
+        asyncio.run(_delete_node(folders, name))
+
+
+def kill(spec: LabSpec, folders: Folders, what: str) -> None:
+    """Kill -9 one daemon, or everything on a node and its cable with it."""
+    known = [unit.name for unit in units.of_lab(spec, folders, ups.program())]
+    nodes = [node.name for node in spec.node_specs()]
+    socket = folders.run / "keeper.sock"
+    if what in known:
+        protocol.ask(socket, "kill", units=(what,))
+    elif what in nodes:
+        host.set_node_link(spec, what, is_up=False)
+        # The keeper lets go first, so that nothing restarts; killing the cgroup takes the pods along.
+        names = tuple(name for name in known if name.startswith(f"{what}/"))
+        protocol.ask(socket, "kill", units=names)
+        protocol.ask(socket, "hold", units=names, limit=30)
+        host.empty_node(spec, what)
+    else:
+        raise UserError(f"{what}: neither a daemon nor a node; there are {', '.join([*nodes, *known])}")
+
+
+async def _delete_node(folders: Folders, name: str) -> None:
+    async with kube.Client(kube.load(str(folders.admin_kubeconfig)), user_agent="netplane-lab") as client:
+        with contextlib.suppress(errors.NotFound):
+            await client.delete(types.NODES, name)

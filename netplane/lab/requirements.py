@@ -1,0 +1,74 @@
+"""Say in one line what the machine lacks for a lab, before anything is made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from netplane.kernel import process
+from netplane.kernel.errors import KernelError
+from netplane.lib.cli import UserError
+
+PROGRAMS = {
+    "ip": "iproute2",
+    "nft": "nftables",
+    "crun": "crun",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
+    "sysctl": "procps",
+}
+PROBE = "netplane-probe"
+NAT_RULES = b"""table ip probe {
+  map eps { typeof meta priority . numgen inc mod 2 : ip daddr . th dport; }
+  chain pre { type nat hook prerouting priority dstnat; }
+  chain post { type nat hook postrouting priority srcnat; masquerade fully-random; }
+}
+"""
+
+
+def check(*, fabric: str) -> None:
+    """Raise UserError for the first thing that is missing: root, a program or a kernel feature."""
+    if os.geteuid() != 0:
+        raise UserError("a lab makes network namespaces and mounts: run it as root")
+    for program, package in PROGRAMS.items():
+        if shutil.which(program) is None:
+            raise UserError(f"{program} is not installed: apt-get install {package}")
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        _try("overlayfs (CONFIG_OVERLAY_FS)", lambda: process.run_sync(["modprobe", "overlay"]))
+    process.run_sync(["ip", "netns", "add", PROBE]) if not Path(f"/run/netns/{PROBE}").exists() else None
+    try:
+        _probe_kernel(fabric)
+    finally:
+        process.run_sync(["ip", "netns", "delete", PROBE])
+
+
+def check_port(port: int) -> None:
+    """Raise UserError when 127.0.0.1:port is somebody else's."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"127.0.0.1:{port} is taken ({error.strerror}): choose another with --api-port") from error
+
+
+def _probe_kernel(fabric: str) -> None:
+    add = ["ip", "-n", PROBE, "link", "add"]
+    _try("veth (CONFIG_VETH)", lambda: process.run_sync([*add, "v0", "type", "veth", "peer", "name", "v1"]))
+    _try("bridge (CONFIG_BRIDGE)", lambda: process.run_sync([*add, "b0", "type", "bridge"]))
+    if fabric == "vxlan":
+        vxlan = [*add, "x0", "type", "vxlan", "id", "1", "dstport", "4789", "nolearning"]
+        _try("vxlan (CONFIG_VXLAN); --fabric direct works without", lambda: process.run_sync(vxlan))
+    load = ["ip", "netns", "exec", PROBE, "nft", "-f", "-"]
+    _try("nftables with NAT and numgen (CONFIG_NF_TABLES, CONFIG_NFT_NAT)", lambda: process.run_sync(load, stdin=NAT_RULES))
+
+
+def _try(feature: str, act: Callable[[], object]) -> None:
+    try:
+        act()
+    except KernelError as error:
+        raise UserError(f"this kernel lacks {feature}: {error}") from error

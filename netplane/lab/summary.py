@@ -1,0 +1,98 @@
+"""Print what a lab is and how it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from netplane.lab import host, protocol, units
+from netplane.lab.spec import Folders, LabSpec
+
+OUT = Console(highlight=False, soft_wrap=True)
+
+
+def print_welcome(spec: LabSpec) -> None:
+    """Say what stands and what to type next."""
+    suffix = "" if spec.name == "lab" else f" --name {spec.name}"
+    OUT.print(
+        f"\n[bold]{len(spec.nodes)} nodes are Ready[/bold]: {spec.proxy_mode} proxy, {spec.fabric} fabric, {spec.ip_family}\n\n"
+        f'  eval "$(netplane lab env{suffix})"                  kubectl now speaks to the lab\n'
+        f"  kubectl get nodes,pods -A -o wide\n"
+        f"  netplane lab demo{suffix}                           an application, and packets to it from everywhere\n"
+        f"  netplane lab exec{suffix} node-1 -- nft list ruleset    look into a node\n"
+        f"  netplane lab down{suffix}                           remove every trace\n",
+        markup=True,
+    )
+
+
+def print_status(spec: LabSpec, folders: Folders, output: str) -> bool:
+    """Print the nodes and daemons; return whether all of them run and are ready."""
+    try:
+        shown = protocol.ask(folders.run / "keeper.sock", "status")
+    except protocol.KeeperDown:
+        shown = []
+    wanted = {unit.name for unit in units.of_lab(spec, folders, "netplane")}
+    healthy = {unit.name for unit in shown if unit.state == "ready"} >= wanted
+    if output in ("json", "yaml"):
+        _print_data(spec, shown, healthy, output)
+    else:
+        _print_tables(spec, folders, shown, wide=output == "wide")
+    return healthy
+
+
+def _print_data(spec: LabSpec, shown: list[protocol.UnitStatus], healthy: bool, output: str) -> None:
+    data = {
+        "name": spec.name,
+        "healthy": healthy,
+        "nodes": [asdict(node) for node in spec.node_specs()],
+        "daemons": [asdict(unit) for unit in shown],
+    }
+    text = json.dumps(data, indent=2) if output == "json" else yaml.safe_dump(data, sort_keys=False).rstrip()
+    OUT.print(text, markup=False)
+
+
+def _print_tables(spec: LabSpec, folders: Folders, shown: list[protocol.UnitStatus], *, wide: bool) -> None:
+    present = host.namespaces(spec)
+    state = {unit.name: unit for unit in shown}
+    OUT.print(f"lab [bold]{spec.name}[/bold]: {spec.proxy_mode} proxy, {spec.fabric} fabric, {spec.ip_family}")
+    if not shown:
+        OUT.print("[yellow]its keeper does not run: netplane lab up starts it")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("PLACE", "ADDRESS", "DAEMON", "STATE", "PID", "UP", "RESTARTS", *(("SAYS", "LOG") if wide else ())):
+        table.add_column(column)
+    table.add_row("client", ",".join(spec.client_addresses), "", _mark("client", spec, present))
+    _add_unit(table, "underlay", ",".join(spec.api_addresses), state.get("server"), "server", folders, wide=wide)
+    for node in spec.node_specs():
+        address = ",".join(node.addresses)
+        for what in ("cni", "agent", "proxy"):
+            unit = state.get(f"{node.name}/{what}")
+            _add_unit(table, node.name if what == "cni" else "", address if what == "cni" else "", unit, what, folders, wide=wide)
+    OUT.print(table)
+
+
+def _mark(place: str, spec: LabSpec, present: frozenset[str]) -> str:
+    return "" if spec.netns(place) in present else "[red]gone"
+
+
+def _add_unit(
+    table: Table, place: str, address: str, unit: protocol.UnitStatus | None, what: str, folders: Folders, *, wide: bool
+) -> None:
+    if unit is None:
+        table.add_row(place, address, what, "[red]down")
+        return
+    colour = "green" if unit.state == "ready" else "yellow"
+    extra = (unit.status, str(folders.run / "log" / f"{unit.name.replace('/', '.')}.log")) if wide else ()
+    table.add_row(
+        place,
+        address,
+        what,
+        f"[{colour}]{unit.state}",
+        str(unit.pid or ""),
+        f"{unit.since:.0f}s",
+        str(unit.restarts),
+        *extra,
+    )

@@ -1,0 +1,179 @@
+"""Bring a lab up, or up again: every step makes only what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from netplane.agent.builtin import build as builtin
+from netplane.controlplane import credentials
+from netplane.kernel import cgroup
+from netplane.kube import client as kube
+from netplane.kube import informer, meta, types
+from netplane.lab import host, protocol, requirements, state, units
+from netplane.lab.progress import Steps
+from netplane.lab.spec import Folders, LabSpec, NodeSpec
+from netplane.lib.cli import UserError
+
+KEEPER_LIMIT = 10.0  # seconds until the keeper answers
+UNITS_LIMIT = 60.0  # seconds until all daemons are ready, plus one a node
+POLL = 0.05  # seconds between looks at the keeper's answer
+
+USERS = {
+    "agent": ("system:node:{node}", "system:nodes"),
+    "proxy": ("system:kube-proxy", ""),
+    "cni": ("system:netplane-cni", ""),
+}
+
+
+def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
+    """Make or mend the whole lab and wait until every node is Ready."""
+    with steps.step("check the machine"):
+        requirements.check(fabric=spec.fabric)
+        if not is_up(folders):
+            requirements.check_port(spec.api_port)
+    state.save(spec, folders)
+    folders.run.mkdir(parents=True, exist_ok=True)
+    with steps.step("build the images"):
+        builtin.build(folders.images)
+    with steps.step("lay the underlay"):
+        host.ensure_mount_points(folders)
+        host.ensure_underlay(spec)
+        cgroup.ensure(f"{units.cgroup_root(spec)}/control-plane")
+    with steps.step("make the nodes", total=len(spec.nodes)) as advance:
+        for node in spec.node_specs():
+            ensure_node(spec, folders, node)
+            advance()
+    with steps.step("start the daemons", total=1 + 3 * len(spec.nodes)) as advance:
+        ensure_keeper(spec, folders)
+        wait_for_units(folders, expected=len(units.of_lab(spec, folders, program())), advance=advance)
+    with steps.step("nodes become Ready", total=len(spec.nodes)) as advance:
+        wait_for_nodes(folders, {node.name for node in spec.node_specs()}, advance)
+
+
+def ensure_node(spec: LabSpec, folders: Folders, node: NodeSpec) -> None:
+    """Make one node's namespaces and the credentials of its daemons."""
+    host.ensure_node(spec, folders, node)
+    for who, (user, group) in USERS.items():
+        target = units.kubeconfig(folders, node.name, who)
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = credentials.kubeconfig(
+            folders.server,
+            server=f"https://{units.bracketed(spec.api_addresses[0])}:6443",
+            user=user.format(node=node.name),
+            groups=(group,) if group else (),
+        )
+        target.touch(mode=0o600)
+        target.write_text(text)
+
+
+def ensure_keeper(spec: LabSpec, folders: Folders) -> None:
+    """Start the keeper, or let the one that runs take the spec in."""
+    socket = folders.run / "keeper.sock"
+    try:
+        protocol.ask(socket, "status", limit=2.0)
+    except protocol.KeeperDown:
+        _start_keeper(spec, folders)
+    held = tuple(unit.name for unit in protocol.ask(socket, "status") if unit.state == "held")
+    for node in {name.partition("/")[0] for name in held}:
+        host.set_node_link(spec, node, is_up=True)
+    protocol.ask(socket, "release", units=held, limit=30)
+    protocol.ask(socket, "sync", limit=30)
+
+
+def wait_for_units(folders: Folders, *, expected: int, advance: Callable[[], None]) -> None:
+    """Wait until every daemon has said that it is ready; raise UserError that names those that have not."""
+    deadline = time.monotonic() + UNITS_LIMIT + expected
+    seen = 0
+    while True:
+        shown = protocol.ask(folders.run / "keeper.sock", "status")
+        ready = sum(unit.state == "ready" for unit in shown)
+        for _ in range(ready - seen):
+            advance()
+        seen = max(seen, ready)
+        if ready >= expected:
+            return
+        if time.monotonic() > deadline or any(unit.restarts > 5 for unit in shown):
+            late = [unit for unit in shown if unit.state != "ready"]
+            raise UserError(_why_late(folders, late))
+        time.sleep(POLL)  # noqa: TID251 - a command, not an event loop
+
+
+def wait_for_nodes(folders: Folders, names: set[str], advance: Callable[[], None], *, limit: float = 60.0) -> None:
+    """Wait until the API says Ready of every named node."""
+
+    async def wait() -> None:
+        async with kube.Client(kube.load(str(folders.admin_kubeconfig)), user_agent="netplane-lab") as client:
+            nodes = informer.Informers(client, [informer.Query(types.NODES)])
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(nodes.run())
+                await _all_ready(nodes, names, advance)
+                running.cancel()
+
+    try:
+        asyncio.run(asyncio.wait_for(wait(), limit + len(names)))
+    except TimeoutError as error:
+        raise UserError(f"nodes do not become Ready; see netplane lab status and {folders.run}/log") from error
+
+
+async def _all_ready(nodes: informer.Informers, names: set[str], advance: Callable[[], None]) -> None:
+    waiting = set(names)
+    async for _ in nodes.batches():
+        store = nodes.store(types.NODES)
+        for name in sorted(waiting):
+            node = store.get(("", name))
+            if node is not None and meta.is_condition_true(node, "Ready"):
+                waiting.discard(name)
+                advance()
+        if not waiting:
+            return
+
+
+def is_up(folders: Folders) -> bool:
+    """Tell whether the lab's keeper answers."""
+    try:
+        protocol.ask(folders.run / "keeper.sock", "status", limit=2.0)
+    except protocol.KeeperDown:
+        return False
+    return True
+
+
+def program() -> str:
+    """Return the absolute path of the `netplane` command beside this interpreter."""
+    return str(Path(sys.executable).with_name("netplane"))
+
+
+def _start_keeper(spec: LabSpec, folders: Folders) -> None:
+    (folders.run / "log").mkdir(parents=True, exist_ok=True)
+    with (folders.run / "log" / "keeper.log").open("ab") as output:
+        keeper = subprocess.Popen(
+            [program(), "lab", "keeper", f"--name={spec.name}"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + KEEPER_LIMIT
+    while time.monotonic() < deadline and keeper.poll() is None:
+        if is_up(folders):
+            return
+        time.sleep(POLL)  # noqa: TID251 - a command, not an event loop
+    raise UserError(f"the keeper does not start: {_last_line(folders.run / 'log' / 'keeper.log')}")
+
+
+def _why_late(folders: Folders, late: Iterable[protocol.UnitStatus]) -> str:
+    unit = next(iter(late))
+    log = folders.run / "log" / f"{unit.name.replace('/', '.')}.log"
+    return f"{unit.name} is {unit.state} ({unit.restarts} restarts): {_last_line(log)}; its log is {log}"
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return lines[-1] if lines else "it said nothing"
