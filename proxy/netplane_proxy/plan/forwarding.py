@@ -85,7 +85,8 @@ class PortForwarding:
     duplicates, and every backend equally likely. An empty `cluster` means that nothing serves anywhere: reject.
     An empty `local` under a Local policy while `cluster` has some: drop. `affinity_seconds` is 0 without affinity.
     `hairpin` are the backend addresses that may be their own client here, so that a connection from one to itself must
-    be masqueraded.
+    be masqueraded. `serving`, for UDP alone, are all backends whose running flows may go on: a change of policy, of
+    hints or of readiness cuts nobody off (as kube-proxy's conntrack clean-up has it).
     """
 
     key: PortKey
@@ -94,6 +95,7 @@ class PortForwarding:
     affinity_seconds: int = 0
     frontends: tuple[Frontend, ...] = ()
     hairpin: tuple[Packed, ...] = ()
+    serving: tuple[Backend, ...] = ()
 
     @property
     def service(self) -> Key:
@@ -144,12 +146,12 @@ def of_service(
     """
     if service is None or not is_served(service):
         return ()
-    rows = [
-        _of_port(service, port, cluster_ip, slices, node)
-        for cluster_ip in service.cluster_ips
-        for port in service.ports
-    ]
-    return tuple(sorted(rows, key=lambda row: row.key))
+    rows: dict[PortKey, PortForwarding] = {}
+    for cluster_ip in service.cluster_ips:
+        for port in service.ports:
+            row = _of_port(service, port, cluster_ip, slices, node)
+            rows.setdefault(row.key, row)
+    return tuple(rows[key] for key in sorted(rows))
 
 
 def is_served(service: Service) -> bool:
@@ -166,7 +168,8 @@ def _of_port(
     service: Service, port: ServicePort, cluster_ip: Packed, slices: tuple[EndpointSlice, ...], node: NodeFacts
 ) -> PortForwarding:
     family = address.family(cluster_ip)
-    chosen = select.choose(select.candidates(port, family, slices, node.name), node_name=node.name, zone=node.zone)
+    found = select.candidates(port, family, slices, node.name)
+    chosen = select.choose(found, node_name=node.name, zone=node.zone)
     frontends = _frontends(service, port, cluster_ip, node)
     uses_local = any(frontend.kind in (Kind.INTERNAL_LOCAL, Kind.EXTERNAL_LOCAL) for frontend in frontends)
     keeps_source = any(frontend.kind is Kind.EXTERNAL_LOCAL for frontend in frontends)
@@ -180,6 +183,7 @@ def _of_port(
         affinity_seconds=service.affinity_seconds,
         frontends=frontends,
         hairpin=tuple(sorted(hairpin)),
+        serving=select.serving(found) if port.protocol is Protocol.UDP else (),
     )
 
 

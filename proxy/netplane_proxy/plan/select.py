@@ -27,6 +27,7 @@ class Candidate(NamedTuple):
     backend: Backend
     is_local: bool
     is_ready: bool
+    is_serving: bool
     is_draining: bool
     zone_hints: frozenset[str]
     node_hints: frozenset[str]
@@ -60,6 +61,7 @@ def candidates(
                     Backend(endpoint.addresses[0], endpoint_port.port),
                     bool(node_name) and endpoint.node_name == node_name,
                     endpoint.ready,
+                    endpoint.serving,
                     endpoint.serving and endpoint.terminating,
                     endpoint.zone_hints,
                     endpoint.node_hints,
@@ -86,6 +88,11 @@ def choose(found: tuple[Candidate, ...], *, node_name: str, zone: str) -> Choice
     )
 
 
+def serving(found: tuple[Candidate, ...]) -> tuple[Backend, ...]:
+    """List the backends that answer at all, ready or draining, wherever they are: running flows to them may go on."""
+    return tuple(one.backend for one in found if one.is_serving or one.is_ready)
+
+
 def _nearness(ready: list[Candidate], node_name: str, zone: str) -> Callable[[Candidate], bool]:
     """Return what the hints let through: this node's, else this zone's, else everything (KEP-2433, KEP-3015).
 
@@ -98,5 +105,5 @@ def _nearness(ready: list[Candidate], node_name: str, zone: str) -> Callable[[Ca
     return lambda one: True
 
 
-def _rank(one: Candidate) -> tuple[bool, bool, bool, list[str], list[str]]:
-    return one.is_local, one.is_ready, one.is_draining, sorted(one.zone_hints), sorted(one.node_hints)
+def _rank(one: Candidate) -> tuple[bool, bool, bool, bool, list[str], list[str]]:
+    return one.is_local, one.is_ready, one.is_serving, one.is_draining, sorted(one.zone_hints), sorted(one.node_hints)

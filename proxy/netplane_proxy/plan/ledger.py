@@ -1,0 +1,116 @@
+"""Keep which Service port holds which place, so that two Services that claim the same one end the same way always.
+
+The API hands out cluster IPs and NodePorts once, but nothing keeps two Services from the same externalIP or balancer
+address and port. A cluster IP wins over anything (else one could take over a Service by an externalIP), then the
+smaller key wins; the loser gets the place when the winner leaves. The order of events plays no part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from netplane.model.address import Family
+from netplane.model.service import Key
+from netplane.model.snapshot import Snapshot
+from netplane_proxy.plan import forwarding
+from netplane_proxy.plan.forwarding import Forwarding, Frontend, Kind, NodeFacts, Place, PortForwarding, PortKey
+
+Changes = dict[PortKey, PortForwarding | None]
+"""What became of each Service port that changed; None when it is gone."""
+
+_Claim = tuple[bool, PortKey]
+_Spot = tuple[Family, Place]
+
+
+class Ledger:
+    """All rows of all Services, without conflicts. `ports` is what compilers take."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._wanted: dict[Key, tuple[PortForwarding, ...]] = {}
+        self._claims: dict[_Spot, tuple[_Claim, ...]] = {}
+        self._contested: set[_Spot] = set()
+        self.ports: dict[PortKey, PortForwarding] = {}
+
+    def replace(self, service: Key, rows: tuple[PortForwarding, ...]) -> Changes:
+        """Take the rows of one Service in place of its former ones. Return what changed, other Services included."""
+        former = self._wanted.get(service, ())
+        if former == rows:
+            return {}
+        spots = {spot: None for row in (*former, *rows) for spot, _ in _spots(row)}
+        touched = {row.key for row in (*former, *rows)} | self._claimants(spots)
+        for row in former:
+            self._release(row)
+        if rows:
+            self._wanted[service] = rows
+        else:
+            self._wanted.pop(service, None)
+        for row in rows:
+            self._claim(row)
+        return self._settle(touched | self._claimants(spots))
+
+    def services(self) -> Iterable[Key]:
+        """List the Services that have rows."""
+        return self._wanted.keys()
+
+    def _settle(self, keys: Iterable[PortKey]) -> Changes:
+        changes: Changes = {}
+        for key in sorted(keys):
+            row = next((row for row in self._wanted.get((key.namespace, key.service), ()) if row.key == key), None)
+            effective = None if row is None else self._without_lost(row)
+            if effective == self.ports.get(key):
+                continue
+            changes[key] = effective
+            if effective is None:
+                del self.ports[key]
+            else:
+                self.ports[key] = effective
+        return changes
+
+    def _without_lost(self, row: PortForwarding) -> PortForwarding:
+        if not self._contested:
+            return row
+        kept = tuple(frontend for spot, frontend in _spots(row) if self._claims[spot][0][1] == row.key)
+        return row if len(kept) == len(row.frontends) else dataclasses.replace(row, frontends=kept)
+
+    def _claimants(self, spots: Iterable[_Spot]) -> set[PortKey]:
+        contested = self._contested.intersection(spots) if self._contested else ()
+        return {key for spot in contested for _, key in self._claims.get(spot, ())}
+
+    def _claim(self, row: PortForwarding) -> None:
+        for spot, frontend in _spots(row):
+            claim = (frontend.kind not in (Kind.INTERNAL, Kind.INTERNAL_LOCAL), row.key)
+            others = self._claims.get(spot, ())
+            self._claims[spot] = tuple(sorted((*others, claim)))
+            if others:
+                self._contested.add(spot)
+
+    def _release(self, row: PortForwarding) -> None:
+        for spot, _ in _spots(row):
+            rest = tuple(claim for claim in self._claims[spot] if claim[1] != row.key)
+            if rest:
+                self._claims[spot] = rest
+            else:
+                del self._claims[spot]
+            if len(rest) < 2:
+                self._contested.discard(spot)
+
+
+def of_snapshot(snapshot: Snapshot, node: NodeFacts) -> Forwarding:
+    """Decide everything at once: what any order of single changes ends in."""
+    ledger = Ledger()
+    slices = snapshot.slices_by_service()
+    for key, service in snapshot.services.items():
+        ledger.replace(key, forwarding.of_service(service, slices.get(key, ()), node))
+    return Forwarding(snapshot.revision, dict(sorted(ledger.ports.items())), node)
+
+
+def by_place(ports: Mapping[PortKey, PortForwarding]) -> dict[_Spot, tuple[PortForwarding, Frontend]]:
+    """Index rows by the places they hold."""
+    return {spot: (row, frontend) for row in ports.values() for spot, frontend in _spots(row)}
+
+
+def _spots(row: PortForwarding) -> Iterable[tuple[_Spot, Frontend]]:
+    family = row.key.family
+    return [((family, frontend.place), frontend) for frontend in row.frontends]
