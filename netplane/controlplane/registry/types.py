@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from netplane.controlplane.registry.faults import Fault
+from netplane.controlplane.registry.rules import names
+from netplane.kube.shape import Shape
 from netplane.kube.types import Object, Resource
 
 Cells = Callable[[Object, datetime], list[Any]]
@@ -17,26 +20,6 @@ FieldLabels = Mapping[str, Callable[[Object], str]]
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 CREATE_ONLY = ("create",)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One reason why an object is refused: a cause of a `Status` with reason Invalid.
-
-    `field` is a path such as `spec.ports[0].port`; `reason` is `FieldValueRequired`, `FieldValueInvalid`, ...;
-    `message` is what the real API prints after the path: `Invalid value: 0: must be between 1 and 65535, inclusive`.
-    """
-
-    field: str
-    reason: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
-
-    def cause(self) -> Object:
-        """The fault as an entry of `Status.details.causes`."""
-        return {"reason": self.reason, "message": self.message, "field": self.field}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +117,7 @@ class ResourceType:
     resource: Resource
     singular: str
     definition: str = ""
+    shape: Shape | None = None
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL_VERBS
@@ -144,7 +128,9 @@ class ResourceType:
     row_conditions: Callable[[Object], list[Object]] | None = None
     field_labels: FieldLabels = field(default_factory=dict)
     has_generation: bool = False
-    name_faults: Callable[[str], list[str]] | None = None
+    allows_unconditional_update: bool = True
+    status_keeps_metadata: bool = False
+    name_faults: Callable[[str], list[str]] = names.subdomain
     prepare_create: Callable[[Object], None] = _nothing
     prepare_update: Callable[[Object, Object], None] = _nothing_to_update
     default: Callable[[Object], None] = _nothing

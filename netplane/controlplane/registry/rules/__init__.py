@@ -1,0 +1,1 @@
+"""Rules that fields of many types share: names, labels, quantities, metadata."""

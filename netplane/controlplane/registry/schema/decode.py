@@ -1,0 +1,235 @@
+"""Read an object against its shape: types, unknown fields, canonical values. What the values mean is validation's."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from netplane.controlplane.registry.rules import quantity, times
+from netplane.kube.shape import Shape
+
+Path = tuple[Any, Any] | None
+"""A linked path: (parent path, step). Built for every field, rendered only for faults."""
+
+Reader = Callable[[Any, Path, str, "Reading"], Any]
+"""(value, path, name of the enclosing type, where to report) to the canonical value, None to keep the value."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a decode found: the errors that make an object unreadable, and the fields its type does not have."""
+
+    errors: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def read(shape: Shape, obj: dict[str, Any]) -> Reading:
+    """Make an object canonical in place: without nulls and unknown fields, quantities and times in their one form.
+
+    The errors are worded like those of the real API's JSON decoder.
+    """
+    reading = Reading()
+    reader(shape)(obj, None, "", reading)
+    return reading
+
+
+def dotted(path: Path, *, with_indices: bool = True) -> str:
+    """Render a path: `spec.containers[0].image`; without indices as Go's decoder names it."""
+    steps: list[Any] = []
+    while path is not None:
+        path, step = path
+        steps.append(step)
+    text = ""
+    for step in reversed(steps):
+        if isinstance(step, int):
+            text += f"[{step}]" if with_indices else ""
+        else:
+            text += f".{step}" if text else str(step)
+    return text
+
+
+@cache
+def reader(shape: Shape) -> Reader:
+    """Return the compiled reader of a shape. Shapes that contain themselves are resolved when first used."""
+    if shape.kind == "object":
+        return _object(shape)
+    if shape.kind == "map":
+        return _map(shape)
+    if shape.kind == "list":
+        return _list(shape)
+    return _SCALARS[shape.kind]
+
+
+def _object(shape: Shape) -> Reader:
+    readers: dict[str, Reader] = {}
+    name = shape.name.rpartition(".")[2]
+    is_open = shape.is_open
+
+    def read_object(value: Any, path: Path, owner: str, reading: Reading) -> None:
+        if value.__class__ is not dict:
+            reading.errors.append(_unmarshal(value, path, owner, name))
+            return
+        dropped = None
+        for key, each in value.items():
+            known = readers.get(key)
+            if known is None:
+                child = shape.fields.get(key)
+                if child is None:
+                    if not is_open:
+                        reading.unknown.append(f'unknown field "{dotted((path, key))}"')
+                        dropped = [*(dropped or ()), key]
+                    continue
+                known = readers[key] = reader(child)
+            if each is None:
+                dropped = [*(dropped or ()), key]
+            elif known is not _string or each.__class__ is not str:
+                better = known(each, (path, key), name, reading)
+                if better is not None:
+                    value[key] = better
+        for key in dropped or ():
+            del value[key]
+
+    return read_object
+
+
+def _map(shape: Shape) -> Reader:
+    item = reader(shape.item)
+
+    def read_map(value: Any, path: Path, owner: str, reading: Reading) -> None:
+        if value.__class__ is not dict:
+            reading.errors.append(_unmarshal(value, path, owner, "map[string]string"))
+            return
+        for key, each in value.items():
+            if each is None:
+                value[key] = "" if shape.item.kind in ("string", "bytes") else {}
+            elif item is not _string or each.__class__ is not str:
+                better = item(each, (path, key), owner, reading)
+                if better is not None:
+                    value[key] = better
+
+    return read_map
+
+
+def _list(shape: Shape) -> Reader:
+    item = reader(shape.item)
+    go_type = "[]" + (shape.item.name.rpartition(".")[2] or shape.item.kind)
+
+    def read_list(value: Any, path: Path, owner: str, reading: Reading) -> None:
+        if value.__class__ is not list:
+            reading.errors.append(_unmarshal(value, path, owner, go_type))
+            return
+        for index, each in enumerate(value):
+            if each is None:
+                value[index] = "" if shape.item.kind == "string" else {}
+            elif item is not _string or each.__class__ is not str:
+                better = item(each, (path, index), owner, reading)
+                if better is not None:
+                    value[index] = better
+
+    return read_list
+
+
+def _any(value: Any, path: Path, owner: str, reading: Reading) -> None:
+    return None
+
+
+def _string(value: Any, path: Path, owner: str, reading: Reading) -> None:
+    if value.__class__ is not str:
+        reading.errors.append(_unmarshal(value, path, owner, "string"))
+
+
+def _boolean(value: Any, path: Path, owner: str, reading: Reading) -> None:
+    if value.__class__ is not bool:
+        reading.errors.append(_unmarshal(value, path, owner, "bool"))
+
+
+def _integer(value: Any, path: Path, owner: str, reading: Reading) -> int | None:
+    if value.__class__ is int and -(2**63) <= value < 2**63:
+        return None
+    if value.__class__ is float and value.is_integer():
+        return int(value)
+    reading.errors.append(_unmarshal(value, path, owner, "int64"))
+    return None
+
+
+def _number(value: Any, path: Path, owner: str, reading: Reading) -> None:
+    if value.__class__ not in (int, float):
+        reading.errors.append(_unmarshal(value, path, owner, "float64"))
+
+
+def _int_or_string(value: Any, path: Path, owner: str, reading: Reading) -> None:
+    if value.__class__ not in (int, str):
+        reading.errors.append(_unmarshal(value, path, owner, "IntOrString"))
+
+
+def _quantity(value: Any, path: Path, owner: str, reading: Reading) -> str | None:
+    if value.__class__ not in (str, int, float):
+        reading.errors.append(_unmarshal(value, path, owner, "Quantity"))
+        return None
+    try:
+        return quantity.canonical(str(value))
+    except ValueError as error:
+        reading.errors.append(str(error))
+        return None
+
+
+def _time(value: Any, path: Path, owner: str, reading: Reading) -> str | None:
+    return _with_time(times.seconds, value, path, owner, reading)
+
+
+def _micro_time(value: Any, path: Path, owner: str, reading: Reading) -> str | None:
+    return _with_time(times.micros, value, path, owner, reading)
+
+
+def _with_time(form: Callable[[str], str], value: Any, path: Path, owner: str, reading: Reading) -> str | None:
+    if value.__class__ is not str:
+        reading.errors.append(_unmarshal(value, path, owner, "Time"))
+        return None
+    try:
+        return form(value)
+    except ValueError as error:
+        reading.errors.append(str(error))
+        return None
+
+
+def _bytes(value: Any, path: Path, owner: str, reading: Reading) -> None:
+    if value.__class__ is not str:
+        reading.errors.append(_unmarshal(value, path, owner, "[]uint8"))
+        return
+    try:
+        base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        reading.errors.append(f"illegal base64 data at input byte {_first_illegal(value)}")
+
+
+_SCALARS: dict[str, Reader] = {
+    "any": _any,
+    "string": _string,
+    "boolean": _boolean,
+    "integer": _integer,
+    "number": _number,
+    "int-or-string": _int_or_string,
+    "quantity": _quantity,
+    "time": _time,
+    "micro-time": _micro_time,
+    "bytes": _bytes,
+}
+_GO_NAMES = {str: "string", bool: "bool", dict: "object", list: "array", int: "number", float: "number"}
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+
+
+def _first_illegal(text: str) -> int:
+    bare = text.rstrip("=")
+    return next((index for index, each in enumerate(bare) if each not in _BASE64), len(bare) // 4 * 4)
+
+
+def _unmarshal(value: Any, path: Path, owner: str, go_type: str) -> str:
+    found = _GO_NAMES.get(value.__class__, "value")
+    if found == "number" and go_type.startswith("int"):
+        found = f"number {value}"
+    where = f"Go struct field {owner}.{dotted(path, with_indices=False)}" if path else "Go value"
+    return f"json: cannot unmarshal {found} into {where} of type {go_type}"
