@@ -41,12 +41,11 @@ class Target(Protocol):
     async def renode(self, node: NodeFacts) -> Result:
         """Take other facts of the node: NodePort addresses, pod networks."""
 
-    async def drift(self) -> AsyncIterator[str]:
+    def drift(self) -> AsyncIterator[str]:
         """Yield a line for each change of our objects by somebody else ("pid 812 (nft) changed table ip netplane").
 
         The daemon answers with `replace`.
         """
-        yield ""
 
     async def cleanup(self) -> None:
         """Remove every trace of this backend, also of former runs. Nothing there is no failure."""
