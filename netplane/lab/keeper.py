@@ -138,7 +138,7 @@ class Keeper:
 
     def _serve(
         self, group: asyncio.TaskGroup
-    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], "asyncio.Future[None] | None"]:
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], asyncio.Future[None] | None]:
         def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             group.create_task(self._answer(group, reader, writer))
 
@@ -242,7 +242,7 @@ def _start(unit: Unit, folder: Path) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def _notify_socket(path: Path, running: Running):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _notify_socket(path: Path, running: Running):  # type: ignore[no-untyped-def]
     path.unlink(missing_ok=True)
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
@@ -324,7 +324,7 @@ def _start_time(pid: int) -> int:
     return int(fields[19])
 
 
-def _log_file(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _log_file(path: Path):  # type: ignore[no-untyped-def]
     if path.exists() and path.stat().st_size > LOG_LIMIT:
         path.replace(path.with_suffix(".log.1"))
     return path.open("ab")

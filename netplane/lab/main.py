@@ -30,8 +30,12 @@ def lab() -> None:
 @click.option("--proxy-mode", type=click.Choice(["nftables", "ipvs", "iptables"]), help="[default: nftables]")
 @click.option("--fabric", type=click.Choice(["vxlan", "direct"]), help="How nodes carry pod traffic.  [default: vxlan]")
 @click.option("--ip-family", type=click.Choice(["ipv4", "ipv6", "dual"]), help="[default: ipv4]")
-@click.option("--runtime", type=click.Choice(["embedded", "containerd"]), help="What runs containers.  [default: embedded]")
-@click.option("--api-port", type=click.IntRange(1, 65535), help="Where kubectl finds the API on 127.0.0.1.  [default: 6443]")
+@click.option(
+    "--runtime", type=click.Choice(["embedded", "containerd"]), help="What runs containers.  [default: embedded]"
+)
+@click.option(
+    "--api-port", type=click.IntRange(1, 65535), help="Where kubectl finds the API on 127.0.0.1.  [default: 6443]"
+)
 @click.option("--pods-cidr", help="Pod ranges, one a family, comma-separated.")
 @click.option("--services-cidr", help="Service ranges, one a family, comma-separated.")
 @click.option("--underlay-cidr", help="The nodes' own network, one range a family, comma-separated.")
@@ -221,7 +225,9 @@ def _wanted(name: str, known: LabSpec | None, options: dict[str, Any]) -> LabSpe
     """Return the spec that the options ask for; a lab that exists only takes the options it was made with."""
     base = known or LabSpec(name=name)
     given = {k: v for k, v in options.items() if v is not None}
-    changes: dict[str, Any] = {k: v for k, v in given.items() if k in ("proxy_mode", "fabric", "ip_family", "runtime", "api_port")}
+    changes: dict[str, Any] = {
+        k: v for k, v in given.items() if k in ("proxy_mode", "fabric", "ip_family", "runtime", "api_port")
+    }
     if "nodes" in given and len(base.nodes) != given["nodes"]:
         changes["nodes"] = tuple(range(1, given["nodes"] + 1))
     for option, part in (("pods_cidr", "pods"), ("services_cidr", "services"), ("underlay_cidr", "underlay")):

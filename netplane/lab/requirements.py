@@ -64,7 +64,10 @@ def _probe_kernel(fabric: str) -> None:
         vxlan = [*add, "x0", "type", "vxlan", "id", "1", "dstport", "4789", "nolearning"]
         _try("vxlan (CONFIG_VXLAN); --fabric direct works without", lambda: process.run_sync(vxlan))
     load = ["ip", "netns", "exec", PROBE, "nft", "-f", "-"]
-    _try("nftables with NAT and numgen (CONFIG_NF_TABLES, CONFIG_NFT_NAT)", lambda: process.run_sync(load, stdin=NAT_RULES))
+    _try(
+        "nftables with NAT and numgen (CONFIG_NF_TABLES, CONFIG_NFT_NAT)",
+        lambda: process.run_sync(load, stdin=NAT_RULES),
+    )
 
 
 def _try(feature: str, act: Callable[[], object]) -> None:

@@ -19,7 +19,8 @@ def print_welcome(spec: LabSpec) -> None:
     """Say what stands and what to type next."""
     suffix = "" if spec.name == "lab" else f" --name {spec.name}"
     OUT.print(
-        f"\n[bold]{len(spec.nodes)} nodes are Ready[/bold]: {spec.proxy_mode} proxy, {spec.fabric} fabric, {spec.ip_family}\n\n"
+        f"\n[bold]{len(spec.nodes)} nodes are Ready[/bold]: "
+        f"{spec.proxy_mode} proxy, {spec.fabric} fabric, {spec.ip_family}\n\n"
         f'  eval "$(netplane lab env{suffix})"                  kubectl now speaks to the lab\n'
         f"  kubectl get nodes,pods -A -o wide\n"
         f"  netplane lab demo{suffix}                           an application, and packets to it from everywhere\n"
@@ -70,7 +71,15 @@ def _print_tables(spec: LabSpec, folders: Folders, shown: list[protocol.UnitStat
         address = ",".join(node.addresses)
         for what in ("cni", "agent", "proxy"):
             unit = state.get(f"{node.name}/{what}")
-            _add_unit(table, node.name if what == "cni" else "", address if what == "cni" else "", unit, what, folders, wide=wide)
+            _add_unit(
+                table,
+                node.name if what == "cni" else "",
+                address if what == "cni" else "",
+                unit,
+                what,
+                folders,
+                wide=wide,
+            )
     OUT.print(table)
 
 

@@ -72,9 +72,7 @@ def server(spec: LabSpec, folders: Folders, program: str) -> Unit:
         *(f"{masks[r.networks()['pods'].version]}={r.node_mask}" for r in spec.ranges),
     ]
     cgroup = f"{cgroup_root(spec)}/control-plane"
-    return Unit(
-        "server", tuple(argv), spec.netns("underlay"), None, cgroup, listen=(("127.0.0.1", spec.api_port),)
-    )
+    return Unit("server", tuple(argv), spec.netns("underlay"), None, cgroup, listen=(("127.0.0.1", spec.api_port),))
 
 
 def cni(spec: LabSpec, folders: Folders, program: str, node: NodeSpec) -> Unit:

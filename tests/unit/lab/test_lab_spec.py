@@ -52,7 +52,10 @@ def test_a_new_node_never_takes_a_living_nodes_number() -> None:
             LabSpec(ipv4=replace(spec.IPV4, services="10.244.128.0/20")),
             "--pods-cidr 10.244.0.0/16 overlaps --services-cidr 10.244.128.0/20",
         ),
-        (LabSpec(ipv4=replace(spec.IPV4, pods="10.244.0.1/16")), "--pods-cidr 10.244.0.1/16: 10.244.0.1/16 has host bits"),
+        (
+            LabSpec(ipv4=replace(spec.IPV4, pods="10.244.0.1/16")),
+            "--pods-cidr 10.244.0.1/16: 10.244.0.1/16 has host bits",
+        ),
         (LabSpec(ipv4=replace(spec.IPV4, pods="10.244.0.0/24")), "--pods-cidr 10.244.0.0/24: a /24 for each node"),
         (LabSpec(ipv4=replace(spec.IPV4, underlay="172.30.0.0/29")), "--underlay-cidr 172.30.0.0/29: too small"),
     ],

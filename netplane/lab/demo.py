@@ -1,0 +1,111 @@
+"""The guided tour's first stop: an application, and packets to it from everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from netplane.kube import client as kube
+from netplane.kube import informer, types
+from netplane.lab import host
+from netplane.lab.progress import Steps
+from netplane.lab.spec import Folders, LabSpec
+from netplane.lab.summary import OUT
+from netplane.lab.units import bracketed
+from netplane.lib.cli import UserError
+
+GUESTBOOK = Path(__file__).with_name("guestbook.yaml")
+REQUESTS = 9
+LIMIT = 60.0  # seconds until the application is available
+RESOURCES = {resource.kind: resource for resource in (types.CONFIGMAPS, types.DEPLOYMENTS, types.SERVICES)}
+
+
+def run(spec: LabSpec, folders: Folders) -> None:
+    """Apply the guestbook, wait for it, and ask its front end from a pod's node, another node and the outside."""
+    documents = list(yaml.safe_load_all(GUESTBOOK.read_text()))
+    with Steps() as steps:
+        with steps.step("apply the guestbook", total=len(documents)) as advance:
+            asyncio.run(_apply(folders, documents, advance))
+        deployments = {d["metadata"]["name"] for d in documents if d["kind"] == "Deployment"}
+        with steps.step("wait until it is available", total=len(deployments)) as advance:
+            service = asyncio.run(_available(folders, deployments, advance))
+    _show(spec, folders, service)
+
+
+async def _apply(folders: Folders, documents: list[types.Object], advance: Any) -> None:
+    async with kube.Client(kube.load(str(folders.admin_kubeconfig)), user_agent="netplane-lab") as client:
+        for document in documents:
+            resource, name = RESOURCES[document["kind"]], document["metadata"]["name"]
+            await client.patch(
+                resource, name, document, namespace="default", kind="apply", field_manager="netplane-demo", force=True
+            )
+            advance()
+
+
+async def _available(folders: Folders, names: set[str], advance: Any) -> types.Object:
+    async with kube.Client(kube.load(str(folders.admin_kubeconfig)), user_agent="netplane-lab") as client:
+        view = informer.Informers(client, [informer.Query(types.DEPLOYMENTS, namespace="default")])
+        waiting = set(names)
+        try:
+            async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+                running = group.create_task(view.run())
+                async for _ in view.batches():
+                    for name in sorted(waiting):
+                        deployment = view.store(types.DEPLOYMENTS).get(("default", name))
+                        if deployment and _is_complete(deployment):
+                            waiting.discard(name)
+                            advance()
+                    if not waiting:
+                        running.cancel()
+                        break
+        except TimeoutError as error:
+            raise UserError(
+                f"{', '.join(sorted(waiting))}: not available after {LIMIT:.0f} s; kubectl get events"
+            ) from error
+        return await client.get(types.SERVICES, "frontend", namespace="default")
+
+
+def _is_complete(deployment: types.Object) -> bool:
+    wanted, status = deployment["spec"]["replicas"], deployment.get("status", {})
+    return bool(
+        status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("availableReplicas", 0) == wanted
+    )
+
+
+def _show(spec: LabSpec, folders: Folders, service: types.Object) -> None:
+    cluster_ip, port = service["spec"]["clusterIP"], service["spec"]["ports"][0]
+    node = spec.node_specs()[-1]
+    doors = (
+        ("node-1", "Service (cluster IP)", f"http://{bracketed(cluster_ip)}/"),
+        ("client", f"NodePort of {node.name}", f"http://{bracketed(node.addresses[0])}:{port['nodePort']}/"),
+    )
+    table = Table("FROM", "THROUGH", "URL", "ANSWERED BY", "THEY SAW THE CLIENT AS", box=None, header_style="bold")
+    for place, door, url in doors:
+        said = [_ask(spec, folders, place, url) for _ in range(REQUESTS)]
+        pods = Counter(f"{answer['pod']} on {answer['node']}" for answer in said)
+        seen = sorted({answer["client"]["address"] for answer in said})
+        table.add_row(place, door, url, "\n".join(f"{n}x {pod}" for pod, n in sorted(pods.items())), "\n".join(seen))
+    OUT.print(table)
+    OUT.print(
+        "\nlook further:  kubectl get pods -o wide\n"
+        "               netplane lab exec node-1 -- nft list table ip netplane\n"
+        "               kubectl scale deployment/frontend --replicas=6"
+    )
+
+
+def _ask(spec: LabSpec, folders: Folders, place: str, url: str) -> dict[str, Any]:
+    argv = host.entered(spec, folders, place, ["curl", "-sS", "--noproxy", "*", "--max-time", "5", url])
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"{url} from {place}: {done.stderr.strip()}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer

@@ -1,0 +1,36 @@
+"""One lab for the whole run: three nodes, both IP families; gone again at the end, whatever happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.cluster import NETPLANE, Lab, run
+
+NAME = "ci"
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    run(NETPLANE, "lab", "down", f"--name={NAME}", check=False)
+    run(NETPLANE, "lab", "up", f"--name={NAME}", "--ip-family=dual", "--api-port=16443", limit=120)
+    try:
+        yield Lab(NAME)
+    finally:
+        run(NETPLANE, "lab", "down", f"--name={NAME}", limit=60)
+
+
+@pytest.fixture
+def clean(lab: Lab) -> Iterator[Lab]:
+    """The lab with an empty default namespace, before and after."""
+    yield lab
+    kinds = "deployments,daemonsets,services,configmaps,pods"
+    lab.kubectl(
+        "delete",
+        kinds,
+        "-l",
+        "kubernetes.io/metadata.name!=default,component!=apiserver",
+        "--wait=false",
+        "--grace-period=1",
+    )

@@ -1,0 +1,127 @@
+"""The lab's own commands: again and again, with bad input, and without a trace at the end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from netplane.kernel import cgroup
+from tests.support.cluster import NETPLANE, Lab, run
+
+OTHER = "ci-other"
+
+
+def traces(name: str) -> list[str]:
+    """Everything on this machine that bears the lab's name."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    found = [m for m in mounts if f"/netplane-lab/{name}/" in f"{m}/"]
+    found += [str(p) for p in Path("/run/netns").glob(f"{name}-*")]
+    found += [str(p) for root in ("/run", "/var/lib") for p in Path(root).glob(f"netplane-lab/{name}")]
+    found += [str(p) for root in cgroup.hierarchies() for p in root.glob(f"netplane-lab/{name}")]
+    found += [str(pid) for pid in cgroup.processes(f"netplane-lab/{name}")]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if f"--name={name}" in process.read_text().split("\0"):
+                found.append(str(process))
+        except OSError:
+            continue
+    return found
+
+
+def test_up_again_changes_nothing(lab: Lab) -> None:
+    before = {name: unit.pid for name, unit in lab.units().items()}
+    lab.netplane("up", limit=60)
+    assert {name: unit.pid for name, unit in lab.units().items()} == before
+
+
+def test_status_shows_every_daemon_and_its_health_in_the_exit_code(lab: Lab) -> None:
+    shown = json.loads(lab.netplane("status", "-o", "json").stdout)
+    assert shown["healthy"]
+    assert len(shown["daemons"]) == 1 + 3 * len(lab.spec.nodes)
+
+
+def test_state_survives_down_and_up_and_down_leaves_no_trace() -> None:
+    other = Lab(OTHER)
+    # An address nobody listens on, so that both labs can be up at once.
+    other.netplane("up", "--nodes=1", "--api-port=17443", "--fabric=direct", limit=60)
+    try:
+        other.kubectl("create", "configmap", "kept", "--from-literal=a=b")
+        other.netplane("down", "--keep", limit=60)
+        assert not [t for t in traces(OTHER) if "/var/lib/" not in t]
+        other.netplane("up", limit=60)
+        assert other.get("configmap", "kept")["data"] == {"a": "b"}
+    finally:
+        other.netplane("down", limit=60)
+    assert traces(OTHER) == []
+
+
+def test_an_interrupted_up_leaves_nothing_half_made() -> None:
+    with subprocess.Popen(
+        [NETPLANE, "lab", "up", f"--name={OTHER}", "--nodes=2", "--api-port=17443"], stderr=subprocess.PIPE
+    ) as up:
+        try:
+            up.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            up.send_signal(2)
+            up.wait(timeout=30)
+    assert traces(OTHER) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--nodes=0"], 2, "0 is not in the range"),
+        (["--nodes=51"], 2, "51 is not in the range"),
+        (["--fabric=geneve"], 2, "'geneve' is not one of"),
+        (["--pods-cidr=10.96.0.0/16"], 1, "--pods-cidr 10.96.0.0/16 overlaps --services-cidr 10.96.0.0/16"),
+        (["--pods-cidr=10.244.0.0/33"], 1, "--pods-cidr 10.244.0.0/33"),
+    ],
+)
+def test_a_wrong_flag_is_one_clear_line_and_makes_nothing(arguments: list[str], code: int, complaint: str) -> None:
+    done = run(NETPLANE, "lab", "up", f"--name={OTHER}", *arguments, check=False)
+    assert done.returncode == code
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert traces(OTHER) == []
+
+
+def test_a_taken_port_is_named_and_nothing_is_made() -> None:
+    with socket.create_server(("127.0.0.1", 17444)):
+        done = run(NETPLANE, "lab", "up", f"--name={OTHER}", "--api-port=17444", check=False)
+    assert done.returncode == 1
+    assert "127.0.0.1:17444 is taken" in done.stderr
+    assert "--api-port" in done.stderr
+    assert traces(OTHER) == []
+
+
+def test_without_root_the_lab_says_so() -> None:
+    done = run(
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        NETPLANE,
+        "lab",
+        "up",
+        f"--name={OTHER}",
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "run it as root" in done.stderr
+    assert traces(OTHER) == []
+
+
+def test_other_settings_for_a_lab_that_is_up_are_refused(lab: Lab) -> None:
+    done = lab.netplane("up", "--fabric=direct", check=False)
+    assert done.returncode == 1
+    assert "exists with other settings" in done.stderr
+
+
+def test_an_unknown_place_names_those_that_are(lab: Lab) -> None:
+    done = lab.netplane("exec", "node-9", "--", "true", check=False)
+    assert done.returncode == 1
+    assert "node-1, node-2, node-3, client, underlay" in done.stderr
