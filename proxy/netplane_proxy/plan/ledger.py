@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from netplane.model.address import Family
 from netplane.model.service import Key
@@ -18,6 +19,16 @@ from netplane_proxy.plan.forwarding import Forwarding, Frontend, Kind, NodeFacts
 
 Changes = dict[PortKey, PortForwarding | None]
 """What became of each Service port that changed; None when it is gone."""
+
+
+class Step(NamedTuple):
+    """One Service port before and after; None where it was or is not."""
+
+    former: PortForwarding | None
+    now: PortForwarding | None
+
+
+Steps = dict[PortKey, Step]
 
 _Claim = tuple[bool, PortKey]
 _Spot = tuple[Family, Place]
@@ -33,7 +44,7 @@ class Ledger:
         self._contested: set[_Spot] = set()
         self.ports: dict[PortKey, PortForwarding] = {}
 
-    def replace(self, service: Key, rows: tuple[PortForwarding, ...]) -> Changes:
+    def replace(self, service: Key, rows: tuple[PortForwarding, ...]) -> Steps:
         """Take the rows of one Service in place of its former ones. Return what changed, other Services included."""
         former = self._wanted.get(service, ())
         if former == rows:
@@ -54,19 +65,20 @@ class Ledger:
         """List the Services that have rows."""
         return self._wanted.keys()
 
-    def _settle(self, keys: Iterable[PortKey]) -> Changes:
-        changes: Changes = {}
+    def _settle(self, keys: Iterable[PortKey]) -> Steps:
+        steps: Steps = {}
         for key in sorted(keys):
             row = next((row for row in self._wanted.get((key.namespace, key.service), ()) if row.key == key), None)
             effective = None if row is None else self._without_lost(row)
-            if effective == self.ports.get(key):
+            former = self.ports.get(key)
+            if effective == former:
                 continue
-            changes[key] = effective
+            steps[key] = Step(former, effective)
             if effective is None:
                 del self.ports[key]
             else:
                 self.ports[key] = effective
-        return changes
+        return steps
 
     def _without_lost(self, row: PortForwarding) -> PortForwarding:
         if not self._contested:

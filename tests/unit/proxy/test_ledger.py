@@ -45,9 +45,9 @@ def test_the_loser_gets_the_place_when_the_winner_leaves() -> None:
     book.replace(A.key, rows(A))
     book.replace(B.key, rows(B))
     assert holder(book, "192.0.2.1:80/tcp") == ["a"]
-    changes = book.replace(A.key, ())
+    steps = book.replace(A.key, ())
     assert holder(book, "192.0.2.1:80/tcp") == ["b"]
-    assert {key.service: row is None for key, row in changes.items()} == {"a": True, "b": False}
+    assert {key.service: step.now is None for key, step in steps.items()} == {"a": True, "b": False}
 
 
 def test_what_did_not_change_is_not_reported() -> None:

@@ -1,0 +1,89 @@
+"""Follow the facts as they change, and replan only the Services they touch. What a plan says is forwarding's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from netplane.model.service import EndpointSlice, Key, Service
+from netplane_proxy.plan import forwarding
+from netplane_proxy.plan.forwarding import Forwarding, NodeFacts, PortForwarding, PortKey
+from netplane_proxy.plan.health import HealthCheck, of_service
+from netplane_proxy.plan.ledger import Ledger, Step, Steps
+
+
+class Meaning:
+    """The facts taken so far and what they mean. Any order, batch or repetition of the same facts ends the same."""
+
+    def __init__(self, node: NodeFacts) -> None:
+        """Start with a node and nothing else."""
+        self.node = node
+        self.services: dict[Key, Service] = {}
+        self.slices_by_service: dict[Key, dict[Key, EndpointSlice]] = {}
+        self.health_checks: dict[Key, HealthCheck] = {}
+        self._service_by_slice: dict[Key, Key] = {}
+        self._ledger = Ledger()
+        self._touched: dict[Key, None] = {}
+
+    @property
+    def ports(self) -> Mapping[PortKey, PortForwarding]:
+        """What was decided at the last `settle`."""
+        return self._ledger.ports
+
+    @property
+    def touched(self) -> int:
+        """How many Services wait for `settle`."""
+        return len(self._touched)
+
+    def take_service(self, key: Key, service: Service | None) -> None:
+        """Take a Service as it is now; None when it is gone."""
+        if service is None:
+            self.services.pop(key, None)
+        else:
+            self.services[key] = service
+        self._touched[key] = None
+
+    def take_slice(self, key: Key, piece: EndpointSlice | None) -> None:
+        """Take an EndpointSlice as it is now; None when it is gone. It may have moved to another Service."""
+        owner = piece.service_key if piece is not None and piece.service else None
+        former = self._service_by_slice.get(key)
+        if former is not None and former != owner:
+            pieces = self.slices_by_service[former]
+            del pieces[key]
+            if not pieces:
+                del self.slices_by_service[former]
+            del self._service_by_slice[key]
+            self._touched[former] = None
+        if owner is not None and piece is not None:
+            self.slices_by_service.setdefault(owner, {})[key] = piece
+            self._service_by_slice[key] = owner
+            self._touched[owner] = None
+
+    def take_node(self, node: NodeFacts) -> bool:
+        """Take the node's facts. Returns whether they changed; every Service is then planned anew."""
+        if node == self.node:
+            return False
+        self.node = node
+        self._touched.update(dict.fromkeys(self.services))
+        return True
+
+    def settle(self) -> Steps:
+        """Decide for all touched Services. Returns each Service port that differs now from what it was before."""
+        steps: Steps = {}
+        for key in sorted(self._touched):
+            service = self.services.get(key)
+            slices = tuple(self.slices_by_service.get(key, {}).values())
+            for port, step in self._ledger.replace(key, forwarding.of_service(service, slices, self.node)).items():
+                steps[port] = Step(steps[port].former, step.now) if port in steps else step
+            self._watch_health(key, of_service(service, slices, self.node))
+        self._touched.clear()
+        return {port: step for port, step in steps.items() if step.former != step.now}
+
+    def forwarding(self, revision: str) -> Forwarding:
+        """Return all that was decided, as of a revision."""
+        return Forwarding(revision, self._ledger.ports, self.node)
+
+    def _watch_health(self, key: Key, check: HealthCheck | None) -> None:
+        if check is None:
+            self.health_checks.pop(key, None)
+        else:
+            self.health_checks[key] = check
