@@ -1,0 +1,213 @@
+"""Carry out commands in a network namespace and list what is there, over one kept-open rtnetlink socket."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from netplane.kernel import netns
+from netplane.kernel.errors import KernelError, from_os
+from netplane.kernel.link import decode, encode, wire
+from netplane.kernel.link.diff import Paths
+from netplane.kernel.link.objects import Address, Command, Forward, Link, Neighbour, Route
+
+T = TypeVar("T")
+
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_STRICT = 270, 10, 11, 12
+EXTACK_MESSAGE = 1
+DUMP_INTERRUPTED = 0x10
+RECEIVE = 1 << 17
+BATCH = 64
+"""Commands per send: even if all fail, their answers fit the socket's receive buffer."""
+DUMP_ATTEMPTS = 20
+GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
+"""What the kernel answers when asked to remove what is not there."""
+
+
+class Links(Protocol):
+    """The links of one network namespace: the kernel's (`Socket`) or a stand-in (`fake.Fake`)."""
+
+    def commit(self, commands: Sequence[Command]) -> None:
+        """Do the commands in order. All are tried; the first refusal is raised afterwards."""
+
+    def link(self, name: str) -> Link | None:
+        """Return one link."""
+
+    def links(self) -> list[Link]:
+        """Return all links."""
+
+    def addresses(self, index: int = 0) -> list[Address]:
+        """Return the addresses of one link, or all."""
+
+    def paths(self, *, protocol: int, index: int = 0) -> Paths:
+        """Return the routes made by `protocol`, and the permanent neighbours and forwards of the link `index`."""
+
+
+class Socket:
+    """An rtnetlink socket in the caller's namespace, or in the one named (a path or an open file).
+
+    It keeps that namespace whichever thread uses it; only one may use it at a time.
+    """
+
+    def __init__(self, place: str | int | None = None) -> None:
+        if place is None:
+            self._socket = _open()
+        else:
+            with netns.inside(place):
+                self._socket = _open()
+        self._sequence = 0
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def commit(self, commands: Sequence[Command]) -> None:
+        """Do the commands in order. All are tried; the first refusal is raised afterwards."""
+        failure: KernelError | None = None
+        for start in range(0, len(commands), BATCH):
+            found = self._batch(commands[start : start + BATCH])
+            failure = failure or found
+        if failure is not None:
+            raise failure
+
+    def link(self, name: str) -> Link | None:
+        """Return one link; None without it."""
+        payload = wire.IFINFO.pack(0, 0, 0, 0, 0) + wire.text(wire.IFLA_IFNAME, name)
+        payload += wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS)
+        sequence = self._send([(wire.GETLINK, 0, payload)])
+        for kind, _, seen, body in self._receive():
+            if seen != sequence:
+                continue
+            if kind == wire.NEWLINK:
+                return decode.link(body)
+            number = -wire.I32.unpack_from(body)[0]
+            if number in GONE:
+                return None
+            raise KernelError(number, f"look at link {name}", _said(body, wire.ACK_TLVS))
+        return None
+
+    def links(self) -> list[Link]:
+        """Return all links."""
+        payload = wire.IFINFO.pack(0, 0, 0, 0, 0) + wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS)
+        return self._dump(wire.GETLINK, payload, wire.NEWLINK, decode.link, "list links")
+
+    def addresses(self, index: int = 0) -> list[Address]:
+        """Return the addresses of one link, or all."""
+        payload = wire.IFADDR.pack(0, 0, 0, 0, index)
+        found = self._dump(wire.GETADDR, payload, wire.NEWADDR, decode.address, "list addresses")
+        return [address for address in found if index in (0, address.index)]
+
+    def routes(self, *, protocol: int = 0, index: int = 0) -> list[Route]:
+        """Return the main table's routes, of one maker and one link if named."""
+        found: list[Route] = []
+        for family in (wire.AF_INET, wire.AF_INET6):
+            payload = wire.RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0)
+            payload += wire.u32(wire.RTA_OIF, index) if index else b""
+            found += filter(None, self._dump(wire.GETROUTE, payload, wire.NEWROUTE, decode.route, "list routes"))
+        return [r for r in found if protocol in (0, r.protocol) and index in (0, r.index)]
+
+    def neighbours(self, index: int) -> list[Neighbour]:
+        """Return the permanent neighbours of a link."""
+        found: list[Neighbour | None] = []
+        for family in (wire.AF_INET, wire.AF_INET6):
+            payload = wire.NDMSG.pack(family, 0, 0, 0, 0) + wire.u32(8, index)
+            found += self._dump(wire.GETNEIGH, payload, wire.NEWNEIGH, decode.neighbour, "list neighbours")
+        return [n for n in found if n is not None and n.index == index]
+
+    def forwards(self, index: int) -> list[Forward]:
+        """Return the forwarding entries of a VXLAN link."""
+        payload = wire.NDMSG.pack(wire.AF_BRIDGE, index, 0, 0, 0)
+        found = self._dump(wire.GETNEIGH, payload, wire.NEWNEIGH, decode.forward, "list forwarding entries")
+        return [f for f in found if f is not None and f.index == index]
+
+    def paths(self, *, protocol: int, index: int = 0) -> Paths:
+        """Return the routes made by `protocol`, and the permanent neighbours and forwards of the link `index`."""
+        return Paths(
+            frozenset(self.routes(protocol=protocol)),
+            frozenset(self.neighbours(index)) if index else frozenset(),
+            frozenset(self.forwards(index)) if index else frozenset(),
+        )
+
+    def _batch(self, commands: Sequence[Command]) -> KernelError | None:
+        messages = [encode.command(command) for command in commands]
+        last = self._send([*messages[:-1], messages[-1]._replace(flags=messages[-1].flags | wire.ACK)])
+        failure: KernelError | None = None
+        for kind, flags, sequence, body in self._receive():
+            first = last - len(commands) + 1
+            if kind != wire.ERROR or not first <= sequence <= last:
+                continue
+            number = -wire.I32.unpack_from(body)[0]
+            command = commands[sequence - first]
+            if number and failure is None and not (command.verb == "remove" and number in GONE):
+                failure = KernelError(number, str(command), _said(body, flags))
+            if sequence == last:
+                return failure
+        return failure
+
+    def _dump(self, request: int, payload: bytes, answer: int, read: Callable[[memoryview], T], tried: str) -> list[T]:
+        for _ in range(DUMP_ATTEMPTS):
+            found: list[T] = []
+            is_whole = True
+            sequence = self._send([(request, wire.DUMP, payload)])
+            for kind, flags, seen, body in self._receive():
+                if seen != sequence:
+                    continue
+                is_whole = is_whole and not flags & DUMP_INTERRUPTED
+                if kind in (wire.DONE, wire.ERROR):
+                    number = -wire.I32.unpack_from(body)[0]
+                    if number:
+                        raise KernelError(number, tried, _said(body, flags))
+                    break
+                if kind == answer:
+                    found.append(read(body))
+            if is_whole:
+                return found
+        raise KernelError(errno.EAGAIN, tried, f"it changed during each of {DUMP_ATTEMPTS} attempts")
+
+    def _send(self, messages: Sequence[tuple[int, int, bytes]]) -> int:
+        packed: list[bytes] = []
+        for kind, flags, payload in messages:
+            self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+            size = wire.HEADER.size + len(payload)
+            packed.append(wire.HEADER.pack(size, kind, flags | wire.REQUEST, self._sequence, 0))
+            packed.append(payload)
+        try:
+            self._socket.send(b"".join(packed))
+        except OSError as error:
+            raise from_os(error, "send to rtnetlink") from error
+        return self._sequence
+
+    def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
+        while True:
+            try:
+                data = self._socket.recv(RECEIVE)
+            except OSError as error:
+                raise from_os(error, "receive from rtnetlink") from error
+            yield from wire.messages(data)
+
+
+def _open() -> socket.socket:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    opened.settimeout(10.0)
+    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_STRICT):
+        opened.setsockopt(SOL_NETLINK, option, 1)
+    return opened
+
+
+def _said(body: memoryview, flags: int) -> str:
+    """Return the kernel's own words of a refusal; with CAP_ACK they follow the refused message's header."""
+    if not flags & wire.ACK_TLVS or len(body) <= 4 + wire.HEADER.size:
+        return ""
+    words = wire.attributes(body, 4 + wire.HEADER.size).get(EXTACK_MESSAGE)
+    return bytes(words).rstrip(b"\0").decode(errors="replace") if words is not None else ""

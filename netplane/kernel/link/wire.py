@@ -1,0 +1,103 @@
+"""Numbers and primitives of rtnetlink's messages (linux/rtnetlink.h, if_link.h, neighbour.h), host byte order."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+REQUEST, MULTI, ACK, DUMP = 1, 2, 4, 0x300
+REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
+ERROR, DONE = 2, 3
+ACK_CAPPED, ACK_TLVS = 0x100, 0x200
+
+NEWLINK, DELLINK, GETLINK = 16, 17, 18
+NEWADDR, DELADDR, GETADDR = 20, 21, 22
+NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
+
+AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
+
+HEADER = struct.Struct("=IHHII")
+ATTRIBUTE = struct.Struct("=HH")
+IFINFO = struct.Struct("=BxHiII")
+IFADDR = struct.Struct("=BBBBI")
+RTMSG = struct.Struct("=BBBBBBBBI")
+NDMSG = struct.Struct("=BxxxiHBB")
+U32 = struct.Struct("=I")
+I32 = struct.Struct("=i")
+
+IFF_UP = 1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
+IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
+INFO_KIND, INFO_DATA, VETH_PEER = 1, 2, 1
+INET_CONF_ATTRIBUTE, INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 1, 8, 1
+VXLAN_ID, VXLAN_LINK, VXLAN_LOCAL, VXLAN_LEARNING, VXLAN_PORT, VXLAN_LOCAL6 = 1, 3, 4, 7, 15, 17
+VXLAN_ZERO_CSUM6_TX, VXLAN_ZERO_CSUM6_RX = 19, 20
+
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_F_NODAD, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
+
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
+RTNH_F_ONLINK = 4
+ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7}
+IP6_DEFAULT_METRIC = 1024
+
+NDA_DST, NDA_LLADDR = 1, 2
+NUD_NOARP, NUD_PERMANENT, NTF_SELF = 0x40, 0x80, 2
+
+INET_CONF = {
+    "forwarding": 1,
+    "proxy_arp": 3,
+    "accept_redirects": 4,
+    "send_redirects": 6,
+    "rp_filter": 8,
+    "arp_ignore": 19,
+}
+"""The IPv4 parameters of a link that can be set by netlink, with no /proc at hand (linux/ip.h, IPV4_DEVCONF_*)."""
+
+
+def attribute(number: int, payload: bytes) -> bytes:
+    """Pack one attribute, padded to four bytes."""
+    length = len(payload)
+    return ATTRIBUTE.pack(length + 4, number) + payload + b"\0" * (-length & 3)
+
+
+def u32(number: int, value: int) -> bytes:
+    """Pack an attribute that holds a 32-bit number."""
+    return ATTRIBUTE.pack(8, number) + U32.pack(value)
+
+
+def text(number: int, value: str) -> bytes:
+    """Pack an attribute that holds a zero-terminated string."""
+    return attribute(number, value.encode() + b"\0")
+
+
+def attributes(buffer: memoryview, offset: int) -> dict[int, memoryview]:
+    """Read the attributes from `offset` to the end; of repeated ones the last counts."""
+    found: dict[int, memoryview] = {}
+    end = len(buffer)
+    while offset + 4 <= end:
+        length, number = ATTRIBUTE.unpack_from(buffer, offset)
+        if length < 4:
+            break
+        found[number & 0x3FFF] = buffer[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def messages(buffer: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
+    """Split what was received into (type, flags, sequence, payload)."""
+    view = memoryview(buffer)
+    offset = 0
+    while offset + HEADER.size <= len(buffer):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(buffer, offset)
+        if length < HEADER.size:
+            return
+        yield kind, flags, sequence, view[offset + HEADER.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def family(packed: bytes) -> int:
+    """Return the AF_* number of a packed address."""
+    return AF_INET if len(packed) == 4 else AF_INET6
