@@ -1,0 +1,247 @@
+"""Keep copies of resources up to date with an API server, for ever, and hand out what changed in batches.
+
+What is kept and how changes merge is `store`'s; what a change means is the consumer's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Never
+
+from netplane.kube import errors
+from netplane.kube.api import Api
+from netplane.kube.store import Change, Pending, Staged, Store, Transform
+from netplane.kube.types import Key, Resource
+from netplane.kube.watch import Event
+from netplane.lib import clock as clocks
+from netplane.lib import log
+
+__all__ = ["Batch", "Change", "Informers", "Query"]
+
+_Note = Callable[[Sequence[Change], float], None]
+
+_LOG = log.get("informer")
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 10.0
+_INITIAL_EVENTS_SECONDS = 20.0
+_SHORT_WATCH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which objects to keep, and what of each. The transform keeps memory small: facts instead of decoded JSON."""
+
+    resource: Resource
+    namespace: str = ""
+    label_selector: str = ""
+    field_selector: str = ""
+    transform: Transform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """All changes since the batch before; at most one for each object."""
+
+    changes: tuple[Change, ...]
+    resource_version: Mapping[Resource, str]
+    synced: bool
+    received: float
+    """When the first of their bytes came, by the clock's `monotonic`."""
+
+
+class Informers:
+    """Copies of what the queries select, one query for each resource."""
+
+    def __init__(
+        self,
+        api: Api,
+        queries: Sequence[Query],
+        *,
+        clock: clocks.Clock = clocks.SYSTEM,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._clock = clock
+        self._pending = Pending()
+        self._changed = asyncio.Event()
+        self._followers = {
+            query.resource: _Follower(api, query, self._note, clock=clock, rng=rng or random.Random())
+            for query in queries
+        }
+        if len(self._followers) != len(queries):
+            raise ValueError("two queries for one resource")
+
+    def store(self, resource: Resource) -> Mapping[Key, Any]:
+        """Return a live read-only view of the objects of a resource."""
+        return self._followers[resource].store.values
+
+    @property
+    def synced(self) -> bool:
+        """Whether every resource has been read whole once; it stays so while the API is down."""
+        return all(follower.version for follower in self._followers.values())
+
+    @property
+    def failures(self) -> Mapping[Resource, str]:
+        """Why resources are not being followed at the moment; empty when all is well."""
+        return {resource: follower.failure for resource, follower in self._followers.items() if follower.failure}
+
+    async def run(self) -> Never:
+        """Follow every resource until cancelled. What was once known is kept while the API is down."""
+        async with asyncio.TaskGroup() as group:
+            for follower in self._followers.values():
+                group.create_task(follower.run())
+        raise AssertionError("followers never end")
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """Yield first, once synced, every object as new; then what changed since, as soon as something did.
+
+        For one consumer. Changes that come while it works wait, and the newest for each object wins.
+        """
+        while not self.synced:
+            await self._wait()
+        yield self._take()
+        while True:
+            if self._pending:
+                yield self._take()
+            else:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+
+    def _take(self) -> Batch:
+        changes, received = self._pending.take()
+        versions = {resource: follower.version for resource, follower in self._followers.items()}
+        return Batch(changes, versions, self.synced, self._clock.monotonic() if received is None else received)
+
+    def _note(self, changes: Sequence[Change], received: float) -> None:
+        for change in changes:
+            self._pending.add(change, received)
+        self._changed.set()
+
+
+class _Follower:
+    """Follows one query: fills the store, watches from there, and starts again where it must."""
+
+    def __init__(self, api: Api, query: Query, note: _Note, *, clock: clocks.Clock, rng: random.Random) -> None:
+        self.store = Store(query.resource, query.transform)
+        self.version = ""
+        self.failure = ""
+        self._api = api
+        self._query = query
+        self._note = note
+        self._clock = clock
+        self._rng = rng
+        self._is_stale = True
+        self._server_has_watch_list = True
+        self._backoff = _FIRST_BACKOFF
+
+    async def run(self) -> Never:
+        while True:
+            try:
+                await self._follow()
+            except errors.Gone:
+                self._is_stale = True
+                await self._pause("history was compacted; reading everything again")
+            except (errors.Invalid, errors.BadRequest) as error:
+                if not (self._is_stale and self._server_has_watch_list):
+                    await self._pause(str(error))
+                self._server_has_watch_list = False
+            except errors.ApiError as error:
+                await self._pause(str(error))
+
+    async def _follow(self) -> None:
+        if self._is_stale and not self._server_has_watch_list:
+            await self._list()
+        began = self._clock.monotonic()
+        await (self._watch_initial() if self._is_stale else self._watch())
+        if self._clock.monotonic() - began < _SHORT_WATCH_SECONDS:
+            await self._pause("the watch ended at once")
+
+    async def _list(self) -> None:
+        query, staged, version = self._query, Staged(), ""
+        pages = self._api.pages(
+            query.resource,
+            namespace=query.namespace,
+            label_selector=query.label_selector,
+            field_selector=query.field_selector,
+        )
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                self.store.stage(staged, page.items)
+                version = page.resource_version
+        self._replace(staged, version, self._clock.monotonic())
+
+    async def _watch_initial(self) -> None:
+        """Fill the store by WatchList, then go on with the same watch (KEP-3157)."""
+        staged = Staged()
+        try:
+            async with asyncio.timeout(_INITIAL_EVENTS_SECONDS) as limit, self._events(initial=True) as events:
+                async for event in events:
+                    if not self._is_stale:
+                        self._take(event)
+                    elif event.ends_initial_events:
+                        self._replace(staged, event.resource_version, event.received)
+                        limit.reschedule(None)
+                    else:
+                        self.store.stage_event(staged, event)
+        except TimeoutError:
+            _LOG.info("server tells no end of initial events; listing instead", resource=self._name)
+            self._server_has_watch_list = False
+
+    async def _watch(self) -> None:
+        async with self._events(initial=False) as events:
+            async for event in events:
+                self._take(event)
+
+    def _events(self, *, initial: bool) -> contextlib.aclosing[AsyncGenerator[Event, None]]:
+        query = self._query
+        return contextlib.aclosing(
+            self._api.watch(
+                query.resource,
+                namespace=query.namespace,
+                label_selector=query.label_selector,
+                field_selector=query.field_selector,
+                resource_version="" if initial else self.version,
+                timeout_seconds=self._rng.randint(300, 600),
+                send_initial_events=initial,
+            )
+        )
+
+    def _take(self, event: Event) -> None:
+        change = self.store.apply(event)
+        self.version = event.resource_version or self.version
+        self._recovered()
+        if change:
+            self._note((change,), event.received)
+
+    def _replace(self, staged: Staged, version: str, received: float) -> None:
+        changes = self.store.replace(staged)
+        self.version = version or "0"
+        self._is_stale = False
+        self._recovered()
+        self._note(changes, received)
+
+    def _recovered(self) -> None:
+        self._backoff = _FIRST_BACKOFF
+        if self.failure:
+            _LOG.info("following again", resource=self._name)
+            self.failure = ""
+        while self.store.rejected:
+            rejected = self.store.rejected.pop()
+            _LOG.warning("object left out", resource=self._name, key="/".join(rejected.key), reason=rejected.reason)
+
+    async def _pause(self, reason: str) -> None:
+        if not self.failure:
+            _LOG.warning("not following; what was known stays", resource=self._name, reason=reason)
+        self.failure = reason
+        await self._clock.sleep(self._backoff * self._rng.uniform(0.5, 1.0))
+        self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
+
+    @property
+    def _name(self) -> str:
+        return self._query.resource.group_resource

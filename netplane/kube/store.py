@@ -1,0 +1,165 @@
+"""Keep a copy of a resource's objects from events and lists, in whatever order they come. Fetching is `informer`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from netplane.kube import watch
+from netplane.kube.types import Key, Object, Resource, key_of
+
+Transform = Callable[[Object], Any]
+"""What to keep of an object: a typed fact, a smaller object, or None to leave it out. A ValueError leaves it out."""
+
+_TOMBSTONES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object that came, changed or went. The values are what the query's `transform` made, else the objects."""
+
+    resource: Resource
+    key: Key
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An object that the transform could not make sense of; it counts as absent."""
+
+    resource: Resource
+    key: Key
+    reason: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    value: Any
+    version: int
+
+
+@dataclass(slots=True)
+class Staged:
+    """A complete copy in the making, which `Store.replace` puts in place of the old one."""
+
+    entries: dict[Key, _Entry] = field(default_factory=dict)
+
+
+class Store:
+    """The objects of one query. For each key the newest resourceVersion wins, so order and repetition do not matter."""
+
+    def __init__(self, resource: Resource, transform: Transform | None = None) -> None:
+        self.resource = resource
+        self.rejected: list[Rejected] = []
+        self._transform = transform
+        self._values: dict[Key, Any] = {}
+        self._versions: dict[Key, int] = {}
+        self._tombstones: dict[Key, int] = {}
+
+    @property
+    def values(self) -> Mapping[Key, Any]:
+        """A live read-only view of what is there."""
+        return MappingProxyType(self._values)
+
+    def apply(self, event: watch.Event) -> Change | None:
+        """Take in one event; return the change it made, if any."""
+        if event.type == "BOOKMARK":
+            return None
+        key, version = key_of(event.object), _version(event.object)
+        if event.type == "DELETED":
+            return self._remove(key, version)
+        if version and version <= max(self._versions.get(key, 0), self._tombstones.get(key, 0)):
+            return None
+        return self._put(key, self._kept(key, event.object), version)
+
+    def stage(self, staged: Staged, objects: Iterable[Object]) -> None:
+        """Add objects to a copy in the making."""
+        for obj in objects:
+            key, version = key_of(obj), _version(obj)
+            there = staged.entries.get(key)
+            if there is None or not version or version > there.version:
+                staged.entries[key] = _Entry(self._kept(key, obj), version)
+
+    def stage_event(self, staged: Staged, event: watch.Event) -> None:
+        """Take an event into a copy in the making: WatchList tells what there is as events."""
+        if event.type == "DELETED":
+            staged.entries.pop(key_of(event.object), None)
+        elif event.type != "BOOKMARK":
+            self.stage(staged, (event.object,))
+
+    def replace(self, staged: Staged) -> list[Change]:
+        """Put the copy in place, whatever was there before; return only what differs."""
+        self._tombstones.clear()
+        gone = [key for key in self._versions if key not in staged.entries]
+        changes = [self._remove(key, 0) for key in gone]
+        self._tombstones.clear()
+        changes += [self._put(key, entry.value, entry.version) for key, entry in staged.entries.items()]
+        return [change for change in changes if change is not None]
+
+    def _kept(self, key: Key, obj: Object) -> Any:
+        if self._transform is None:
+            return obj
+        try:
+            return self._transform(obj)
+        except ValueError as error:
+            self.rejected.append(Rejected(self.resource, key, str(error)))
+            return None
+
+    def _put(self, key: Key, new: Any, version: int) -> Change | None:
+        self._versions[key] = version
+        self._tombstones.pop(key, None)
+        old = self._values.get(key)
+        if old == new:
+            return None
+        if new is None:
+            del self._values[key]
+        else:
+            self._values[key] = new
+        return Change(self.resource, key, old, new)
+
+    def _remove(self, key: Key, version: int) -> Change | None:
+        if version and version < self._versions.get(key, 0):
+            return None
+        self._versions.pop(key, None)
+        self._tombstones[key] = max(version, self._tombstones.pop(key, 0))
+        if len(self._tombstones) > _TOMBSTONES:
+            del self._tombstones[next(iter(self._tombstones))]
+        old = self._values.pop(key, None)
+        return Change(self.resource, key, old, None) if old is not None else None
+
+
+class Pending:
+    """Changes gathered until somebody takes them: one per object, from what was last taken to what is now."""
+
+    def __init__(self) -> None:
+        self._changes: dict[tuple[Resource, Key], Change] = {}
+        self._received: float | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._changes)
+
+    def add(self, change: Change, received: float) -> None:
+        """Add a change; one that undoes an earlier one leaves nothing."""
+        where = (change.resource, change.key)
+        earlier = self._changes.pop(where, None)
+        old = earlier.old if earlier else change.old
+        if self._received is None:
+            self._received = received
+        if old != change.new:
+            self._changes[where] = change if earlier is None else Change(change.resource, change.key, old, change.new)
+
+    def take(self) -> tuple[tuple[Change, ...], float | None]:
+        """Return and forget the changes, and when the first of their bytes came."""
+        changes, received = tuple(self._changes.values()), self._received
+        self._changes.clear()
+        self._received = None
+        return changes, received
+
+
+def _version(obj: Object) -> int:
+    """Return the resourceVersion as a number, 0 when it is not one: then every event counts as newer."""
+    text = obj["metadata"].get("resourceVersion", "")
+    return int(text) if text.isdigit() else 0

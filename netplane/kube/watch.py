@@ -1,0 +1,81 @@
+"""Turn the bytes of a watch into events. Where the bytes come from and what to do after the end is the caller's.
+
+A watch is a sequence of JSON documents, one a line (Kubernetes API concepts, "Efficient detection of changes").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from netplane.kube import errors
+from netplane.kube.types import EventType, Object
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+"""Annotation of the bookmark that ends the initial events of a WatchList (KEP-3157)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. A BOOKMARK's object holds a resourceVersion and no more."""
+
+    type: EventType
+    object: Object
+    received: float = 0.0
+    """When its bytes came, by the reader's monotonic clock."""
+
+    @property
+    def resource_version(self) -> str:
+        """Where a later watch may resume."""
+        version: str = self.object.get("metadata", {}).get("resourceVersion", "")
+        return version
+
+    @property
+    def ends_initial_events(self) -> bool:
+        """Whether everything there was has now been told."""
+        if self.type != "BOOKMARK":
+            return False
+        annotations = self.object.get("metadata", {}).get("annotations") or {}
+        return annotations.get(INITIAL_EVENTS_END) == "true"
+
+
+class Decoder:
+    """Cuts a stream of bytes, however it was split, into events.
+
+    An ERROR event or a broken line ends the stream: the events before it are still returned, `error` then holds why
+    (`errors.Gone` when the history was compacted), and later bytes are ignored.
+    """
+
+    __slots__ = ("_parts", "error")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.error: errors.ApiError | None = None
+
+    def feed(self, data: bytes, *, received: float = 0.0) -> list[Event]:
+        """Return the events whose last byte is in `data`."""
+        if b"\n" not in data:
+            self._parts.append(data)
+            return []
+        first, *lines = data.split(b"\n")
+        lines.insert(0, b"".join((*self._parts, first)))
+        self._parts = [lines.pop()]
+        events = []
+        for line in lines:
+            event = self._decode(line, received) if self.error is None and line.strip() else None
+            if event:
+                events.append(event)
+        return events
+
+    def _decode(self, line: bytes, received: float) -> Event | None:
+        try:
+            document = orjson.loads(line)
+            kind, content = document["type"], document["object"]
+        except (ValueError, TypeError, KeyError):
+            self.error = errors.InternalError(500, "InternalError", f"watch sent a broken line: {line[:200]!r}")
+            return None
+        if kind == "ERROR":
+            self.error = errors.from_status(content)
+            return None
+        return Event(kind, content, received)
