@@ -52,7 +52,7 @@ def generated_name(prefix: str, suffix: str) -> str:
 def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str) -> list[Fault]:
     """Make a read object ready to be stored for the first time, and return every reason why it may not be.
 
-    `now` is RFC 3339 in whole seconds. A generated name must be in place. managedFields and resourceVersion are dropped.
+    `now` is RFC 3339 in whole seconds. A generated name must be in place already.
     """
     metadata = obj.setdefault("metadata", {})
     for name in _SERVER_OWNED:
@@ -64,8 +64,10 @@ def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str)
     metadata["creationTimestamp"] = now
     if rt.has_generation:
         metadata["generation"] = 1
-    rt.prepare_create(obj)
+    if rt.has_status and not rt.creates_with_status:
+        obj["status"] = {}
     rt.default(obj)
+    rt.prepare_create(obj)
     return _metadata_faults(rt, metadata) + rt.validate(obj)
 
 

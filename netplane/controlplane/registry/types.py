@@ -129,6 +129,7 @@ class ResourceType:
     field_labels: FieldLabels = field(default_factory=dict)
     has_generation: bool = False
     allows_unconditional_update: bool = True
+    creates_with_status: bool = False
     status_keeps_metadata: bool = False
     name_faults: Callable[[str], list[str]] = names.subdomain
     prepare_create: Callable[[Object], None] = _nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.cluster import columns, defaults
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -19,6 +20,9 @@ TYPES = (
         singular="mutatingwebhookconfiguration",
         definition=_DEFINITIONS + "MutatingWebhookConfiguration",
         has_generation=True,
+        columns=columns.named("Webhooks"),
+        cells=columns.with_age(lambda obj: len(obj.get("webhooks") or ())),
+        default=defaults.mutating_webhooks,
     ),
     ResourceType(
         resource=Resource(
@@ -31,5 +35,8 @@ TYPES = (
         singular="validatingwebhookconfiguration",
         definition=_DEFINITIONS + "ValidatingWebhookConfiguration",
         has_generation=True,
+        columns=columns.named("Webhooks"),
+        cells=columns.with_age(lambda obj: len(obj.get("webhooks") or ())),
+        default=defaults.validating_webhooks,
     ),
 )

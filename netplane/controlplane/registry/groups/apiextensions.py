@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.cluster import defaults
 from netplane.controlplane.registry.groups.shared import STATUS
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -19,5 +20,7 @@ TYPES = (
         subresources=(STATUS,),
         categories=("api-extensions",),
         has_generation=True,
+        allows_unconditional_update=False,
+        default=defaults.custom_resource_definition,
     ),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from netplane.controlplane.registry.groups.shared import ALL, SCALE, STATUS, read
-from netplane.controlplane.registry.types import ResourceType
+from netplane.controlplane.registry.types import ResourceType, ScalePaths
+from netplane.controlplane.registry.workloads import columns, defaults
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.apps.v1."
@@ -13,6 +14,8 @@ TYPES = (
         resource=Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
         singular="controllerrevision",
         definition=_DEFINITIONS + "ControllerRevision",
+        columns=columns.CONTROLLER_REVISION,
+        cells=columns.controller_revision,
     ),
     ResourceType(
         resource=Resource("apps", "v1", "daemonsets", "DaemonSet"),
@@ -22,6 +25,9 @@ TYPES = (
         subresources=(STATUS,),
         categories=ALL,
         has_generation=True,
+        columns=columns.DAEMON_SET,
+        cells=columns.daemon_set,
+        default=defaults.daemon_set,
     ),
     ResourceType(
         resource=Resource("apps", "v1", "deployments", "Deployment"),
@@ -34,6 +40,10 @@ TYPES = (
         ),
         categories=ALL,
         has_generation=True,
+        columns=columns.DEPLOYMENT,
+        cells=columns.deployment,
+        default=defaults.deployment,
+        scale=ScalePaths(),
     ),
     ResourceType(
         resource=Resource("apps", "v1", "replicasets", "ReplicaSet"),
@@ -47,6 +57,10 @@ TYPES = (
         categories=ALL,
         has_generation=True,
         field_labels={"status.replicas": read("status", "replicas", default="0")},
+        columns=columns.REPLICA_SET,
+        cells=columns.replica_set,
+        default=defaults.replica_set,
+        scale=ScalePaths(),
     ),
     ResourceType(
         resource=Resource("apps", "v1", "statefulsets", "StatefulSet"),
@@ -59,5 +73,9 @@ TYPES = (
         ),
         categories=ALL,
         has_generation=True,
+        columns=columns.STATEFUL_SET,
+        cells=columns.stateful_set,
+        default=defaults.stateful_set,
+        scale=ScalePaths(),
     ),
 )

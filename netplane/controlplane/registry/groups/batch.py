@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netplane.controlplane.registry.groups.shared import ALL, STATUS, read
 from netplane.controlplane.registry.types import ResourceType
+from netplane.controlplane.registry.workloads import columns, defaults
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.batch.v1."
@@ -17,6 +18,9 @@ TYPES = (
         subresources=(STATUS,),
         categories=ALL,
         has_generation=True,
+        columns=columns.CRON_JOB,
+        cells=columns.cron_job,
+        default=defaults.cron_job,
     ),
     ResourceType(
         resource=Resource("batch", "v1", "jobs", "Job"),
@@ -26,5 +30,8 @@ TYPES = (
         categories=ALL,
         has_generation=True,
         field_labels={"status.successful": read("status", "succeeded", default="0")},
+        columns=columns.JOB,
+        cells=columns.job,
+        default=defaults.job,
     ),
 )

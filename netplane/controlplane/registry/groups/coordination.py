@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.cluster import columns
+from netplane.controlplane.registry.groups.shared import read
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -12,5 +14,8 @@ TYPES = (
         resource=Resource("coordination.k8s.io", "v1", "leases", "Lease"),
         singular="lease",
         definition=_DEFINITIONS + "Lease",
+        columns=columns.named("Holder"),
+        cells=columns.with_age(read("spec", "holderIdentity")),
+        allows_unconditional_update=False,
     ),
 )

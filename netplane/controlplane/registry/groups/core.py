@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from netplane.controlplane.registry.cluster import columns, defaults
 from netplane.controlplane.registry.groups.shared import ALL, SCALE, STATUS, read
-from netplane.controlplane.registry.types import CREATE_ONLY, ResourceType, Subresource
+from netplane.controlplane.registry.pods import admission as pod_admission
+from netplane.controlplane.registry.pods import columns as pod_columns
+from netplane.controlplane.registry.pods import defaults as pod_defaults
+from netplane.controlplane.registry.rules import names
+from netplane.controlplane.registry.services import columns as service_columns
+from netplane.controlplane.registry.services import defaults as service_defaults
+from netplane.controlplane.registry.types import CREATE_ONLY, ResourceType, ScalePaths, Subresource
+from netplane.controlplane.registry.workloads import columns as workload_columns
+from netplane.controlplane.registry.workloads import defaults as workload_defaults
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.core.v1."
@@ -64,12 +73,17 @@ TYPES = (
         singular="configmap",
         definition=_DEFINITIONS + "ConfigMap",
         short_names=("cm",),
+        columns=columns.named("Data"),
+        cells=columns.with_age(lambda obj: len(obj.get("data") or ()) + len(obj.get("binaryData") or ())),
     ),
     ResourceType(
         resource=Resource("", "v1", "endpoints", "Endpoints"),
         singular="endpoints",
         definition=_DEFINITIONS + "Endpoints",
         short_names=("ep",),
+        columns=service_columns.ENDPOINTS,
+        cells=service_columns.endpoints,
+        default=service_defaults.endpoints,
     ),
     ResourceType(
         resource=Resource("", "v1", "events", "Event"),
@@ -77,12 +91,16 @@ TYPES = (
         definition=_DEFINITIONS + "Event",
         short_names=("ev",),
         field_labels=EVENT_FIELDS,
+        columns=columns.EVENT,
+        cells=columns.event,
+        default=defaults.event,
     ),
     ResourceType(
         resource=Resource("", "v1", "limitranges", "LimitRange"),
         singular="limitrange",
         definition=_DEFINITIONS + "LimitRange",
         short_names=("limits",),
+        default=defaults.limit_range,
     ),
     ResourceType(
         resource=Resource("", "v1", "namespaces", "Namespace", namespaced=False),
@@ -95,6 +113,12 @@ TYPES = (
         ),
         verbs=NAMESPACE_VERBS,
         field_labels={"status.phase": read("status", "phase")},
+        columns=columns.named("Status"),
+        cells=columns.with_age(read("status", "phase")),
+        name_faults=names.label,
+        default=defaults.namespace,
+        prepare_create=defaults.prepare_namespace,
+        prepare_update=defaults.update_namespace,
     ),
     ResourceType(
         resource=Resource("", "v1", "nodes", "Node", namespaced=False),
@@ -106,6 +130,11 @@ TYPES = (
             STATUS,
         ),
         field_labels={"spec.unschedulable": read("spec", "unschedulable", default="false")},
+        columns=columns.NODE,
+        cells=columns.node,
+        default=defaults.node,
+        creates_with_status=True,
+        status_keeps_metadata=True,
     ),
     ResourceType(
         resource=Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
@@ -113,6 +142,10 @@ TYPES = (
         definition=_DEFINITIONS + "PersistentVolumeClaim",
         short_names=("pvc",),
         subresources=(STATUS,),
+        columns=columns.CLAIM,
+        cells=columns.claim,
+        default=defaults.persistent_volume_claim,
+        prepare_create=defaults.prepare_pending,
     ),
     ResourceType(
         resource=Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False),
@@ -120,6 +153,10 @@ TYPES = (
         definition=_DEFINITIONS + "PersistentVolume",
         short_names=("pv",),
         subresources=(STATUS,),
+        columns=columns.VOLUME,
+        cells=columns.volume,
+        default=defaults.persistent_volume,
+        prepare_create=defaults.prepare_pending,
     ),
     ResourceType(
         resource=Resource("", "v1", "pods", "Pod"),
@@ -129,11 +166,20 @@ TYPES = (
         subresources=(*POD_SUBRESOURCES,),
         categories=ALL,
         field_labels=POD_FIELDS,
+        columns=pod_columns.COLUMNS,
+        cells=pod_columns.cells,
+        row_conditions=pod_columns.conditions,
+        default=pod_defaults.pod,
+        prepare_create=pod_admission.prepare,
+        status_keeps_metadata=True,
     ),
     ResourceType(
         resource=Resource("", "v1", "podtemplates", "PodTemplate"),
         singular="podtemplate",
         definition=_DEFINITIONS + "PodTemplate",
+        columns=columns.POD_TEMPLATE,
+        cells=columns.pod_template,
+        default=defaults.pod_template,
     ),
     ResourceType(
         resource=Resource("", "v1", "replicationcontrollers", "ReplicationController"),
@@ -146,6 +192,11 @@ TYPES = (
         ),
         categories=ALL,
         field_labels={"status.replicas": read("status", "replicas", default="0")},
+        columns=workload_columns.REPLICA_SET,
+        cells=workload_columns.replica_set,
+        default=workload_defaults.replication_controller,
+        has_generation=True,
+        scale=ScalePaths(),
     ),
     ResourceType(
         resource=Resource("", "v1", "resourcequotas", "ResourceQuota"),
@@ -153,12 +204,17 @@ TYPES = (
         definition=_DEFINITIONS + "ResourceQuota",
         short_names=("quota",),
         subresources=(STATUS,),
+        columns=columns.named("Request", "Limit"),
+        cells=columns.quota,
     ),
     ResourceType(
         resource=Resource("", "v1", "secrets", "Secret"),
         singular="secret",
         definition=_DEFINITIONS + "Secret",
         field_labels={"type": read("type")},
+        columns=columns.named("Type", "Data"),
+        cells=columns.with_age(read("type"), lambda obj: len(obj.get("data") or ())),
+        default=defaults.secret,
     ),
     ResourceType(
         resource=Resource("", "v1", "serviceaccounts", "ServiceAccount"),
@@ -166,6 +222,8 @@ TYPES = (
         definition=_DEFINITIONS + "ServiceAccount",
         short_names=("sa",),
         subresources=(TOKEN,),
+        columns=columns.named("Secrets"),
+        cells=columns.with_age(lambda obj: len(obj.get("secrets") or ())),
     ),
     ResourceType(
         resource=Resource("", "v1", "services", "Service"),
@@ -178,5 +236,9 @@ TYPES = (
         ),
         categories=ALL,
         field_labels=SERVICE_FIELDS,
+        columns=service_columns.SERVICE,
+        cells=service_columns.service,
+        name_faults=names.dns1035_label,
+        default=service_defaults.service,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.services import columns, defaults
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -13,5 +14,8 @@ TYPES = (
         singular="endpointslice",
         definition=_DEFINITIONS + "EndpointSlice",
         has_generation=True,
+        columns=columns.ENDPOINT_SLICE,
+        cells=columns.endpoint_slice,
+        default=defaults.endpoint_slice,
     ),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.groups.shared import STATUS
+from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.groups.shared import STATUS, read
+from netplane.controlplane.registry.services import columns as service_columns
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -14,6 +16,9 @@ TYPES = (
         singular="ingressclass",
         definition=_DEFINITIONS + "IngressClass",
         has_generation=True,
+        columns=columns.named("Controller", "Parameters"),
+        cells=columns.with_age(read("spec", "controller"), columns.parameters),
+        default=defaults.ingress_class,
     ),
     ResourceType(
         resource=Resource("networking.k8s.io", "v1", "ingresses", "Ingress"),
@@ -22,6 +27,8 @@ TYPES = (
         short_names=("ing",),
         subresources=(STATUS,),
         has_generation=True,
+        columns=service_columns.INGRESS,
+        cells=service_columns.ingress,
     ),
     ResourceType(
         resource=Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
@@ -29,5 +36,8 @@ TYPES = (
         definition=_DEFINITIONS + "NetworkPolicy",
         short_names=("netpol",),
         has_generation=True,
+        columns=columns.named("Pod-Selector"),
+        cells=columns.with_age(columns.pod_selector),
+        default=defaults.network_policy,
     ),
 )

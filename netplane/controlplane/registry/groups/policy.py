@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.cluster import columns
 from netplane.controlplane.registry.groups.shared import STATUS
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -16,5 +17,8 @@ TYPES = (
         short_names=("pdb",),
         subresources=(STATUS,),
         has_generation=True,
+        columns=columns.named("Min Available", "Max Unavailable", "Allowed Disruptions"),
+        cells=columns.disruption_budget,
+        allows_unconditional_update=False,
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.rules import names
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -14,20 +16,32 @@ TYPES = (
         ),
         singular="clusterrolebinding",
         definition=_DEFINITIONS + "ClusterRoleBinding",
+        columns=columns.BINDING,
+        cells=columns.binding,
+        name_faults=names.path_segment,
+        default=defaults.role_binding,
     ),
     ResourceType(
         resource=Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False),
         singular="clusterrole",
         definition=_DEFINITIONS + "ClusterRole",
+        name_faults=names.path_segment,
+        default=defaults.role,
     ),
     ResourceType(
         resource=Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
         singular="rolebinding",
         definition=_DEFINITIONS + "RoleBinding",
+        columns=columns.BINDING,
+        cells=columns.binding,
+        name_faults=names.path_segment,
+        default=defaults.role_binding,
     ),
     ResourceType(
         resource=Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
         singular="role",
         definition=_DEFINITIONS + "Role",
+        name_faults=names.path_segment,
+        default=defaults.role,
     ),
 )

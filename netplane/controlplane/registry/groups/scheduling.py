@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.cluster import columns, defaults
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -13,5 +14,8 @@ TYPES = (
         singular="priorityclass",
         definition=_DEFINITIONS + "PriorityClass",
         short_names=("pc",),
+        columns=columns.PRIORITY_CLASS,
+        cells=columns.priority_class,
+        default=defaults.priority_class,
     ),
 )

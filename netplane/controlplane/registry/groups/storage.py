@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.groups.shared import read
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -13,5 +15,13 @@ TYPES = (
         singular="storageclass",
         definition=_DEFINITIONS + "StorageClass",
         short_names=("sc",),
+        columns=columns.named("Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion"),
+        cells=columns.with_age(
+            read("provisioner"),
+            read("reclaimPolicy"),
+            read("volumeBindingMode"),
+            lambda obj: bool(obj.get("allowVolumeExpansion")),
+        ),
+        default=defaults.storage_class,
     ),
 )

@@ -17,9 +17,9 @@ def validate(metadata: Object, *, namespaced: bool, name_faults: Callable[[str],
     """Return every fault of an object's metadata."""
     found = _names(metadata, namespaced=namespaced, name_faults=name_faults)
     if "labels" in metadata:
-        found += labels(metadata["labels"], "metadata.labels")
+        found += label_faults(metadata["labels"], "metadata.labels")
     if "annotations" in metadata:
-        found += annotations(metadata["annotations"], "metadata.annotations")
+        found += annotation_faults(metadata["annotations"], "metadata.annotations")
     if "ownerReferences" in metadata:
         found += _owners(metadata["ownerReferences"])
     for index, each in enumerate(metadata.get("finalizers") or ()):
@@ -46,7 +46,7 @@ def _names(metadata: Object, *, namespaced: bool, name_faults: Callable[[str], l
     return found
 
 
-def labels(values: Mapping[str, Any], path: str) -> list[Fault]:
+def label_faults(values: Mapping[str, Any], path: str) -> list[Fault]:
     """Return every fault of a map of labels."""
     found: list[Fault] = []
     for key, value in values.items():
@@ -57,7 +57,7 @@ def labels(values: Mapping[str, Any], path: str) -> list[Fault]:
     return found
 
 
-def annotations(values: Mapping[str, str], path: str) -> list[Fault]:
+def annotation_faults(values: Mapping[str, str], path: str) -> list[Fault]:
     """Return every fault of a map of annotations."""
     found: list[Fault] = []
     size = 0

@@ -25,7 +25,7 @@ def parse(text: str) -> Decimal:
         raise ValueError(SYNTAX)
     number, suffix = match.groups()
     if suffix in _BINARY:
-        value = Decimal(number) * 1024 ** _BINARY[suffix]
+        value: Decimal = Decimal(number) * Decimal(1024 ** _BINARY[suffix])
     elif suffix in _DECIMAL:
         value = Decimal(number).scaleb(_DECIMAL[suffix])
     elif suffix[0] in "eE" and len(suffix) > 1 and abs(int(suffix[1:])) < 100:

@@ -1,0 +1,1 @@
+"""Nodes, namespaces, configuration, roles, events: the smaller types' defaults, rules and columns."""

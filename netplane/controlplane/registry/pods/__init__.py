@@ -1,0 +1,1 @@
+"""Pods: their defaults, rules and what tables print of them; pod templates go by the same."""

@@ -1,0 +1,311 @@
+"""Give Services their addresses, families and node ports (pkg/registry/core/service/storage/alloc.go).
+
+What is taken and where to begin looking are arguments: the caller knows the other services, and is the only one to
+allocate at a time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from netplane.controlplane.registry import faults
+from netplane.controlplane.registry.faults import Fault
+from netplane.kube.types import Object
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Pick = Callable[[int], int]
+"""n to a number from 0 to n-1: where the search begins. Random in a server, anything in a test."""
+
+_LARGEST_SEARCH = 1 << 16
+_PROXIED = ("ClusterIP", "NodePort", "LoadBalancer")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """What a cluster has to give. The first network decides the primary family."""
+
+    networks: tuple[Network, ...]
+    node_ports: range = range(30000, 32768)
+
+    @property
+    def families(self) -> list[str]:
+        """`IPv4`, `IPv6` or both, the primary first."""
+        return [f"IPv{each.version}" for each in self.networks]
+
+    def network(self, family: str) -> Network:
+        """Return the network of a family."""
+        return next(each for each in self.networks if f"IPv{each.version}" == family)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What other services hold; the service's own may be among it on updates."""
+
+    addresses: Container[str] = frozenset()
+    node_ports: Container[int] = frozenset()
+
+
+def held(service: Object) -> tuple[frozenset[str], frozenset[int]]:
+    """Return the addresses and node ports a service holds."""
+    spec = service.get("spec") or {}
+    addresses = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+    ports = {each["nodePort"] for each in spec.get("ports") or () if each.get("nodePort")}
+    if spec.get("healthCheckNodePort"):
+        ports.add(spec["healthCheckNodePort"])
+    return frozenset(each for each in addresses if each != "None"), frozenset(ports)
+
+
+def allocate(service: Object, old: Object | None, *, ranges: Ranges, taken: Taken, pick: Pick) -> list[Fault]:
+    """Fill in, in place, what the service's type needs; with `old`, keep what it held and still may hold.
+
+    Runs after defaults and validation. A fault leaves nothing taken, since nothing is kept here.
+    """
+    spec = service["spec"]
+    if old is not None:
+        _carry_over(spec, old["spec"])
+        _drop_unneeded(spec, old["spec"])
+    found = _families(spec, ranges, is_update=old is not None)
+    if found:
+        return found
+    own_addresses, own_ports = held(old) if old is not None else (frozenset(), frozenset())
+    found = _addresses(spec, ranges, _Others(taken.addresses, own_addresses), pick)
+    return found + _node_ports(spec, ranges, _Others(taken.node_ports, own_ports), pick)
+
+
+class _Others:
+    """What others hold: all that is taken, without one's own; grows by what is chosen."""
+
+    __slots__ = ("_chosen", "_own", "_taken")
+
+    def __init__(self, taken: Container[Any], own: frozenset[Any]) -> None:
+        self._taken = taken
+        self._own = own
+        self._chosen: set[Any] = set()
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._chosen or (value in self._taken and value not in self._own)
+
+    def add(self, value: Any) -> None:
+        self._chosen.add(value)
+
+
+def _is_headless(spec: Object) -> bool:
+    return bool(spec.get("clusterIP") == "None" or (spec.get("clusterIPs") or [""])[0] == "None")
+
+
+def _needs_node_ports(spec: Object) -> bool:
+    if spec["type"] == "NodePort":
+        return True
+    return bool(spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts", True))
+
+
+def _needs_health_port(spec: Object) -> bool:
+    return bool(spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local")
+
+
+def _carry_over(spec: Object, old: Object) -> None:
+    """A client that leaves allocated values out does not mean to give them up."""
+    if spec["type"] in _PROXIED and old["type"] in _PROXIED:
+        if not spec.get("clusterIP") and not spec.get("clusterIPs") and old.get("clusterIP"):
+            spec["clusterIP"], spec["clusterIPs"] = old["clusterIP"], list(old.get("clusterIPs") or [old["clusterIP"]])
+        for name in ("ipFamilies", "ipFamilyPolicy"):
+            if not spec.get(name) and old.get(name):
+                spec[name] = old[name]
+    if _needs_node_ports(spec) and _needs_node_ports(old):
+        before = {(each["protocol"], each["port"]): each.get("nodePort") for each in old.get("ports") or ()}
+        used = {each.get("nodePort") for each in spec.get("ports") or ()}
+        for port in spec.get("ports") or ():
+            known = before.get((port["protocol"], port["port"]))
+            if not port.get("nodePort") and known and known not in used:
+                port["nodePort"] = known
+    if _needs_health_port(spec) and _needs_health_port(old) and not spec.get("healthCheckNodePort"):
+        spec["healthCheckNodePort"] = old.get("healthCheckNodePort", 0)
+
+
+def _drop_unneeded(spec: Object, old: Object) -> None:
+    """Values that a change of type made meaningless go, if the client did not change them itself."""
+    if spec["type"] == "ExternalName" and old["type"] != "ExternalName":
+        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+            if spec.get(name) == old.get(name):
+                spec.pop(name, None)
+    if _needs_node_ports(old) and not _needs_node_ports(spec):
+        before = {each.get("nodePort") for each in old.get("ports") or ()}
+        for port in spec.get("ports") or ():
+            if port.get("nodePort") in before:
+                port.pop("nodePort", None)
+    if _needs_health_port(old) and not _needs_health_port(spec):
+        spec.pop("healthCheckNodePort", None)
+    if old["type"] == "LoadBalancer" and spec["type"] != "LoadBalancer":
+        for name in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
+            if spec.get(name) == old.get(name):
+                spec.pop(name, None)
+    turned_inward = old["type"] in ("NodePort", "LoadBalancer") and spec["type"] in ("ClusterIP", "ExternalName")
+    is_unchanged = spec.get("externalTrafficPolicy") == old.get("externalTrafficPolicy")
+    if turned_inward and is_unchanged and not spec.get("externalIPs"):
+        spec.pop("externalTrafficPolicy", None)
+
+
+def _families(spec: Object, ranges: Ranges, *, is_update: bool) -> list[Fault]:
+    """Settle `ipFamilyPolicy` and `ipFamilies`; an update to SingleStack gives up the second family."""
+    if spec["type"] == "ExternalName":
+        return []
+    given: list[str] = spec.get("ipFamilies") or []
+    addresses: list[str] = [each for each in spec.get("clusterIPs") or () if each != "None"]
+    policy = spec.get("ipFamilyPolicy")
+    if not policy:
+        wants_two = len(given) == 2 or len(addresses) == 2
+        if not wants_two and _is_headless(spec) and not spec.get("selector") and not given:
+            policy = "RequireDualStack" if len(ranges.networks) == 2 else "SingleStack"
+        else:
+            policy = "RequireDualStack" if wants_two else "SingleStack"
+    if is_update and policy == "SingleStack":
+        given = given[:1]
+        spec["clusterIPs"] = (spec.get("clusterIPs") or [])[:1]
+        addresses = addresses[:1]
+    found = _family_faults(policy, given, addresses, ranges)
+    if found:
+        return found
+    families = [f"IPv{ipaddress.ip_address(each).version}" for each in addresses] or list(given)
+    families += [each for each in given if each not in families]
+    families = families or ranges.families[:1]
+    if policy != "SingleStack":
+        families += [each for each in ranges.families if each not in families]
+    spec["ipFamilyPolicy"], spec["ipFamilies"] = policy, families
+    return []
+
+
+def _family_faults(policy: str, given: list[str], addresses: list[str], ranges: Ranges) -> list[Fault]:
+    found: list[Fault] = []
+    if policy == "RequireDualStack" and len(ranges.networks) < 2:
+        detail = "this cluster is not configured for dual-stack services"
+        found.append(faults.invalid("spec.ipFamilyPolicy", policy, detail))
+    if policy == "SingleStack" and (len(given) > 1 or len(addresses) > 1):
+        detail = "may only be 'RequireDualStack' or 'PreferDualStack' when multiple 'ipFamilies' are specified"
+        found.append(faults.invalid("spec.ipFamilyPolicy", policy, detail))
+    for index, family in enumerate(given):
+        if family not in ranges.families:
+            found.append(faults.invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster"))
+    for index, (family, address) in enumerate(zip(given, addresses, strict=False)):
+        if f"IPv{ipaddress.ip_address(address).version}" != family:
+            detail = f"expected an {family} value as indicated by `spec.ipFamilies[{index}]`"
+            found.append(faults.invalid(f"spec.clusterIPs[{index}]", address, detail))
+    return found
+
+
+def _addresses(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> list[Fault]:
+    if spec["type"] == "ExternalName" or _is_headless(spec):
+        if _is_headless(spec):
+            spec["clusterIP"], spec["clusterIPs"] = "None", ["None"]
+        return []
+    given: list[str] = list(spec.get("clusterIPs") or [])
+    chosen: list[str] = []
+    for index, family in enumerate(spec["ipFamilies"]):
+        network = ranges.network(family)
+        if index < len(given):
+            problem = _unusable(given[index], network, others)
+            if problem:
+                detail = f"failed to allocate IP {given[index]}: {problem}"
+                return [faults.invalid("spec.clusterIPs", given, detail)]
+            chosen.append(given[index])
+        else:
+            free = _free_address(network, others, pick)
+            if free is None:
+                return [
+                    faults.invalid("spec.clusterIPs", given, f"failed to allocate a serviceIP: range {network} is full")
+                ]
+            chosen.append(free)
+        others.add(chosen[-1])
+    spec["clusterIP"], spec["clusterIPs"] = chosen[0], chosen
+    return []
+
+
+def _unusable(address: str, network: Network, others: _Others) -> str:
+    value = ipaddress.ip_address(address)
+    if value not in network or value == network.network_address:
+        return f"provided IP is not in the valid range. The range of valid IPs is {network}"
+    return "provided IP is already allocated" if address in others else ""
+
+
+def _free_address(network: Network, others: _Others, pick: Pick) -> str | None:
+    """Look from a random place on; the lowest addresses last, which are kept for those who ask for one by name.
+
+    KEP-3070: the static band holds min(max(16, size/16), 256) addresses.
+    """
+    size = min(network.num_addresses - (2 if network.version == 4 else 1), _LARGEST_SEARCH)
+    band = min(max(16, size // 16), 256) if size > 16 else 0
+    return _first_free(band + 1, size + 1, network, others, pick) or _first_free(1, band + 1, network, others, pick)
+
+
+def _first_free(start: int, stop: int, network: Network, others: _Others, pick: Pick) -> str | None:
+    count = stop - start
+    if count <= 0:
+        return None
+    offset = pick(count)
+    for step in range(count):
+        address = str(network[start + (offset + step) % count])
+        if address not in others:
+            return address
+    return None
+
+
+def _node_ports(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> list[Fault]:
+    ports: list[Object] = spec.get("ports") or []
+    found: list[Fault] = []
+    by_port: dict[int, int] = {}
+    if spec["type"] in ("NodePort", "LoadBalancer"):
+        for index, port in enumerate(ports):
+            if port.get("nodePort"):
+                found += _claim(port["nodePort"], f"spec.ports[{index}].nodePort", ranges, others, by_port.values())
+                by_port.setdefault(port["port"], port["nodePort"])
+    if found:
+        return found
+    if _needs_node_ports(spec):
+        for index, port in enumerate(ports):
+            if not port.get("nodePort"):
+                # One port number in several protocols gets one node port, so that DNS is one rule at a firewall.
+                shared = by_port.get(port["port"]) or _free_port(ranges, others, pick)
+                if shared is None:
+                    return [
+                        faults.invalid(
+                            f"spec.ports[{index}].nodePort", 0, "failed to allocate a nodePort: range is full"
+                        )
+                    ]
+                port["nodePort"] = by_port[port["port"]] = shared
+                others.add(shared)
+    return _health_port(spec, ranges, others, pick)
+
+
+def _health_port(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> list[Fault]:
+    if not _needs_health_port(spec):
+        return []
+    if spec.get("healthCheckNodePort"):
+        return _claim(spec["healthCheckNodePort"], "spec.healthCheckNodePort", ranges, others, ())
+    free = _free_port(ranges, others, pick)
+    if free is None:
+        return [faults.invalid("spec.healthCheckNodePort", 0, "failed to allocate a nodePort: range is full")]
+    spec["healthCheckNodePort"] = free
+    return []
+
+
+def _claim(port: int, field: str, ranges: Ranges, others: _Others, own: Iterable[int]) -> list[Fault]:
+    if port not in ranges.node_ports:
+        valid = f"{ranges.node_ports.start}-{ranges.node_ports.stop - 1}"
+        detail = f"provided port is not in the valid range. The range of valid ports is {valid}"
+        return [faults.invalid(field, port, detail)]
+    if port in others and port not in own:
+        return [faults.invalid(field, port, "provided port is already allocated")]
+    others.add(port)
+    return []
+
+
+def _free_port(ranges: Ranges, others: _Others, pick: Pick) -> int | None:
+    count = len(ranges.node_ports)
+    offset = pick(count)
+    for step in range(count):
+        port = ranges.node_ports[(offset + step) % count]
+        if port not in others:
+            return port
+    return None

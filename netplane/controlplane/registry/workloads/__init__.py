@@ -1,0 +1,1 @@
+"""What runs pods: deployments, replica sets, daemon sets, stateful sets, jobs."""
