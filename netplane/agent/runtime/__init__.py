@@ -1,0 +1,1 @@
+"""Run sandboxes and containers. Which ones, and when, is `pods`' to decide."""
