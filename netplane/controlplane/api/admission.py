@@ -1,0 +1,98 @@
+"""What the cluster demands of a write and adds to it: namespaces, accounts, addresses."""
+
+from __future__ import annotations
+
+import orjson
+
+from netplane.controlplane.api import access, cluster, http, options, status
+from netplane.controlplane.registry import types
+from netplane.controlplane.registry.pods import admission as pod_admission
+from netplane.kube.types import Object
+
+_FOR_EVER = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
+_PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
+
+
+def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType, obj: Object, namespace: str) -> None:
+    """Check and complete a new object before its type judges it; raise what forbids it."""
+    if of.namespaced and of.is_stored:
+        _check_namespace(at, of, obj, namespace)
+    if of.group == "" and of.kind == "Pod":
+        _admit_pod(at, of, obj, namespace)
+
+
+def _check_namespace(at: cluster.Cluster, of: types.ResourceType, obj: Object, namespace: str) -> None:
+    record = at.store.latest("namespaces", ("", namespace))
+    if record is None:
+        namespaces = at.type_of("", "v1", "namespaces")
+        raise status.not_found(namespaces, namespace)
+    if b'"deletionTimestamp"' in record.value and orjson.loads(record.value)["metadata"].get("deletionTimestamp"):
+        raise status.terminating(namespace, of, obj["metadata"].get("name", ""))
+
+
+def _admit_pod(at: cluster.Cluster, of: types.ResourceType, pod: Object, namespace: str) -> None:
+    spec = pod.setdefault("spec", {})
+    account_name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+    account = at.get("", "v1", "serviceaccounts", namespace, account_name)
+    if account is not None:
+        pod_admission.mount_token(pod, account, suffix=cluster.name_suffix())
+    elif account_name != "default":
+        name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "")
+        raise status.forbidden(
+            f'pods "{name}" is forbidden: error looking up service account {namespace}/{account_name}:'
+            f' serviceaccount "{account_name}" not found',
+            plural="pods",
+            name=name,
+        )
+    pod_admission.set_priority(pod, _priority_class(at, pod))
+
+
+def _priority_class(at: cluster.Cluster, pod: Object) -> Object | None:
+    name = pod["spec"].get("priorityClassName")
+    if not name:
+        for record in at.store.cache("priorityclasses.scheduling.k8s.io").range():
+            found: Object = orjson.loads(record.value)
+            if found.get("globalDefault"):
+                return found
+        return None
+    known = at.get("scheduling.k8s.io", "v1", "priorityclasses", "", name)
+    if known is not None:
+        return known
+    if name in _PRIORITIES:
+        return {"metadata": {"name": name}, "value": _PRIORITIES[name]}
+    pod_name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "")
+    raise status.forbidden(
+        f'pods "{pod_name}" is forbidden: no PriorityClass with name {name} was found', plural="pods", name=pod_name
+    )
+
+
+def before_update(
+    at: cluster.Cluster, user: access.User, of: types.ResourceType, new: Object, old: Object, subresource: str
+) -> None:
+    """Check a change beyond what its type judges; raise what forbids it."""
+
+
+def before_delete(of: types.ResourceType, obj: Object) -> None:
+    """Check a deletion; raise what forbids it."""
+    if of.kind == "Namespace" and obj["metadata"]["name"] in _FOR_EVER:
+        name = obj["metadata"]["name"]
+        raise status.forbidden(
+            f'namespaces "{name}" is forbidden: this namespace may not be deleted', plural="namespaces", name=name
+        )
+
+
+def allocate(at: cluster.Cluster, of: types.ResourceType, new: Object, old: Object | None) -> None:
+    """Give a Service its addresses and node ports; raise 422 when they are taken or out of range."""
+    if of.group == "" and of.kind == "Service":
+        at.addresses.allocate(of, new, old)
+
+
+def track(
+    at: cluster.Cluster,
+    of: types.ResourceType,
+    new: Object,
+    old: Object | None,
+    writing: options.Writing,
+    request: http.Request,
+) -> None:
+    """Note in managedFields which fields this write's manager owns now."""

@@ -1,0 +1,170 @@
+"""The roles and bindings that every cluster starts with, as data. Evaluating them is rbac's, storing them defaults'.
+
+The `system:` roles of nodes and proxies follow Kubernetes' own bootstrappolicy; `system:netplane-cni` is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from netplane.kube.types import Object
+
+_GROUP = "rbac.authorization.k8s.io"
+READ = ("get", "list", "watch")
+_WRITE = ("create", "delete", "deletecollection", "patch", "update")
+_LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+_AUTOUPDATE = {"rbac.authorization.kubernetes.io/autoupdate": "true"}
+
+
+def _rule(verbs: Sequence[str], groups: str, resources: str, names: Sequence[str] = ()) -> Object:
+    out: Object = {"verbs": list(verbs), "apiGroups": groups.split(","), "resources": resources.split()}
+    if names:
+        out["resourceNames"] = list(names)
+    return out
+
+
+def _paths(*paths: str) -> Object:
+    return {"verbs": ["get"], "nonResourceURLs": list(paths)}
+
+
+_CORE_EDIT = "configmaps endpoints persistentvolumeclaims pods replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy pods/attach pods/exec pods/portforward pods/proxy"  # noqa: E501
+_CORE_VIEW = "bindings configmaps endpoints events limitranges namespaces namespaces/status persistentvolumeclaims persistentvolumeclaims/status pods pods/log pods/status replicationcontrollers replicationcontrollers/scale replicationcontrollers/status resourcequotas resourcequotas/status serviceaccounts services services/status"  # noqa: E501
+_APPS_EDIT = "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale"  # noqa: E501
+_APPS_VIEW = "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status"  # noqa: E501
+_NETWORKING = "ingresses networkpolicies"
+_NETWORKING_VIEW = "ingresses ingresses/status networkpolicies"
+
+_VIEW = [
+    _rule(READ, "", _CORE_VIEW),
+    _rule(READ, "discovery.k8s.io", "endpointslices"),
+    _rule(READ, "apps", _APPS_VIEW),
+    _rule(READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
+    _rule(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
+    _rule(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
+    _rule(READ, "networking.k8s.io", _NETWORKING_VIEW),
+]
+_EDIT = [
+    _rule(READ, "", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
+    _rule(("impersonate",), "", "serviceaccounts"),
+    _rule(_WRITE, "", _CORE_EDIT),
+    _rule(("create",), "", "pods/eviction serviceaccounts/token"),
+    _rule(_WRITE, "", "events"),
+    _rule(_WRITE, "apps", _APPS_EDIT),
+    _rule(_WRITE, "autoscaling", "horizontalpodautoscalers"),
+    _rule(_WRITE, "batch", "cronjobs jobs"),
+    _rule(_WRITE, "policy", "poddisruptionbudgets"),
+    _rule(_WRITE, "networking.k8s.io", _NETWORKING),
+    _rule((*READ, *_WRITE), "coordination.k8s.io", "leases"),
+]
+_ADMIN = [
+    _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews"),
+    _rule((*READ, *_WRITE), _GROUP, "rolebindings roles"),
+]
+_NODE = [
+    _rule(("create",), "authentication.k8s.io", "tokenreviews"),
+    _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
+    _rule(READ, "", "services"),
+    _rule(("create", *READ), "", "nodes"),
+    _rule(("patch", "update"), "", "nodes nodes/status"),
+    _rule(("create", "patch", "update"), "", "events"),
+    _rule(("create", "patch", "update"), "events.k8s.io", "events"),
+    _rule(("create", "delete", *READ), "", "pods"),
+    _rule(("get", "patch", "update"), "", "pods/status"),
+    _rule(("create",), "", "pods/eviction"),
+    _rule(READ, "", "configmaps secrets"),
+    _rule(READ, "", "persistentvolumeclaims persistentvolumes endpoints namespaces"),
+    _rule(("create", "delete", "get", "list", "watch", "patch", "update"), "coordination.k8s.io", "leases"),
+    _rule(("create",), "", "serviceaccounts/token"),
+    _rule(("get",), "", "serviceaccounts"),
+    _rule(READ, "node.k8s.io", "runtimeclasses"),
+    _rule(READ, "discovery.k8s.io", "endpointslices"),
+    {"verbs": ["create"], "nonResourceURLs": ["/netplane.io/v1/node-certificate"]},
+]
+_PROXY = [
+    _rule(READ, "", "endpoints services nodes namespaces"),
+    _rule(("create", "patch", "update"), "", "events"),
+    _rule(("create", "patch", "update"), "events.k8s.io", "events"),
+    _rule(READ, "discovery.k8s.io", "endpointslices"),
+    _rule(READ, "networking.k8s.io", "servicecidrs"),
+    _rule(("patch", "update"), "", "nodes/status"),
+]
+_CNI = [
+    _rule(READ, "", "nodes namespaces pods services endpoints"),
+    _rule(("patch", "update"), "", "nodes nodes/status"),
+    _rule(READ, "networking.k8s.io", "networkpolicies"),
+    _rule(("create", "patch", "update"), "", "events"),
+    _rule(("create", "patch", "update"), "events.k8s.io", "events"),
+]
+_HEALTH = ("/healthz", "/livez", "/readyz", "/version", "/version/")
+_KEYS = ("/openid/v1/jwks", "/netplane.io/v1/jwks", "/.well-known/openid-configuration")
+_DISCOVERY = [_paths("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", *_HEALTH, *_KEYS)]
+_PUBLIC = [_paths(*_HEALTH)]
+_SELF = [
+    _rule(("create",), "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
+    _rule(("create",), "authentication.k8s.io", "selfsubjectreviews"),
+]
+_ANYTHING = [_rule(("*",), "*", "*"), {"verbs": ["*"], "nonResourceURLs": ["*"]}]
+
+
+def _aggregated(name: str, own: Sequence[Object], *into: str) -> list[Object]:
+    """A role made of labelled parts, so that CustomResourceDefinitions can add theirs: the part and the whole."""
+    part, whole = f"system:aggregate-to-{name}", {"matchLabels": {f"{_GROUP}/aggregate-to-{name}": "true"}}
+    labels = {f"{_GROUP}/aggregate-to-{each}": "true" for each in (name, *into)}
+    return [
+        _role(part, own, labels=labels),
+        _role(name, [], aggregation={"clusterRoleSelectors": [whole]}, labels={}),
+    ]
+
+
+def _role(
+    name: str, rules: Sequence[Object], *, labels: Object | None = None, aggregation: Object | None = None
+) -> Object:
+    metadata: Object = {"name": name, "labels": {**_LABELS, **(labels or {})}, "annotations": dict(_AUTOUPDATE)}
+    out: Object = {"apiVersion": f"{_GROUP}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": list(rules)}
+    if aggregation:
+        out["aggregationRule"] = aggregation
+    return out
+
+
+def _binding(name: str, role: str, *subjects: tuple[str, str]) -> Object:
+    return {
+        "apiVersion": f"{_GROUP}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name, "labels": dict(_LABELS), "annotations": dict(_AUTOUPDATE)},
+        "roleRef": {"apiGroup": _GROUP, "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": kind, "apiGroup": _GROUP, "name": subject} for kind, subject in subjects],
+    }
+
+
+def cluster_roles() -> list[Object]:
+    """Return the built-in ClusterRoles."""
+    return [
+        _role("cluster-admin", _ANYTHING),
+        *_aggregated("view", _VIEW, "edit", "admin"),
+        *_aggregated("edit", _EDIT, "admin"),
+        *_aggregated("admin", _ADMIN),
+        _role("system:discovery", _DISCOVERY),
+        _role("system:public-info-viewer", _PUBLIC),
+        _role("system:basic-user", _SELF),
+        _role("system:node", _NODE),
+        _role("system:node-proxier", _PROXY),
+        _role("system:netplane-cni", _CNI),
+    ]
+
+
+def cluster_role_bindings() -> list[Object]:
+    """Return the built-in ClusterRoleBindings."""
+    return [
+        _binding("cluster-admin", "cluster-admin", ("Group", "system:masters")),
+        _binding("system:discovery", "system:discovery", ("Group", "system:authenticated")),
+        _binding("system:basic-user", "system:basic-user", ("Group", "system:authenticated")),
+        _binding(
+            "system:public-info-viewer",
+            "system:public-info-viewer",
+            ("Group", "system:authenticated"),
+            ("Group", "system:unauthenticated"),
+        ),
+        _binding("system:node", "system:node", ("Group", "system:nodes")),
+        _binding("system:node-proxier", "system:node-proxier", ("User", "system:kube-proxy")),
+        _binding("system:netplane-cni", "system:netplane-cni", ("User", "system:netplane-cni")),
+    ]

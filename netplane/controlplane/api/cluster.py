@@ -1,0 +1,108 @@
+"""What every part of the server shares: store, registry, keys, settings, clock. No logic beyond finding things."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from netplane.controlplane.api import access, addresses, authorize, pki, status
+from netplane.controlplane.registry import catalog, types
+from netplane.controlplane.store import history, protocol
+from netplane.kube.types import Key, Object
+from netplane.lib import clock
+
+Cidr = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""No vowels and no look-alikes: what `k8s.io/apimachinery/pkg/util/rand` uses for generated names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chose."""
+
+    data_dir: Path
+    listen: tuple[tuple[str, int], ...]
+    advertise: Address
+    service_cidrs: tuple[Cidr, ...]
+    cluster_cidrs: tuple[Cidr, ...]
+    node_mask_sizes: tuple[int, ...]
+    node_port_range: tuple[int, int] = (30000, 32767)
+    runs_controllers: bool = True
+
+    @property
+    def port(self) -> int:
+        """The first port it listens on."""
+        return self.listen[0][1]
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The running server's parts. `registry` is replaced as CustomResourceDefinitions come and go."""
+
+    store: protocol.Store
+    registry: catalog.Registry
+    keys: access.Keys
+    authority: pki.Authority
+    settings: Settings
+    clock: clock.Clock
+    authorizer: authorize.Authorizer
+    addresses: addresses.Ledger
+    is_stopping: bool = False
+    is_ready: bool = False
+    own_address: str = ""
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def type_of(self, group: str, version: str, plural: str) -> types.ResourceType:
+        """Return the type served at a path; raise 404."""
+        found = self.registry.find(group, version, plural)
+        if found is None:
+            raise status.no_such_path()
+        return found
+
+    def record(self, of: types.ResourceType, key: Key) -> history.Record | None:
+        """Return the committed record of an object."""
+        return self.store.cache(storage(of)).records.get(key)
+
+    def get(self, group: str, version: str, plural: str, namespace: str, name: str) -> Object | None:
+        """Return a committed object decoded, None when it is not there."""
+        of = self.registry.find(group, version, plural)
+        record = self.record(of, (namespace, name)) if of is not None else None
+        return orjson.loads(record.value) if record is not None else None
+
+    def now(self) -> str:
+        """The current time as objects carry it."""
+        return clock.rfc3339(self.clock.now())
+
+
+def storage(of: types.ResourceType) -> str:
+    """Return the store's name for a type; all versions of a type share it."""
+    return of.stored.group_resource
+
+
+def new_uid() -> str:
+    """Return a fresh UID."""
+    return str(uuid.uuid4())
+
+
+def name_suffix() -> str:
+    """Return the five letters that `generateName` gets."""
+    return "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
+
+
+def index(labels_of: catalog.Registry) -> protocol.Indexer:
+    """Return the function that reads labels and selectable fields of stored objects, by the registry's types."""
+    by_storage = {storage(of): of.field_labels for of in labels_of.all() if of.conversion is None}
+
+    def read(name: str, obj: Object) -> history.Index:
+        fields = by_storage.get(name)
+        labels = obj["metadata"].get("labels") or {}
+        return history.Index(labels, {k: f(obj) for k, f in fields.items()} if fields else {})
+
+    return read

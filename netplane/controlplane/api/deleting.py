@@ -1,0 +1,99 @@
+"""The verbs delete and deletecollection. What a deletion does to an object is deletion's."""
+
+from __future__ import annotations
+
+from netplane.controlplane.api import (
+    admission,
+    bodies,
+    cluster,
+    deletion,
+    http,
+    listing,
+    options,
+    reading,
+    render,
+    status,
+    writing,
+)  # fmt: skip
+from netplane.controlplane.registry import types
+from netplane.controlplane.store import protocol
+from netplane.kube.types import Key, Object
+
+_RACE_ATTEMPTS = 16
+
+
+async def read_options(request: http.Request) -> options.Deleting:
+    """Return the DeleteOptions of a request, from its body or its query."""
+    body = await request.body()
+    given = bodies.obj(body, request.content_type) if body.strip() else None
+    return options.deleting(request.query, given)
+
+
+async def delete(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a DELETE of one object: its last state while it waits for something, a Status when it is gone."""
+    assert request.target is not None
+    wanted = await read_options(request)
+    obj, is_gone = await remove(at, of, (request.target.namespace, request.target.name), wanted)
+    if is_gone and not wanted.is_dry_run:
+        return http.json(200, status.success(of, obj["metadata"]["name"], obj["metadata"]["uid"]))
+    return reading.answer(at, request, of, obj)
+
+
+async def remove(
+    at: cluster.Cluster, of: types.ResourceType, key: Key, wanted: options.Deleting
+) -> tuple[Object, bool]:
+    """Delete an object or mark it as being deleted; return it and whether it is gone. Raises 404 and 409."""
+    storage = cluster.storage(of)
+    for _ in range(_RACE_ATTEMPTS):
+        record = at.store.latest(storage, key)
+        if record is None:
+            raise status.not_found(of, key[1])
+        obj = render.decoded(of, record)
+        _check_preconditions(of, obj, wanted)
+        admission.before_delete(of, obj)
+        decision = deletion.decide(of.kind, obj, wanted, now=at.clock.now())
+        if wanted.is_dry_run or not decision.is_change:
+            return decision.obj, decision.is_removal
+        kept = of.conversion.to_stored(decision.obj) if of.conversion is not None else decision.obj
+        act = at.store.delete if decision.is_removal else at.store.update
+        try:
+            await writing.keep(act(storage, kept, expected=record.revision))
+        except (protocol.Conflict, protocol.Missing):
+            continue
+        return kept, decision.is_removal
+    raise status.conflict(of, key[1])
+
+
+def _check_preconditions(of: types.ResourceType, obj: Object, wanted: options.Deleting) -> None:
+    metadata = obj["metadata"]
+    if wanted.uid and wanted.uid != metadata["uid"]:
+        why = f"Precondition failed: UID in precondition: {wanted.uid}, UID in object meta: {metadata['uid']}"
+        raise status.conflict(of, metadata["name"], why)
+    found = metadata["resourceVersion"]
+    if wanted.resource_version and wanted.resource_version != found:
+        why = (
+            f"Precondition failed: ResourceVersion in precondition: {wanted.resource_version},"
+            f" ResourceVersion in object meta: {found}"
+        )
+        raise status.conflict(of, metadata["name"], why)
+
+
+async def delete_collection(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a DELETE of a collection: every object the selectors choose, each as a DELETE of its own would."""
+    assert request.target is not None
+    wanted = await read_options(request)
+    chosen = listing.choice(of, request.query, namespace=request.target.namespace)
+    page = listing.page(
+        at.store.cache(cluster.storage(of)), chosen, listing.asked(request.query), current=at.store.revision
+    )
+    items = []
+    for record in page.records:
+        try:
+            obj, _ = await remove(at, of, record.key, wanted)
+        except status.ApiStatus as refusal:
+            if refusal.code == 404:
+                continue
+            raise
+        items.append(obj)
+    metadata = render.list_metadata(at.store.revision, token=page.token, remaining=page.remaining)
+    return http.json(200, {"kind": of.list_kind, "apiVersion": of.api_version, "metadata": metadata, "items": items})

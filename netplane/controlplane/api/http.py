@@ -1,0 +1,133 @@
+"""Requests and responses over ASGI: reading bodies, sending bytes. What they say is the verbs'."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from netplane.controlplane.api import access, options, route, status
+from netplane.kube.types import Object
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+BODY_LIMIT = 3 << 20
+JSON = b"application/json"
+_BODY_SECONDS = 60.0
+
+
+class Disconnected(Exception):
+    """The client is gone; nobody is left to answer."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request on its way through the server."""
+
+    method: str
+    path: str
+    query: options.Query
+    headers: dict[bytes, bytes]
+    target: route.Target | None
+    user: access.User
+    receive: Receive
+    send: Send
+    client: str = ""
+    scope: Scope = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def accept(self) -> str:
+        """The Accept header."""
+        return self.headers.get(b"accept", b"").decode("latin-1")
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body, without parameters."""
+        return self.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+
+    @property
+    def user_agent(self) -> str:
+        """The name the client gives itself, up to the first slash: the default field manager."""
+        return self.headers.get(b"user-agent", b"").decode("latin-1").partition("/")[0][:128] or "unknown"
+
+    async def body(self) -> bytes:
+        """Read the whole body; raise 413 past the limit, 408 when it does not come, Disconnected without a client."""
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                return await self._read()
+        except TimeoutError:
+            raise status.ApiStatus(408, "Timeout", "the body of the request did not arrive in time") from None
+
+    async def _read(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            part = message.get("body", b"")
+            size += len(part)
+            if size > BODY_LIMIT:
+                raise status.too_large(BODY_LIMIT)
+            parts.append(part)
+            if not message.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer that is complete, or comes in chunks that are ready in memory."""
+
+    code: int
+    body: bytes = b""
+    content_type: bytes = JSON
+    headers: Headers = ()
+    chunks: Iterable[bytes] | None = None
+
+
+def json(code: int, obj: Object, *, headers: Headers = ()) -> Response:
+    """Return an object as a JSON response."""
+    return Response(code, orjson.dumps(obj), headers=headers)
+
+
+def failure(refusal: status.ApiStatus) -> Response:
+    """Return a refusal as a response."""
+    return json(refusal.code, refusal.body(), headers=refusal.headers)
+
+
+def warning_headers(warnings: Iterable[str]) -> Headers:
+    """Return RFC 7234 Warning headers, as kubectl prints them."""
+    lines = []
+    for warning in warnings:
+        quoted = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        lines.append((b"warning", f'299 - "{quoted}"'.encode()))
+    return lines
+
+
+async def respond(send: Send, response: Response, *, more_headers: Headers = ()) -> None:
+    """Send a response; chunks go out one by one with a turn for others between them."""
+    headers = [(b"content-type", response.content_type), *response.headers, *more_headers]
+    if response.chunks is None:
+        headers.append((b"content-length", b"%d" % len(response.body)))
+        await send({"type": "http.response.start", "status": response.code, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+        return
+    await send({"type": "http.response.start", "status": response.code, "headers": headers})
+    for chunk in response.chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def until_disconnect(receive: Receive) -> None:
+    """Return when the client hangs up. Without this a stream to a closed client would never end."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,150 @@
+"""Decide what a LIST answers: selectors, pages, revisions. Pure; the bytes are render's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from netplane.controlplane.api import options, status
+from netplane.controlplane.registry import types
+from netplane.controlplane.store import cache, history
+from netplane.kube import select
+from netplane.kube.types import Key
+
+Matches = Callable[[history.Record], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which objects of a type a list or watch is about. `matches` is None when all of the namespace are."""
+
+    namespace: str
+    matches: Matches | None = None
+    name: str = ""
+
+    def includes(self, record: history.Record) -> bool:
+        """Whether the record is one of them."""
+        if self.namespace and record.key[0] != self.namespace:
+            return False
+        if self.name and record.key[1] != self.name:
+            return False
+        return self.matches is None or self.matches(record)
+
+
+def choice(of: types.ResourceType, asked: options.Query, *, namespace: str) -> Choice:
+    """Return what the selectors of a request choose; raise 400 when one cannot be read or is not supported."""
+    try:
+        labels = select.parse(options.text(asked, "labelSelector"))
+        fields = select.parse_fields(options.text(asked, "fieldSelector"))
+    except select.SelectorError as error:
+        raise status.bad_request(f"unable to parse requirement: {error}") from error
+    name, kept = "", []
+    for field in fields.requirements:
+        if field.path == "metadata.namespace" and not field.is_negated and not namespace:
+            namespace = field.value
+        elif field.path == "metadata.name" and not field.is_negated and not name:
+            name = field.value
+        else:
+            kept.append(field)
+    for field in kept:
+        if field.path not in of.field_labels and field.path not in ("metadata.name", "metadata.namespace"):
+            raise status.bad_request(f'field label not supported: "{field.path}"')
+    return Choice(namespace, _predicate(labels, tuple(kept)), name)
+
+
+def _predicate(labels: select.Selector, fields: tuple[select.FieldRequirement, ...]) -> Matches | None:
+    if not labels.requirements and not fields:
+        return None
+
+    def matches(record: history.Record) -> bool:
+        return all((_field(record, f.path) == f.value) != f.is_negated for f in fields) and (
+            not labels.requirements or labels.matches(record.index.labels)
+        )
+
+    return matches
+
+
+def _field(record: history.Record, path: str) -> str:
+    if path == "metadata.name":
+        return record.key[1]
+    if path == "metadata.namespace":
+        return record.key[0]
+    fields: Mapping[str, str] = record.index.fields
+    return fields.get(path, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The revision and the page a list asks for. `exact` is the snapshot's revision, None for the newest."""
+
+    exact: int | None
+    at_least: int
+    limit: int
+    after: Key | None
+
+
+def asked(query: options.Query) -> Asked:
+    """Read limit, continue, resourceVersion and resourceVersionMatch; raise 400 for what the API does not allow."""
+    limit = options.number(query, "limit") or 0
+    token, match = options.text(query, "continue"), options.text(query, "resourceVersionMatch")
+    revision = options.revision(query)
+    if match and match not in ("Exact", "NotOlderThan"):
+        raise status.bad_request(f'resourceVersionMatch: Unsupported value: "{match}"')
+    if match and revision is None:
+        raise status.bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if token:
+        if revision or match:
+            raise status.bad_request("specifying resource version is not allowed when using continue")
+        return _continued(token, limit)
+    if match == "Exact" and revision == 0:
+        raise status.bad_request('resourceVersionMatch "Exact" is forbidden for resourceVersion "0"')
+    # With a limit and no match rule a revision means exactly that one: the API's first meaning of it, kept.
+    is_exact = match == "Exact" or (limit > 0 and bool(revision) and not match)
+    return Asked(revision if is_exact else None, revision or 0, limit, None)
+
+
+def _continued(token: str, limit: int) -> Asked:
+    try:
+        page = history.decode_continue(token)
+    except history.InvalidToken as error:
+        raise status.bad_request(str(error)) from error
+    return Asked(page.revision or None, page.revision, limit, page.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The records of one answer, the token for the next page and how many records remain (0 when unknown)."""
+
+    records: list[history.Record]
+    revision: int
+    token: str = ""
+    remaining: int = 0
+
+
+def page(of: cache.Cache, chosen: Choice, wanted: Asked, *, current: int) -> Page:
+    """Return a page of the committed objects; raise 410 when its snapshot has left the window."""
+    try:
+        records = of.snapshot(revision=wanted.exact, namespace=chosen.namespace, after=wanted.after)
+    except history.Expired as error:
+        raise _gone(wanted, error) from error
+    revision = wanted.exact or current
+    if chosen.matches is not None or chosen.name:
+        records = [record for record in records if chosen.includes(record)]
+    if not wanted.limit or len(records) <= wanted.limit:
+        return Page(records, revision)
+    kept = records[: wanted.limit]
+    is_countable = chosen.matches is None and not chosen.name
+    remaining = len(records) - wanted.limit if is_countable else 0
+    return Page(kept, revision, history.Continue(revision, kept[-1].key).encode(), remaining)
+
+
+def _gone(wanted: Asked, error: history.Expired) -> status.ApiStatus:
+    if wanted.after is None:
+        return status.expired(str(error))
+    message = (
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list"
+        " without the continue parameter, or use the continue token in this response to retrieve the remainder of"
+        " the results. Continuing with the provided token results in an inconsistent list - objects that were"
+        " created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )
+    return status.expired(message, next_token=history.Continue(0, wanted.after).encode())

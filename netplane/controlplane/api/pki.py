@@ -1,0 +1,210 @@
+"""Make and keep the cluster's certificates: one CA, the server's certificate, the token key. ECDSA P-256 throughout."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_CA_LIFE = timedelta(days=3650)
+_LIFE = timedelta(days=365)
+_RENEW_BEFORE = timedelta(days=60)
+_SKEW = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The cluster's certificate authority."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def pem(self) -> bytes:
+        """The CA certificate in PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def sign(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        *,
+        name: str,
+        organization: str,
+        alternatives: Iterable[str],
+        now: datetime,
+        is_client: bool = False,
+    ) -> bytes:
+        """Return a certificate in PEM for a key, valid for these DNS names and addresses."""
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH] + ([ExtendedKeyUsageOID.CLIENT_AUTH] if is_client else [])
+        certificate = (
+            _builder(public_key, _name(name, organization), self.certificate.subject, now, _LIFE)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(is_ca=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_alternative(a) for a in alternatives]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the server runs with; the files under `directory` hold the same."""
+
+    directory: Path
+    authority: Authority
+    token_key: ec.EllipticCurvePrivateKey
+    token_key_id: str
+
+    @property
+    def server_certificate(self) -> Path:
+        """Where the server's certificate is."""
+        return self.directory / "server.crt"
+
+    @property
+    def server_key(self) -> Path:
+        """Where the server's key is."""
+        return self.directory / "server.key"
+
+
+def ensure(directory: Path, *, alternatives: Iterable[str], now: datetime) -> Material:
+    """Return the cluster's keys, made at the first call; the server's certificate follows the alternatives."""
+    material = ensure_keys(directory, now=now)
+    wanted = sorted(set(alternatives))
+    if not _is_good(material.server_certificate, wanted, now):
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = material.authority.sign(
+            key.public_key(), name="kube-apiserver", organization="netplane", alternatives=wanted, now=now
+        )
+        _write(material.server_key, _key_pem(key), mode=0o600)
+        _write(material.server_certificate, certificate, mode=0o644)
+    return material
+
+
+def ensure_keys(directory: Path, *, now: datetime) -> Material:
+    """Return the CA and the token key, made at the first call."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if not (directory / "ca.crt").exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        _write(directory / "ca.key", _key_pem(key), mode=0o600)
+        _write(directory / "ca.crt", _self_signed(key, now), mode=0o644)
+    if not (directory / "token.key").exists():
+        _write(directory / "token.key", _key_pem(ec.generate_private_key(ec.SECP256R1())), mode=0o600)
+    authority = Authority(
+        x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes()), _load_key(directory / "ca.key")
+    )
+    token_key = _load_key(directory / "token.key")
+    public = token_key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return Material(directory, authority, token_key, hashlib.sha256(public).hexdigest()[:24])
+
+
+def public_key_of(pem: str) -> ec.EllipticCurvePublicKey:
+    """Return the P-256 key in a PEM public key or certificate request; raise ValueError for anything else."""
+    data = pem.encode()
+    if b"CERTIFICATE REQUEST" in data:
+        request = x509.load_pem_x509_csr(data)
+        if not request.is_signature_valid:
+            raise ValueError("the request is not signed by its own key")
+        key = request.public_key()
+    else:
+        key = serialization.load_pem_public_key(data)  # type: ignore[assignment]  # a union of every key type
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ValueError("only ECDSA keys are signed")
+    return key
+
+
+def _is_good(path: Path, wanted: list[str], now: datetime) -> bool:
+    if not path.exists():
+        return False
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    found = sorted(str(name.value) for name in extension)
+    return set(wanted) <= set(found) and certificate.not_valid_after_utc - now > _RENEW_BEFORE
+
+
+def _builder(
+    key: ec.EllipticCurvePublicKey, subject: x509.Name, issuer: x509.Name, now: datetime, life: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime) -> bytes:
+    name = _name(f"netplane-ca-{secrets.token_hex(4)}", "netplane")
+    certificate = (
+        _builder(key.public_key(), name, name, now, _CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(is_ca=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_usage(*, is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common: str, organization: str) -> x509.Name:
+    return x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization), x509.NameAttribute(NameOID.COMMON_NAME, common)]
+    )
+
+
+def _alternative(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{path}: not an ECDSA key")
+    return key
+
+
+def _write(path: Path, data: bytes, *, mode: int) -> None:
+    # Written beside and moved into place: a crash leaves the old file or the new one, never half of one.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,73 @@
+"""The verbs get and list. What is chosen is listing's, the bytes are render's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from netplane.controlplane.api import cluster, http, listing, negotiate, options, render, status
+from netplane.controlplane.registry import tables, types
+from netplane.kube.types import Object
+
+_FRESH_SECONDS = 3.0
+_SHAPES = {"table": b"application/json;as=Table;v=v1;g=meta.k8s.io"}
+YAML = b"application/yaml"
+
+
+def include(request: http.Request) -> tables.IncludeObject:
+    """Return how much of the object a Table's rows carry."""
+    wanted = options.text(request.query, "includeObject") or "Metadata"
+    if wanted not in ("None", "Metadata", "Object"):
+        raise status.bad_request(f'includeObject: Unsupported value: "{wanted}"')
+    return cast(tables.IncludeObject, wanted)
+
+
+async def get(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer one object."""
+    assert request.target is not None
+    how = negotiate.parse(request.accept)
+    revision = options.revision(request.query)
+    if revision:
+        await fresh(at, revision)
+    record = at.record(of, (request.target.namespace, request.target.name))
+    if record is None:
+        raise status.not_found(of, request.target.name)
+    if how.shape == "object" and not how.is_yaml:
+        return http.Response(200, render.served(of, record))
+    return answer(at, request, of, render.decoded(of, record))
+
+
+def answer(
+    at: cluster.Cluster, request: http.Request, of: types.ResourceType, obj: Object, *, code: int = 200
+) -> http.Response:
+    """Return one object as the response the client asked for."""
+    how = negotiate.parse(request.accept)
+    made = render.shaped(of, obj, how, at.clock.now(), include=include(request))
+    return http.Response(code, render.encoded(made, how), YAML if how.is_yaml else http.JSON)
+
+
+async def list_(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a list, or one page of it, from the cache; large ones go out in chunks."""
+    assert request.target is not None
+    how = negotiate.parse(request.accept)
+    chosen = listing.choice(of, request.query, namespace=request.target.namespace)
+    wanted = listing.asked(request.query)
+    if wanted.at_least > at.store.revision:
+        await fresh(at, wanted.at_least)
+    page = listing.page(at.store.cache(cluster.storage(of)), chosen, wanted, current=at.store.revision)
+    metadata = render.list_metadata(page.revision, token=page.token, remaining=page.remaining)
+    chunks = render.many(of, page.records, metadata, how, at.clock.now(), include=include(request))
+    if how.is_yaml:
+        return http.Response(200, render.as_yaml(chunks), YAML)
+    if len(page.records) <= 100:
+        return http.Response(200, b"".join(chunks))
+    return http.Response(200, chunks=chunks)
+
+
+async def fresh(at: cluster.Cluster, revision: int) -> None:
+    """Wait a little until a revision is reached; raise 504 as the API does when it is not."""
+    deadline = at.clock.monotonic() + _FRESH_SECONDS
+    while at.store.revision < revision:
+        if at.clock.monotonic() >= deadline:
+            raise status.too_large_revision(revision, at.store.revision)
+        await asyncio.sleep(0.05)

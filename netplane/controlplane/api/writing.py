@@ -1,0 +1,266 @@
+"""The verbs create and update, and the way that every write takes into the store. Patches are in patching."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from netplane.controlplane.api import admission, bodies, cluster, deletion, http, options, reading, render, status
+from netplane.controlplane.registry import strategy, types
+from netplane.controlplane.store import history, protocol
+from netplane.kube.types import Object
+
+_NAME_ATTEMPTS = 8
+_RACE_ATTEMPTS = 16
+_CREATED_BY_PUT = frozenset(
+    {
+        "leases.coordination.k8s.io",
+        "endpoints",
+        "endpointslices.discovery.k8s.io",
+        "events",
+        "services",
+        "limitranges",
+        "roles.rbac.authorization.k8s.io",
+        "rolebindings.rbac.authorization.k8s.io",
+        "clusterroles.rbac.authorization.k8s.io",
+        "clusterrolebindings.rbac.authorization.k8s.io",
+    }
+)
+"""The types whose strategies say AllowCreateOnUpdate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a write left behind: the object in the version asked for, and whether it is new."""
+
+    obj: Object
+    is_new: bool = False
+
+
+async def read_body(request: http.Request, of: types.ResourceType, writing: options.Writing) -> Object:
+    """Return the object in the body, canonical; raise 400 for what cannot be one, note unknown fields as warnings."""
+    obj = bodies.obj(await request.body(), request.content_type)
+    check_kind(obj, of)
+    return read(request, of, obj, writing)
+
+
+def check_kind(obj: Object, of: types.ResourceType) -> None:
+    """Raise 400 when a body names another kind or version than the path; fill in what it leaves out."""
+    version, kind = obj.setdefault("apiVersion", of.api_version), obj.setdefault("kind", of.kind)
+    if version != of.api_version:
+        message = f"the API version in the data ({version}) does not match the expected API version ({of.api_version})"
+        raise status.bad_request(message)
+    if kind != of.kind:
+        raise status.bad_request(
+            f'{kind} in version "{of.version}" cannot be handled as a {of.kind}: converting ({kind}) to ({of.kind}):'
+            " unknown conversion"
+        )
+
+
+def read(request: http.Request, of: types.ResourceType, obj: Object, writing: options.Writing) -> Object:
+    """Make an object canonical by its schema, as `fieldValidation` says."""
+    outcome = strategy.read(of, obj, validation=writing.field_validation)
+    if outcome.error:
+        raise status.bad_request(outcome.error)
+    request.warnings += outcome.warnings
+    return obj
+
+
+async def create(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a POST to a collection."""
+    assert request.target is not None
+    writing = options.writing(request.query, default_manager=request.user_agent)
+    obj = await read_body(request, of, writing)
+    metadata = obj.setdefault("metadata", {})
+    if metadata.get("resourceVersion") not in (None, "", "0"):
+        raise status.bad_request("resourceVersion should not be set on objects to be created")
+    stored = await create_object(at, request, of, obj, writing)
+    return reading.answer(at, request, of, stored, code=201)
+
+
+async def create_object(
+    at: cluster.Cluster, request: http.Request, of: types.ResourceType, obj: Object, writing: options.Writing
+) -> Object:
+    """Admit and store a new object; raise 409 when its name is taken."""
+    assert request.target is not None
+    metadata = obj["metadata"]
+    namespace = _namespace(of, metadata, request.target.namespace)
+    prefix = metadata.get("generateName") or ""
+    is_generated = bool(prefix) and not metadata.get("name")
+    for attempt in range(_NAME_ATTEMPTS):
+        tried = copy.deepcopy(obj) if is_generated else obj
+        if is_generated:
+            tried["metadata"]["name"] = strategy.generated_name(prefix, cluster.name_suffix())
+        try:
+            return await _create_once(at, request, of, tried, namespace, writing)
+        except protocol.Exists:
+            if not is_generated or attempt == _NAME_ATTEMPTS - 1:
+                raise status.exists(of, tried["metadata"].get("name", "")) from None
+    raise AssertionError("unreachable")
+
+
+async def _create_once(
+    at: cluster.Cluster,
+    request: http.Request,
+    of: types.ResourceType,
+    obj: Object,
+    namespace: str,
+    writing: options.Writing,
+) -> Object:
+    name = obj["metadata"].get("name", "")
+    admission.before_create(at, request.user, of, obj, namespace)
+    found = strategy.create(of, obj, namespace=namespace, now=at.now(), uid=cluster.new_uid())
+    if found:
+        raise status.invalid(of, name or obj["metadata"].get("generateName", ""), found)
+    if at.store.latest(cluster.storage(of), (namespace, name)) is not None:
+        raise protocol.Exists(name)
+    admission.allocate(at, of, obj, None)
+    admission.track(at, of, obj, None, writing, request)
+    if writing.is_dry_run:
+        return obj
+    kept = of.conversion.to_stored(obj) if of.conversion is not None else obj
+    record = await keep(at.store.create(cluster.storage(of), kept))
+    return render.decoded(of, record) if of.conversion is not None else kept
+
+
+def _namespace(of: types.ResourceType, metadata: Object, namespace: str) -> str:
+    if not of.namespaced:
+        metadata.pop("namespace", None)
+        return ""
+    given = metadata.get("namespace")
+    if given and namespace and given != namespace:
+        raise status.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    if not namespace:
+        raise status.bad_request("namespace is required: create namespaced objects under /namespaces/NAMESPACE/")
+    return namespace
+
+
+async def update(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a PUT of an object or of its status."""
+    assert request.target is not None
+    target = request.target
+    writing = options.writing(request.query, default_manager=request.user_agent)
+    body = await read_body(request, of, writing)
+    metadata = body.setdefault("metadata", {})
+    if metadata.setdefault("name", target.name) != target.name:
+        raise status.bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({target.name})"
+        )
+    _namespace(of, metadata, target.namespace)
+    if at.store.latest(cluster.storage(of), (target.namespace, target.name)) is None:
+        if target.subresource or cluster.storage(of) not in _CREATED_BY_PUT or metadata.get("uid"):
+            raise status.not_found(of, target.name)
+        metadata.pop("resourceVersion", None)
+        return reading.answer(at, request, of, await create_object(at, request, of, body, writing), code=201)
+    stored = await modify(at, request, of, lambda _: copy.deepcopy(body), writing)
+    return reading.answer(at, request, of, stored)
+
+
+Change = Callable[[Object], Object]
+"""The current object to the one that shall replace it; the argument may be changed and returned."""
+
+
+async def modify(
+    at: cluster.Cluster,
+    request: http.Request,
+    of: types.ResourceType,
+    change: Change,
+    writing: options.Writing,
+    *,
+    subresource: str | None = None,
+    is_apply: bool = False,
+) -> Object:
+    """Replace the object of the request by what `change` makes of it, guarded by its revision.
+
+    A change that carries a resourceVersion must meet that very revision (409); one without is tried again
+    when somebody else was faster.
+    """
+    assert request.target is not None
+    target = request.target
+    part = target.subresource if subresource is None else subresource
+    key = (target.namespace, target.name)
+    for _ in range(_RACE_ATTEMPTS):
+        record = at.store.latest(cluster.storage(of), key)
+        if record is None:
+            raise status.not_found(of, target.name)
+        old = render.decoded(of, record)
+        new = change(render.decoded(of, record))
+        _guard(of, new, old)
+        _judge(of, new, old, part)
+        admission.before_update(at, request.user, of, new, old, part)
+        admission.allocate(at, of, new, old)
+        if not is_apply:
+            admission.track(at, of, new, old, writing, request)
+        try:
+            return await _replace(at, of, new, old, record, writing)
+        except (protocol.Conflict, protocol.Missing):
+            continue
+    raise status.conflict(of, target.name)
+
+
+def _guard(of: types.ResourceType, new: Object, old: Object) -> None:
+    metadata, before = new.setdefault("metadata", {}), old["metadata"]
+    asked = metadata.get("resourceVersion")
+    if asked and asked != "0" and asked != before["resourceVersion"]:
+        raise status.conflict(of, before["name"])
+    uid = metadata.get("uid")
+    if uid and uid != before["uid"]:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
+        raise status.conflict(of, before["name"], why)
+
+
+def _judge(of: types.ResourceType, new: Object, old: Object, part: str) -> None:
+    act = strategy.update_status if part == "status" else strategy.update
+    found = act(of, new, old)
+    if found:
+        raise status.invalid(of, old["metadata"]["name"], found)
+
+
+async def _replace(
+    at: cluster.Cluster,
+    of: types.ResourceType,
+    new: Object,
+    old: Object,
+    record: history.Record,
+    writing: options.Writing,
+) -> Object:
+    new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+    if same(new, old):
+        # Nothing but perhaps the times in managedFields differs: the API writes nothing then, and no watcher stirs.
+        return old
+    if writing.is_dry_run:
+        return new
+    kept = of.conversion.to_stored(new) if of.conversion is not None else new
+    name = cluster.storage(of)
+    if deletion.is_over(of.kind, kept):
+        final = await keep(at.store.delete(name, kept, expected=record.revision))
+    else:
+        final = await keep(at.store.update(name, kept, expected=record.revision))
+    return render.decoded(of, final) if of.conversion is not None else kept
+
+
+def same(new: Object, old: Object) -> bool:
+    """Whether two objects say the same, the times in managedFields aside."""
+    if new == old:
+        return True
+    if any(new.get(name) != old.get(name) for name in {*new, *old} - {"metadata"}):
+        return False
+    metadata, before = new["metadata"], old["metadata"]
+    if any(metadata.get(name) != before.get(name) for name in {*metadata, *before} - {"managedFields"}):
+        return False
+    return _untimed(metadata.get("managedFields")) == _untimed(before.get("managedFields"))
+
+
+def _untimed(managed: list[Object] | None) -> list[Object]:
+    return [{name: value for name, value in entry.items() if name != "time"} for entry in managed or ()]
+
+
+async def keep(write: protocol.Write) -> history.Record:
+    """Await a write; raise 503 when the disk refused it."""
+    try:
+        return await write
+    except protocol.Unavailable as error:
+        raise status.unavailable(str(error)) from error

@@ -1,0 +1,164 @@
+"""The commands `server` and `kubeconfig`: options in, parts wired together."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from netplane.controlplane.api import access, cluster, pki
+from netplane.controlplane.api import kubeconfig as kubeconfigs
+from netplane.controlplane.api import server as servers
+from netplane.kube import client
+from netplane.kube import kubeconfig as kubeconfig_of
+from netplane.lib import cli, clock, config
+
+_MINIMUM_SERVICE_ADDRESSES = 8
+_OWN_TOKEN = timedelta(days=3650)
+
+
+def _addresses(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    return tuple(_address(value) for value in values)
+
+
+def _address(value: str) -> tuple[str, int]:
+    host, _, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not servers.is_address(host) or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{value!r} is not ADDRESS:PORT (IPv6 addresses in brackets)")
+    return host, int(port)
+
+
+def _cidrs(_: click.Context, parameter: click.Parameter, value: str) -> tuple[cluster.Cidr, ...]:
+    found: list[cluster.Cidr] = []
+    for text in value.split(","):
+        try:
+            found.append(ipaddress.ip_network(text.strip()))
+        except ValueError as error:
+            raise click.BadParameter(f"{text.strip()!r} is not an address range: {error}") from error
+    if len(found) > 2 or len({each.version for each in found}) != len(found):
+        raise click.BadParameter(f"{value!r}: one range, or one for each IP family")
+    return tuple(found)
+
+
+def _mask(cidrs: Sequence[cluster.Cidr], size: int, size_ipv6: int) -> tuple[int, ...]:
+    sizes = tuple(size_ipv6 if cidr.version == 6 else size for cidr in cidrs)
+    for cidr, each in zip(cidrs, sizes, strict=True):
+        if not cidr.prefixlen <= each <= cidr.max_prefixlen:
+            raise click.UsageError(f"node ranges of /{each} do not fit in the cluster range {cidr}")
+    return sizes
+
+
+def _check_ranges(services: Sequence[cluster.Cidr], pods: Sequence[cluster.Cidr]) -> None:
+    for service in services:
+        if service.num_addresses < _MINIMUM_SERVICE_ADDRESSES:
+            raise click.UsageError(f"service range {service} is too small: at least 8 addresses")
+        for pod in pods:
+            if service.version == pod.version and service.overlaps(pod):
+                raise click.UsageError(
+                    f"service range {service} and cluster range {pod} overlap: choose disjoint ranges"
+                )
+
+
+def _advertised(given: str | None, listening: Sequence[tuple[str, int]]) -> cluster.Address:
+    if given:
+        try:
+            return ipaddress.ip_address(given)
+        except ValueError as error:
+            raise click.UsageError(f"--advertise-address: {given!r} is not an IP address") from error
+    known = [ipaddress.ip_address(address) for address, _ in listening]
+    outside = [address for address in known if not address.is_loopback and not address.is_unspecified]
+    return outside[0] if outside else ipaddress.ip_address("127.0.0.1")
+
+
+@click.command(context_settings=config.SETTINGS)
+@config.command_options
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), default=Path("/var/lib/netplane/server"),
+              help="Where state, keys and the admin's kubeconfig are kept.")  # fmt: skip
+@click.option("--listen", multiple=True, callback=_addresses, metavar="ADDRESS:PORT",
+              help="Where to serve; repeatable. Sockets passed by systemd are served too.")  # fmt: skip
+@click.option("--advertise-address", help="The address under which nodes reach the server.")
+@click.option("--service-cidr", callback=_cidrs, default="10.96.0.0/16", help="Range of Services; two for dual stack.")
+@click.option("--cluster-cidr", callback=_cidrs, default="10.244.0.0/16", help="Range of pods; two for dual stack.")
+@click.option("--node-cidr-mask-size", type=click.IntRange(8, 30), default=24, help="Size of a node's IPv4 range.")
+@click.option(
+    "--node-cidr-mask-size-ipv6", type=click.IntRange(16, 124), default=64, help="Size of a node's IPv6 range."
+)
+@click.option("--no-controllers", is_flag=True, help="Serve the API alone, without controllers and scheduler.")
+def server(
+    *,
+    data_dir: Path,
+    listen: tuple[tuple[str, int], ...],
+    advertise_address: str | None,
+    service_cidr: tuple[cluster.Cidr, ...],
+    cluster_cidr: tuple[cluster.Cidr, ...],
+    node_cidr_mask_size: int,
+    node_cidr_mask_size_ipv6: int,
+    no_controllers: bool,
+) -> None:
+    """Run the control plane: the Kubernetes API, its store, the controllers and the scheduler."""
+    _check_ranges(service_cidr, cluster_cidr)
+    settings = cluster.Settings(
+        data_dir=data_dir,
+        listen=listen,
+        advertise=_advertised(advertise_address, listen),
+        service_cidrs=service_cidr,
+        cluster_cidrs=cluster_cidr,
+        node_mask_sizes=_mask(cluster_cidr, node_cidr_mask_size, node_cidr_mask_size_ipv6),
+        runs_controllers=not no_controllers,
+    )
+    parts = () if no_controllers else (("controllers", _run_controllers), ("scheduler", _run_scheduler))
+    cli.run_async(servers.serve(settings, parts))
+
+
+def _client(at: cluster.Cluster, user: str) -> client.Client:
+    token = at.keys.user_token(user, [access.MASTERS], now=at.clock.now(), lifetime=_OWN_TOKEN)
+    to = kubeconfig_of.Config(server=at.own_address, ca_data=at.authority.pem().decode(), token=token)
+    return client.Client(to, user_agent=user.removeprefix("system:"))
+
+
+async def _run_controllers(at: cluster.Cluster) -> None:
+    """Run the controllers against the server they live in."""
+    from netplane.controlplane import controllers  # what --no-controllers need not load
+    from netplane.controlplane.controllers.config import ControllerConfig
+
+    masks = {
+        cidr.version: size for cidr, size in zip(at.settings.cluster_cidrs, at.settings.node_mask_sizes, strict=True)
+    }
+    told = ControllerConfig(
+        cluster_cidrs=tuple(str(cidr) for cidr in at.settings.cluster_cidrs),
+        node_mask_v4=masks.get(4, 24),
+        node_mask_v6=masks.get(6, 64),
+        ca_pem=at.authority.pem().decode(),
+    )
+    async with _client(at, "system:kube-controller-manager") as api:
+        await controllers.run(api, told)
+
+
+async def _run_scheduler(at: cluster.Cluster) -> None:
+    """Run the scheduler against the server it lives in."""
+    from netplane.controlplane import scheduler
+
+    async with _client(at, "system:kube-scheduler") as api:
+        await scheduler.run(api)
+
+
+@click.command(context_settings=config.SETTINGS)
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="The server's data directory.")  # fmt: skip
+@click.option("--server", "url", required=True, metavar="URL", help="Where the client reaches the server.")
+@click.option("--user", required=True, help="Who the bearer is, as system:node:node-1.")
+@click.option("--group", "groups", multiple=True, help="A group of the user; repeatable.")
+def kubeconfig(*, data_dir: Path, url: str, user: str, groups: tuple[str, ...]) -> None:
+    """Print a kubeconfig with a signed token for a user; the server need not run."""
+    if not url.startswith("https://"):
+        raise click.BadParameter(f"{url!r} is not an https:// address", param_hint="--server")
+    now = clock.SYSTEM.now()
+    try:
+        material = pki.ensure_keys(data_dir / "pki", now=now)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"cannot read the keys in {data_dir}/pki: {error}") from error
+    click.echo(kubeconfigs.render(material, server=url, user=user, groups=groups, now=now), nl=False)

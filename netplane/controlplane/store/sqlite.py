@@ -1,0 +1,180 @@
+"""Keep records and a bounded event log in one SQLite file. Which write may happen is embedded's to say.
+
+WAL with synchronous=FULL: a committed batch survives kill -9 and power loss. The current objects have their own
+table, the log holds the last changes so that watchers resume after a restart. Leases stay out of the log.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from netplane.kube.types import Key
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS current(
+  storage TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY(storage, namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log(
+  revision INTEGER PRIMARY KEY, storage TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+  op INTEGER NOT NULL, value BLOB NOT NULL);
+"""
+_FORMAT = 1
+CREATE, UPDATE, DELETE = 0, 1, 2
+
+
+class Broken(Exception):
+    """The file cannot be used: the message says why and what to do. It is never replaced silently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One write of one object; `value` of a deletion is the final state."""
+
+    storage: str
+    key: Key
+    revision: int
+    op: int
+    value: bytes
+    logged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the file holds. `floor` is the highest revision before the log's first row."""
+
+    revision: int
+    floor: int
+    current: Sequence[Row]
+    log: Sequence[Row]
+
+
+class Database:
+    """The file, opened for one writer. Used from one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+            mode = self._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            self._db.executescript(
+                "PRAGMA synchronous=FULL; PRAGMA cache_size=-16000; PRAGMA wal_autocheckpoint=0; " + _SCHEMA
+            )
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (_FORMAT,))
+            self._check_format(str(mode))
+        except sqlite3.Error as error:
+            raise Broken(f"{path}: {error}") from error
+
+    def _check_format(self, mode: str) -> None:
+        if mode != "wal":
+            raise Broken(f"{self._path}: this file system has no shared memory for SQLite's WAL (journal mode {mode})")
+        found = self._meta("format")
+        if found != _FORMAT:
+            raise Broken(f"{self._path}: written in format {found}, this version reads format {_FORMAT}")
+
+    def _meta(self, key: str) -> int:
+        row = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def load(self) -> Loaded:
+        """Read everything; raise Broken when the file is damaged."""
+        try:
+            verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise Broken(f"{self._path}: damaged ({verdict}); restore a backup, it is left as it is")
+            current = [
+                Row(storage, (namespace, name), revision, UPDATE, value)
+                for storage, namespace, name, revision, value in self._db.execute(
+                    "SELECT storage, namespace, name, revision, value FROM current"
+                )
+            ]
+            log = [
+                Row(storage, (namespace, name), revision, op, value)
+                for revision, storage, namespace, name, op, value in self._db.execute(
+                    "SELECT revision, storage, namespace, name, op, value FROM log ORDER BY revision"
+                )
+            ]
+            return Loaded(self._meta("revision"), self._meta("compacted"), current, log)
+        except sqlite3.Error as error:
+            raise Broken(f"{self._path}: {error}; restore a backup, it is left as it is") from error
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Commit the rows in one transaction; on an error nothing of them is kept."""
+        kept = [(r.storage, *r.key, r.revision, r.value) for r in rows if r.op != DELETE]
+        gone = [(r.storage, *r.key, r.revision) for r in rows if r.op == DELETE]
+        log = [(r.revision, r.storage, *r.key, r.op, r.value) for r in rows if r.logged]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            # An object deleted and made again in one batch: the guards by revision make the order irrelevant.
+            self._db.executemany(
+                "INSERT INTO current VALUES(?,?,?,?,?) ON CONFLICT(storage, namespace, name) DO UPDATE"
+                " SET revision=excluded.revision, value=excluded.value WHERE excluded.revision > revision",
+                kept,
+            )
+            self._db.executemany("DELETE FROM current WHERE storage=? AND namespace=? AND name=? AND revision<?", gone)
+            self._db.executemany("INSERT INTO log VALUES(?,?,?,?,?,?)", log)
+            self._set("revision", max(row.revision for row in rows))
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def compact(self, *, below: int, limit: int = 200) -> int:
+        """Delete up to `limit` log rows under a revision, oldest first; return how many went."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            rows = self._db.execute(
+                "SELECT revision FROM log WHERE revision < ? ORDER BY revision LIMIT ?", (below, limit)
+            ).fetchall()
+            if rows:
+                last = int(rows[-1][0])
+                self._db.execute("DELETE FROM log WHERE revision <= ?", (last,))
+                self._set("compacted", last)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return len(rows)
+
+    def _set(self, key: str, value: int) -> None:
+        self._db.execute(
+            "INSERT INTO meta VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=max(value, excluded.value)", (key, value)
+        )
+
+    def close(self) -> None:
+        """Fold the log into the file and close it."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._db.close()
+
+
+def checkpoint(path: Path) -> None:
+    """Fold what the WAL holds into the file without blocking the writer; for a thread of its own."""
+    db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+    try:
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    finally:
+        db.close()
+
+
+def backup(source: Path, target: Path) -> None:
+    """Copy the file as it stands at one moment, also while a server writes it."""
+    reader = sqlite3.connect(f"file:{source}?mode=ro", uri=True)
+    writer = sqlite3.connect(target)
+    try:
+        reader.backup(writer, pages=512)
+    finally:
+        writer.close()
+        reader.close()
+
+
+def bytes_of(rows: Iterable[Row]) -> int:
+    """Return the bytes of the rows' values together."""
+    return sum(len(row.value) for row in rows)
