@@ -30,6 +30,14 @@ class Step(NamedTuple):
 
 Steps = dict[PortKey, Step]
 
+
+def merge(first: Steps, then: Steps) -> Steps:
+    """Return both as one: from before the first to after the last, without those that lead back."""
+    later = {key: Step(first[key].former, step.now) if key in first else step for key, step in then.items()}
+    merged = {**first, **later}
+    return {key: step for key, step in merged.items() if step.former != step.now}
+
+
 _Claim = tuple[bool, PortKey]
 _Spot = tuple[Family, Place]
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
+from netplane_proxy.plan.forwarding import Forwarding
 from netplane_proxy.plan.ledger import Changes
 
 
@@ -32,14 +32,13 @@ class Target(Protocol):
         """Make the kernel hold exactly this, from whatever it holds: load what is missing, observe, diff, commit.
 
         It adopts what a former run left: established connections and affinity survive, and at every moment the Services
-        that were there and still are forward. Called at start, after an error, and for the periodic comparison.
+        that were there and still are forward. Called at start, after an error, when the
+        node's facts change, and for the periodic comparison: an answer of no operations is the proof that the kernel
+        holds what is wanted.
         """
 
     async def commit(self, changes: Changes, revision: str) -> Result:
         """Make these changes in one transaction, after `replace` succeeded once. The fast path."""
-
-    async def renode(self, node: NodeFacts) -> Result:
-        """Take other facts of the node: NodePort addresses, pod networks."""
 
     def drift(self) -> AsyncIterator[str]:
         """Yield a line for each change of our objects by somebody else ("pid 812 (nft) changed table ip netplane").

@@ -1,0 +1,314 @@
+"""Follow the API and make the kernel follow: facts in, one transaction out, and repair when somebody else interferes.
+
+What to do is decided in `plan`, doing it is the target's, when to act is `reconcile.loop`'s; here they meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from netplane.kernel.errors import KernelError
+from netplane.kube import decode, informer
+from netplane.kube.api import Api
+from netplane.kube.informer import Batch, Query
+from netplane.kube.types import ENDPOINTSLICES, NODES, SERVICES
+from netplane.lib import clock as clocks
+from netplane.lib import log, notify
+from netplane.model.address import Packed
+from netplane.model.node import Node
+from netplane.reconcile.loop import Cause, Loop, Pace
+from netplane.reconcile.report import Outcome
+from netplane.reconcile.target import Unsettled
+from netplane_proxy.plan import host, ledger
+from netplane_proxy.plan.forwarding import Forwarding, PortForwarding
+from netplane_proxy.plan.ledger import Steps
+from netplane_proxy.plan.meaning import Meaning
+from netplane_proxy.run import telemetry
+from netplane_proxy.run.flows import Sweeper
+from netplane_proxy.run.health import Pulse, ServiceHealth
+from netplane_proxy.run.memory import Memory
+from netplane_proxy.run.target import Result, Target
+
+_LOG = log.get("proxy")
+_OURS = f"!{decode.HEADLESS_LABEL},!{decode.PROXY_NAME_LABEL}"
+_PATIENCE_WITH_API = 3.0
+_RECORD_EVERY = 30.0
+_ADDRESSES_EVERY = 30.0
+_NAMES_LOGGED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the daemon is wired from; None for what it shall do without."""
+
+    api: Api
+    target: Target
+    sweeper: Sweeper | None = None
+    memory: Memory | None = None
+    addresses: Callable[[], tuple[Packed, ...]] = tuple
+    clock: clocks.Clock = clocks.SYSTEM
+
+
+@dataclass(slots=True)
+class _Uncommitted:
+    """What was decided since the last commit, when its first bytes came, and which slices it is owed to."""
+
+    steps: Steps
+    received: float | None = None
+    triggers: tuple[str, ...] = ()
+
+    def and_then(self, newer: _Uncommitted) -> _Uncommitted:
+        """Return both as one."""
+        received = newer.received if self.received is None else self.received
+        return _Uncommitted(ledger.merge(self.steps, newer.steps), received, self.triggers + newer.triggers)
+
+
+class Daemon:
+    """One proxy of one node."""
+
+    def __init__(self, settings: host.Settings, parts: Parts, *, resync_seconds: float = 600.0) -> None:
+        """Wire the parts; nothing runs before `run`."""
+        self._settings = settings
+        self._parts = parts
+        self._clock = parts.clock
+        self._informers = informer.Informers(parts.api, queries(settings.node_name), clock=parts.clock)
+        self._meaning = Meaning(host.facts(settings, None, parts.addresses()))
+        self._loop = Loop(
+            self._act,
+            name="rules",
+            clock=parts.clock,
+            # No gap: what comes while a transaction runs waits for it, and that is all the batching there is.
+            pace=Pace(gap=0.0, resync=resync_seconds, first_backoff=0.05, longest_backoff=5.0),
+            expected=(KernelError, Unsettled),
+        )
+        self._gaps = telemetry.LocalGaps()
+        self._uncommitted = _Uncommitted({})
+        self._kernel = asyncio.Lock()
+        self._must_compare = True
+        self._is_proving = False
+        self._backends = 0
+        self._has_news_to_record = asyncio.Event()
+        self._node: Node | None = None
+        self.pulse = Pulse(parts.clock)
+        self.service_health = ServiceHealth(self.pulse)
+        self.is_ready = False
+
+    async def run(self) -> None:
+        """Serve until cancelled; then leave everything in place."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._informers.run())
+                group.create_task(self._follow())
+                group.create_task(self._loop.run())
+                group.create_task(self._watch_drift())
+                if self._settings.nodeport_prefixes is not None:
+                    group.create_task(self._watch_addresses())
+                if self._parts.sweeper is not None:
+                    group.create_task(self._parts.sweeper.run(self._forwarding))
+                if self._parts.memory is not None:
+                    group.create_task(self._start_from_memory(self._parts.memory))
+                    group.create_task(self._record(self._parts.memory))
+        finally:
+            notify.stopping()
+            await self.service_health.close()
+
+    def report(self) -> dict[str, Any]:
+        """Say how things are, as JSON values."""
+        return {
+            "node": self._settings.node_name,
+            "ready": self.is_ready,
+            **dict(self._loop.report.lines()),
+            "failure": self._loop.report.failure,
+            "servicePorts": len(self._meaning.ports),
+            "backends": self._backends,
+            "nodePortAddresses": len(self._meaning.node.nodeport_addresses),
+            "notFollowing": {key.group_resource: why for key, why in self._informers.failures.items()},
+        }
+
+    async def settled(self, revision: str) -> None:
+        """Wait until this revision of the cluster, or a newer one, is in the kernel."""
+        await self._loop.settled(revision)
+
+    async def _follow(self) -> None:
+        async for batch in self._informers.batches():
+            self._take(batch)
+            self._loop.wake(newest(batch))
+
+    def _take(self, batch: Batch) -> None:
+        counts = {SERVICES: 0, ENDPOINTSLICES: 0, NODES: 0}
+        for change in batch.changes:
+            counts[change.resource] += 1
+            if change.resource is SERVICES:
+                self._meaning.take_service(change.key, change.new)
+            elif change.resource is ENDPOINTSLICES:
+                self._meaning.take_slice(change.key, change.new)
+            else:
+                self._node = change.new
+                self.pulse.take_node(self._node)
+                self._take_host()
+        telemetry.SERVICE_CHANGES.inc(counts[SERVICES])
+        telemetry.ENDPOINT_CHANGES.inc(counts[ENDPOINTSLICES])
+        telemetry.SERVICE_CHANGES_PENDING.inc(counts[SERVICES])
+        telemetry.ENDPOINT_CHANGES_PENDING.inc(counts[ENDPOINTSLICES])
+        if self._uncommitted.received is None:
+            self._uncommitted.received = batch.received
+        self._uncommitted.triggers += triggers(batch)
+        self.pulse.wanted()
+
+    def _take_host(self) -> bool:
+        facts = host.facts(self._settings, self._node, self._parts.addresses())
+        if not self._meaning.take_node(facts):
+            return False
+        self._must_compare = True  # The node's own sets change too, which only a whole comparison covers.
+        _LOG.info("node facts changed", zone=facts.zone, nodeport_addresses=len(facts.nodeport_addresses))
+        return True
+
+    async def _act(self, cause: Cause) -> Outcome:
+        revision = self._loop.report.wanted
+        todo, self._uncommitted = self._uncommitted, _Uncommitted({})
+        todo.steps = ledger.merge(todo.steps, self._meaning.settle())
+        try:
+            async with self._kernel:
+                outcome = await self._write(todo.steps, revision, cause)
+        except OSError:
+            telemetry.FAILURES.inc()
+            self._must_compare = True
+            self._uncommitted = todo.and_then(self._uncommitted)
+            raise
+        self._committed(todo, revision)
+        await self.service_health.serve(self._meaning.health_checks, self._meaning.node.nodeport_addresses)
+        return outcome
+
+    async def _write(self, steps: Steps, revision: str, cause: Cause) -> Outcome:
+        """Bring the kernel to what is meant now: by the changes alone, or by comparing everything."""
+        began = self._clock.monotonic()
+        is_full = cause != "change" or self._must_compare
+        if is_full:
+            self._must_compare = False
+            result = await self._parts.target.replace(self._forwarding(revision))
+            self._prove(result, is_expected=bool(steps) or cause != "resync")
+        elif steps:
+            result = await self._parts.target.commit({key: step.now for key, step in steps.items()}, revision)
+        else:
+            return Outcome(revision)
+        seconds = self._clock.monotonic() - began
+        telemetry.SYNC_SECONDS.observe(seconds)
+        (telemetry.FULL_SYNC_SECONDS if is_full else telemetry.PARTIAL_SYNC_SECONDS).observe(seconds)
+        telemetry.OPERATIONS.inc(result.operations)
+        return Outcome(revision, result.operations, is_verified=is_full and not result.operations)
+
+    def _prove(self, result: Result, *, is_expected: bool) -> None:
+        """Ask for another comparison after one that found something to do; an empty one is the proof.
+
+        Twice in a row without a reason means that somebody fights with us: then the loop's back-off keeps the peace.
+        """
+        is_fight = bool(result.operations) and self._is_proving and not is_expected
+        self._is_proving = bool(result.operations)
+        if is_fight:
+            raise Unsettled(f"{result.operations} elements differ right after a commit: does somebody else write here?")
+        if result.operations:
+            self._loop.verify()
+
+    def _committed(self, done: _Uncommitted, revision: str) -> None:
+        if not self._uncommitted.received:
+            self.pulse.committed()
+            telemetry.SERVICE_CHANGES_PENDING.set(0)
+            telemetry.ENDPOINT_CHANGES_PENDING.set(0)
+        self._gaps.follow(done.steps)
+        for step in done.steps.values():
+            self._backends += _backends(step.now) - _backends(step.former)
+        telemetry.PORTS.set(len(self._meaning.ports))
+        if self._parts.sweeper is not None:
+            self._parts.sweeper.note(done.steps)
+        if done.steps:
+            self._has_news_to_record.set()
+        if not self.is_ready:
+            self._begin(revision)
+        elif done.steps:
+            self._tell(done, revision)
+
+    def _begin(self, revision: str) -> None:
+        self.is_ready = True
+        notify.ready()
+        _LOG.info("forwarding", service_ports=len(self._meaning.ports), backends=self._backends, revision=revision)
+        if self._parts.sweeper is not None:
+            self._parts.sweeper.look()
+
+    def _tell(self, done: _Uncommitted, revision: str) -> None:
+        elapsed = self._clock.monotonic() - (done.received or self._clock.monotonic())
+        telemetry.REACTION_SECONDS.observe(elapsed)
+        telemetry.programmed(done.triggers, self._clock.now())
+        names = sorted({str(key) for key in done.steps})
+        more = f" and {len(names) - _NAMES_LOGGED} more" if len(names) > _NAMES_LOGGED else ""
+        ports = ", ".join(names[:_NAMES_LOGGED]) + more
+        _LOG.info("rules follow", ports=ports, revision=revision, ms=round(elapsed * 1000, 2))
+
+    async def _watch_drift(self) -> None:
+        """Compare everything as soon as the kernel tells that somebody else changed our tables."""
+        async for line in self._parts.target.drift():
+            _LOG.warning("foreign change of our rules", what=line)
+            telemetry.DRIFT.inc()
+            self._loop.verify()
+
+    async def _watch_addresses(self) -> None:
+        """Follow addresses that come to and go from the node's links, where NodePorts depend on them."""
+        while True:
+            await self._clock.sleep(_ADDRESSES_EVERY)
+            if self._take_host():
+                self._loop.verify()
+
+    async def _start_from_memory(self, memory: Memory) -> None:
+        """Forward what a former boot knew when no API server answers soon."""
+        await self._clock.sleep(_PATIENCE_WITH_API)
+        if self._informers.synced:
+            return
+        known = memory.recall()
+        if known is None:
+            _LOG.warning("no API server answers; the rules in the kernel stay as they are")
+            return
+        async with self._kernel:
+            if self.is_ready:
+                return
+            try:
+                await self._parts.target.replace(known)
+            except KernelError as error:
+                _LOG.error("last known state not loaded", reason=error)
+                return
+        _LOG.warning("no API server answers; forwarding as last known", revision=known.revision, ports=len(known.ports))
+
+    async def _record(self, memory: Memory) -> None:
+        while True:
+            await self._has_news_to_record.wait()
+            await self._clock.sleep(_RECORD_EVERY)
+            self._has_news_to_record.clear()
+            await memory.keep(self._forwarding())
+
+    def _forwarding(self, revision: str | None = None) -> Forwarding:
+        return self._meaning.forwarding(self._loop.report.committed if revision is None else revision)
+
+
+def _backends(row: PortForwarding | None) -> int:
+    return len(row.cluster) if row is not None else 0
+
+
+def queries(node_name: str) -> tuple[Query, ...]:
+    """Return what the proxy needs to know of the cluster."""
+    return (
+        Query(SERVICES, label_selector=_OURS, transform=decode.service),
+        Query(ENDPOINTSLICES, label_selector=_OURS, transform=decode.endpoint_slice),
+        Query(NODES, field_selector=f"metadata.name={node_name}", transform=decode.node),
+    )
+
+
+def newest(batch: Batch) -> str:
+    """Return the newest revision a batch brings things to; servers count all resources on one scale."""
+    return max(batch.resource_version.values(), key=lambda text: int(text) if text.isdigit() else 0, default="")
+
+
+def triggers(batch: Batch) -> tuple[str, ...]:
+    """Return when the pods behind the slices of a batch changed."""
+    slices = (change.new for change in batch.changes if change.resource is ENDPOINTSLICES)
+    return tuple(piece.triggered for piece in slices if piece is not None and piece.triggered)

@@ -1,0 +1,85 @@
+"""Make the kernel forget stale flows. Which ones those are is plan/stale's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from netplane.lib import clock as clocks
+from netplane.lib import log
+from netplane.model import service
+from netplane.model.address import Family
+from netplane_proxy.plan import stale
+from netplane_proxy.plan.forwarding import Backend, Forwarding, Place
+from netplane_proxy.plan.ledger import Steps
+from netplane_proxy.run import telemetry
+
+_LOG = log.get("proxy")
+
+
+class Table(Protocol):
+    """The kernel's connection tracking, as far as we need it."""
+
+    def flows(self, family: Family) -> list[stale.Flow]:
+        """Return the UDP flows of a family."""
+
+    def forget(self, flow: stale.Flow) -> None:
+        """Delete one flow by its exact tuple. One that is gone already is no failure."""
+
+
+class Sweeper:
+    """Looks at the flows when a change can have made one stale, in a thread of its own, never twice at a time."""
+
+    def __init__(self, table: Table, *, clock: clocks.Clock) -> None:
+        """Start with one look to take: whatever changed while nobody was here."""
+        self._table = table
+        self._clock = clock
+        self._is_wanted = asyncio.Event()
+        self._gone: dict[Place, frozenset[Backend]] = {}
+
+    def note(self, steps: Steps) -> None:
+        """Take the changes of a commit; ask for a look when one matters."""
+        for step in steps.values():
+            if not stale.concerns(step.former, step.now):
+                continue
+            if step.former is not None:
+                self._gone.update(stale.gone(step.former, step.now))
+            self._is_wanted.set()
+
+    def look(self) -> None:
+        """Ask for a look."""
+        self._is_wanted.set()
+
+    async def run(self, meaning: Callable[[], Forwarding]) -> None:
+        """Sweep whenever a look is wanted, for ever, by what is meant at that moment."""
+        while True:
+            await self._is_wanted.wait()
+            self._is_wanted.clear()
+            gone, self._gone = self._gone, {}
+            await self.sweep(meaning(), gone)
+
+    async def sweep(self, meaning: Forwarding, gone: stale.Gone) -> int:
+        """Look once. Returns how many flows were forgotten; a kernel that refuses is reported."""
+        began = self._clock.monotonic()
+        # A copy, since the loop goes on deciding while the thread reads; UDP rows are few.
+        rows = {key: row for key, row in meaning.ports.items() if key.protocol is service.Protocol.UDP}
+        udp = Forwarding(meaning.revision, rows, meaning.node)
+        try:
+            count = await asyncio.to_thread(self._sweep, udp, gone)
+        except OSError as error:
+            _LOG.error("stale flows not forgotten", reason=error)
+            return 0
+        telemetry.FLOWS_SECONDS.observe(self._clock.monotonic() - began)
+        if count:
+            telemetry.FLOWS_DELETED.inc(count)
+            _LOG.info("stale flows forgotten", count=count)
+        return count
+
+    def _sweep(self, udp: Forwarding, gone: stale.Gone) -> int:
+        count = 0
+        for family in Family:
+            for flow in stale.flows(self._table.flows(family), udp, gone=gone):
+                self._table.forget(flow)
+                count += 1
+        return count

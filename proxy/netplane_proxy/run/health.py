@@ -1,0 +1,154 @@
+"""Answer who asks whether this proxy, and each balanced Service on this node, can take traffic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from netplane.lib import clock, keyed, log
+from netplane.model import address
+from netplane.model.address import Packed
+from netplane.model.node import Node
+from netplane.model.service import Key
+from netplane_proxy.plan.health import HealthCheck
+from netplane_proxy.run import telemetry
+
+_LOG = log.get("proxy")
+_LATE_SECONDS = 60.0
+_AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
+
+
+class Pulse:
+    """Knows whether wanted changes reach the kernel in time. Healthy while starting, as kube-proxy is."""
+
+    def __init__(self, time: clock.Clock) -> None:
+        """Start with nothing pending."""
+        self._clock = time
+        self._pending_since: float | None = None
+        self._is_node_eligible = True
+        self.last_updated = time.now()
+
+    def wanted(self) -> None:
+        """Note that the kernel must change."""
+        if self._pending_since is None:
+            self._pending_since = self._clock.monotonic()
+            telemetry.LAST_QUEUED.set(self._clock.now().timestamp())
+
+    def committed(self) -> None:
+        """Note that the kernel holds what is wanted."""
+        self._pending_since = None
+        self.last_updated = self._clock.now()
+        telemetry.LAST_SYNC.set(self.last_updated.timestamp())
+
+    def take_node(self, node: Node | None) -> None:
+        """Note whether the node stays: balancers shall turn away from one that is going to be deleted (KEP-3836)."""
+        is_leaving = node is not None and any(taint.key == _AUTOSCALER_TAINT for taint in node.taints)
+        self._is_node_eligible = not (node is not None and node.is_deleting) and not is_leaving
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether no change has been waiting for longer than a minute."""
+        return self._pending_since is None or self._clock.monotonic() - self._pending_since < _LATE_SECONDS
+
+    def healthz(self, _: web.Request) -> web.Response:
+        """Answer /healthz in kube-proxy's words."""
+        now = self._clock.now()
+        is_healthy = self.is_healthy and self._is_node_eligible
+        status = 200 if is_healthy else 503
+        telemetry.HEALTHZ.labels(str(status)).inc()
+        body = {
+            "lastUpdated": clock.rfc3339_micro(now if is_healthy else self.last_updated),
+            "currentTime": clock.rfc3339_micro(now),
+            "nodeEligible": self._is_node_eligible,
+        }
+        return _json(body, status)
+
+
+@dataclass(slots=True)
+class _Served:
+    """One open health check: its answer may change while it stands."""
+
+    service: Key
+    check: HealthCheck
+    runner: web.AppRunner | None = None
+    listens_on: tuple[Packed, ...] = field(default=())
+
+
+class ServiceHealth:
+    """Serves the healthCheckNodePort of each balanced Service: 200 while this node has ready endpoints, else 503."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        """Start with no port open."""
+        self._pulse = pulse
+        self._served: dict[Key, _Served] = {}
+        self._refused: dict[Key, str] = {}
+
+    async def serve(self, checks: Mapping[Key, HealthCheck], addresses: tuple[Packed, ...]) -> None:
+        """Open, keep and close ports so that exactly these checks are answered on these addresses.
+
+        A port that another program holds is reported once and tried again at the next call.
+        """
+        delta = keyed.diff({key: check.port for key, check in checks.items()}, self._ports(addresses))
+        for key in (*delta.remove, *delta.change):
+            await self._close(self._served.pop(key))
+        for key in (*delta.change, *delta.add):
+            await self._open(key, checks[key], addresses)
+        for key, served in self._served.items():
+            served.check = checks[key]
+
+    async def close(self) -> None:
+        """Close every port."""
+        await self.serve({}, ())
+
+    def _ports(self, addresses: tuple[Packed, ...]) -> dict[Key, int]:
+        """Return what is open, with a number that never fits where it is open on other addresses than these."""
+        return {key: one.check.port if one.listens_on == addresses else -1 for key, one in self._served.items()}
+
+    async def _open(self, key: Key, check: HealthCheck, addresses: tuple[Packed, ...]) -> None:
+        served = _Served(key, check, listens_on=addresses)
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer(served))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await runner.setup()
+        try:
+            for ip in addresses:
+                await web.TCPSite(runner, address.text(ip), check.port).start()
+        except OSError as error:
+            await runner.cleanup()
+            reason = error.strerror or str(error)
+            if self._refused.get(key) != reason:
+                _LOG.error("health check port not open", service="/".join(key), port=check.port, reason=reason)
+            self._refused[key] = reason
+            return
+        served.runner = runner
+        self._refused.pop(key, None)
+        self._served[key] = served
+        _LOG.info("health check port open", service="/".join(key), port=check.port)
+
+    async def _close(self, served: _Served) -> None:
+        if served.runner is not None:
+            await served.runner.cleanup()
+        _LOG.info("health check port closed", service="/".join(served.service), port=served.check.port)
+
+    def _answer(self, served: _Served) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(_: web.Request) -> web.Response:
+            count, is_healthy = served.check.local_endpoints, self._pulse.is_healthy
+            namespace, name = served.service
+            body = {
+                "service": {"namespace": namespace, "name": name},
+                "localEndpoints": count,
+                "serviceProxyHealthy": is_healthy,
+            }
+            return _json(body, 200 if count and is_healthy else 503, {"X-Load-Balancing-Endpoint-Weight": str(count)})
+
+        return answer
+
+
+def _json(body: object, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
+    safety = {"X-Content-Type-Options": "nosniff"}
+    return web.Response(
+        text=json.dumps(body), status=status, content_type="application/json", headers={**safety, **(headers or {})}
+    )

@@ -1,0 +1,176 @@
+"""The daemon brings what the API says into the kernel, and keeps it there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from netplane.kernel.errors import KernelError
+from netplane.kube import errors
+from netplane.kube.fake import FakeApi
+from netplane.kube.types import ENDPOINTSLICES, NODES, SERVICES
+from netplane.lib import clock as clocks
+from netplane.model import address
+from netplane.model.address import Family
+from netplane.model.service import Protocol
+from netplane_proxy.plan import host, stale
+from netplane_proxy.plan.forwarding import Backend
+from netplane_proxy.run.daemon import Daemon, Parts
+from netplane_proxy.run.flows import Sweeper
+from tests.support import kube_objects as objects
+from tests.support.fake_target import FakeTarget
+
+SETTINGS = host.Settings("node-1", cluster_cidrs=(address.prefix("10.244.0.0/16"),))
+
+
+class World:
+    """An API, a kernel and a daemon between them."""
+
+    def __init__(self) -> None:
+        self.api = FakeApi()
+        self.target = FakeTarget()
+        self.flows = FakeFlows()
+        self.clock = clocks.SYSTEM
+        self.daemon = Daemon(SETTINGS, Parts(self.api, self.target, Sweeper(self.flows, clock=self.clock)))
+
+    def backends(self, service: str = "web") -> list[str] | None:
+        """What the kernel has for a Service; None without it."""
+        for key, row in self.target.rows.items():
+            if key.service == service:
+                return list(map(str, row.cluster))
+        return None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the daemon for as long as the block takes, once it is ready."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self.daemon.run())
+            await self.until(lambda: self.daemon.is_ready)
+            yield
+            task.cancel()
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Wait until it holds."""
+        await self.api.until(lambda: bool(holds()))
+
+
+class FakeFlows:
+    """UDP flows, and which were forgotten."""
+
+    def __init__(self) -> None:
+        self.seen: list[stale.Flow] = []
+        self.forgotten: list[stale.Flow] = []
+
+    def flows(self, family: Family) -> list[stale.Flow]:
+        return self.seen if family is Family.V4 else []
+
+    def forget(self, flow: stale.Flow) -> None:
+        self.seen.remove(flow)
+        self.forgotten.append(flow)
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.api.seed(NODES, objects.node())
+    made.api.seed(SERVICES, objects.service())
+    made.api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1"))
+    return made
+
+
+async def test_what_is_there_at_start_is_forwarded_in_one_comparison(world: World) -> None:
+    async with world.running():
+        assert world.backends() == ["10.244.2.1:8080"]
+        assert world.target.acts[0] == "replace"
+        assert world.target.node.node_ips == (address.parse("172.30.0.11"),)
+
+
+async def test_a_change_of_a_slice_is_one_commit(world: World) -> None:
+    async with world.running():
+        await world.until(lambda: world.daemon.report()["verified"])
+        world.api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1", "10.244.2.2"))
+        await world.until(lambda: world.backends() == ["10.244.2.1:8080", "10.244.2.2:8080"])
+        assert world.target.acts[-1] == "commit"
+        assert world.target.acts.count("commit") == 1
+
+
+async def test_a_change_that_means_nothing_touches_nothing(world: World) -> None:
+    async with world.running():
+        await world.until(lambda: world.daemon.report()["verified"])
+        acts = list(world.target.acts)
+        world.api.seed(SERVICES, {**objects.service(), "status": {"loadBalancer": {}}})
+        await world.until(lambda: world.daemon.report()["committed"] == str(world.api.revision))
+        assert world.target.acts == acts
+
+
+async def test_a_deleted_service_is_gone_from_the_kernel(world: World) -> None:
+    async with world.running():
+        world.api.drop(SERVICES, "web", "default")
+        await world.until(lambda: world.backends() is None)
+
+
+async def test_a_kernel_that_refuses_is_tried_again_with_everything(world: World) -> None:
+    async with world.running():
+        await world.until(lambda: world.daemon.report()["verified"])
+        world.target.failures = [KernelError(errno.EBUSY, "commit"), KernelError(errno.EBUSY, "list")]
+        world.api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.9"))
+        await world.until(lambda: world.backends() == ["10.244.2.9:8080"])
+        await world.until(lambda: world.daemon.report()["failure"] == "")
+
+
+async def test_a_foreign_change_is_repaired_at_once(world: World) -> None:
+    async with world.running():
+        world.target.interfere()
+        await world.until(lambda: world.backends() == ["10.244.2.1:8080"])
+
+
+async def test_the_rules_stay_when_the_api_goes_and_follow_when_it_is_back(world: World) -> None:
+    async with world.running():
+        world.api.go_down()
+        await world.until(lambda: world.daemon.report()["notFollowing"])
+        assert world.backends() == ["10.244.2.1:8080"]
+        world.api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.7"))
+        world.api.come_up()
+        await world.until(lambda: world.backends() == ["10.244.2.7:8080"])
+
+
+async def test_a_node_that_appears_late_is_taken_up(world: World) -> None:
+    world.api.drop(NODES, "node-1")
+    async with world.running():
+        assert not world.target.node.node_ips
+        world.api.seed(NODES, objects.node())
+        await world.until(lambda: world.target.node.node_ips == (address.parse("172.30.0.11"),))
+
+
+async def test_a_list_that_fails_is_tried_again(world: World) -> None:
+    world.api.fail("list", errors.Unavailable(503, "ServiceUnavailable", "not yet"), times=2)
+    world.api.fail("watch", errors.Unavailable(503, "ServiceUnavailable", "not yet"), times=2)
+    async with world.running():
+        assert world.backends() == ["10.244.2.1:8080"]
+
+
+async def test_udp_flows_to_an_endpoint_that_went_are_forgotten(world: World) -> None:
+    ip = Backend(address.parse("10.96.0.5"), 80)
+    flow = stale.Flow(
+        Protocol.UDP, address.parse("10.244.1.1"), 4000, ip.ip, ip.port, Backend(address.parse("10.244.2.1"), 8080)
+    )
+    world.api.seed(SERVICES, objects.service("dns", "10.96.0.5", protocol="UDP"))
+    world.api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1", of="dns", protocol="UDP"))
+    async with world.running():
+        world.flows.seen.append(flow)
+        world.api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.2", of="dns", protocol="UDP"))
+        await world.until(lambda: world.flows.forgotten == [flow])
+
+
+async def test_a_burst_while_a_commit_runs_is_few_commits(world: World) -> None:
+    async with world.running():
+        await world.until(lambda: world.daemon.report()["verified"])
+        before = len(world.target.acts)
+        for number in range(50):
+            world.api.seed(ENDPOINTSLICES, objects.endpoint_slice(f"10.244.2.{number}"))
+        await world.until(lambda: world.backends() == ["10.244.2.49:8080"])
+        assert len(world.target.acts) - before < 5
