@@ -19,7 +19,7 @@ FieldValidation = Literal["Strict", "Warn", "Ignore"]
 
 _SERVER_OWNED = (
     "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink",
-    "resourceVersion", "managedFields",
+    "resourceVersion",
 )  # fmt: skip
 _KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
 _MAX_PREFIX = 58
