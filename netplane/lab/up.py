@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from netplane.agent.builtin import build as builtin
-from netplane.controlplane import credentials
+from netplane.controlplane.api import kubeconfig as kubeconfigs
+from netplane.controlplane.api import pki
 from netplane.kernel import cgroup
 from netplane.kube import client as kube
 from netplane.kube import informer, meta, types
@@ -18,6 +19,7 @@ from netplane.lab import host, protocol, requirements, state, units
 from netplane.lab.progress import Steps
 from netplane.lab.spec import Folders, LabSpec, NodeSpec
 from netplane.lib.cli import UserError
+from netplane.lib.clock import SYSTEM
 
 KEEPER_LIMIT = 10.0  # seconds until the keeper answers
 UNITS_LIMIT = 60.0  # seconds until all daemons are ready, plus one a node
@@ -58,16 +60,19 @@ def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
 def ensure_node(spec: LabSpec, folders: Folders, node: NodeSpec) -> None:
     """Make one node's namespaces and the credentials of its daemons."""
     host.ensure_node(spec, folders, node)
+    now = SYSTEM.now()
+    material = pki.ensure_keys(folders.server / "pki", now=now)
     for who, (user, group) in USERS.items():
         target = units.kubeconfig(folders, node.name, who)
         if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        text = credentials.kubeconfig(
-            folders.server,
+        text = kubeconfigs.render(
+            material,
             server=f"https://{units.bracketed(spec.api_addresses[0])}:6443",
             user=user.format(node=node.name),
             groups=(group,) if group else (),
+            now=now,
         )
         target.touch(mode=0o600)
         target.write_text(text)
