@@ -1,0 +1,170 @@
+"""The command `netplane proxy`: wire the parts of the Service proxy and run them, show how it is, or clean up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from aiohttp import web
+
+from netplane.kernel.link.run import Socket
+from netplane.kube import client, errors
+from netplane.lib import cli, clock, config, health
+from netplane.model.address import Packed
+from netplane_proxy import settings
+from netplane_proxy.run import nftables
+from netplane_proxy.run.daemon import Daemon, Parts
+from netplane_proxy.run.flows import Conntrack, Sweeper
+from netplane_proxy.run.memory import Memory
+
+_CAP_NET_ADMIN = 12
+_MODES = click.Choice(["nftables", "ipvs", "iptables"])
+_LOCAL_MODES = click.Choice(["ClusterCIDR", "NodeCIDR"])
+_METRICS = "127.0.0.1:10249"
+
+
+@settings.understands_kube_proxy_files
+@click.group(context_settings=config.SETTINGS, invoke_without_command=True)
+@config.command_options
+@click.option("--kubeconfig", default=None, help="How to reach the API server; else $KUBECONFIG, else in-cluster.")
+@click.option("--node-name", "--hostname-override", default=socket.gethostname().lower(), help="This node's name.")
+@click.option("--mode", "--proxy-mode", type=_MODES, default="nftables", help="Which kernel backend forwards.")
+@click.option(
+    "--nodeport-addresses",
+    default="primary",
+    help='Networks of the addresses NodePorts listen on, by commas; "primary": the Node\'s own addresses.',
+)
+@click.option("--cluster-cidr", default="", help="Networks of all pods; tells pods' packets from others'.")
+@click.option("--service-cidr", default="", help="Networks of cluster IPs: unknown ones there are dropped.")
+@click.option("--detect-local-mode", type=_LOCAL_MODES, default="ClusterCIDR", help="Whose packets count as a pod's.")
+@click.option("--masquerade-all", is_flag=True, help="Masquerade all traffic to cluster IPs.")
+@click.option(
+    "--masquerade-bit",
+    "--iptables-masquerade-bit",
+    type=click.IntRange(0, 31),
+    default=14,
+    help="Bit of the packet mark that asks for masquerading.",
+)
+@click.option("--healthz-bind-address", default="0.0.0.0:10256", help="Where /healthz answers; empty: nowhere.")
+@click.option("--metrics-bind-address", default=_METRICS, help="Where /metrics and /status answer; empty: nowhere.")
+@click.option("--state-dir", default="/var/lib/netplane/proxy", type=click.Path(path_type=Path), help="For start-up "
+              "without an API server.")  # fmt: skip
+@click.option("--resync-seconds", default=600.0, type=click.FloatRange(1), help="How often to compare with the kernel.")
+@click.option("--cleanup", "is_cleanup", is_flag=True, help="Remove every trace and exit (as `proxy cleanup`).")
+@click.pass_context
+def proxy(context: click.Context, is_cleanup: bool, **options: Any) -> None:
+    """Forward Services on this node: watch the API server and keep the kernel's rules as its Services say."""
+    context.obj = options
+    if context.invoked_subcommand is not None:
+        return
+    refuse_other_modes(options["mode"])
+    cli.run_async(_cleanup(options) if is_cleanup else _run(options), expected=(errors.ApiError,))
+
+
+@proxy.command()
+@click.pass_obj
+def cleanup(options: Mapping[str, Any]) -> None:
+    """Remove every rule, table and file of the proxy from this node."""
+    refuse_other_modes(options["mode"])
+    cli.run_async(_cleanup(options))
+
+
+@proxy.command()
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="For people or programs.")
+@click.pass_obj
+def status(options: Mapping[str, Any], output: str) -> None:
+    """Show which revision of the cluster the kernel holds, and how many Service ports it forwards."""
+    try:
+        report = read_status(options["metrics_bind_address"])
+    except cli.UserError as error:
+        cli.fail(error)
+    if output == "json":
+        click.echo(json.dumps(report))
+        return
+    width = max(map(len, report))
+    for name, value in report.items():
+        click.echo(f"{name:<{width}}  {json.dumps(value) if isinstance(value, dict | bool) else value}")
+
+
+def refuse_other_modes(mode: str) -> None:
+    """Exit with one line unless the backend exists."""
+    if mode != "nftables":
+        cli.fail(cli.UserError(f"--mode {mode} is not available in this version; use --mode nftables"))
+
+
+def read_status(where: str) -> dict[str, Any]:
+    """Ask the proxy of this node how it is."""
+    address = settings.bind("metrics-bind-address", where)
+    if address is None:
+        raise cli.UserError("--metrics-bind-address is empty, so the proxy cannot be asked; give it an address")
+    host, port = address
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/status"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            report: dict[str, Any] = json.load(answer)
+            return report
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise cli.UserError(f"no proxy answers at {url}: {error}; is `netplane proxy` running here?") from error
+
+
+async def _run(options: Mapping[str, Any]) -> None:
+    need_net_admin()
+    wanted = settings.of_options(options)
+    memory = Memory(options["state_dir"] / "forwarding.json")
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(_client(options["kubeconfig"]))
+        target = stack.enter_context(contextlib.closing(nftables.open_target(wanted.masquerade_bit)))
+        links = stack.enter_context(Socket())
+        conntrack = stack.enter_context(contextlib.closing(Conntrack()))
+        parts = Parts(api, target, Sweeper(conntrack, clock=clock.SYSTEM), memory, lambda: _addresses(links))
+        daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"])
+        await _serve(stack, daemon, options)
+        await daemon.run()
+
+
+async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, options: Mapping[str, Any]) -> None:
+    healthz = settings.bind("healthz-bind-address", options["healthz_bind_address"])
+    metrics = settings.bind("metrics-bind-address", options["metrics_bind_address"])
+    is_ready, is_alive = lambda: daemon.is_ready, lambda: daemon.pulse.is_healthy
+    if healthz is not None:
+        routes: dict[str, health.Route] = {"/healthz": daemon.pulse.healthz}
+        await stack.enter_async_context(health.server(*healthz, ready=is_ready, live=is_alive, routes=routes))
+    if metrics is not None:
+        routes = {
+            "/healthz": daemon.pulse.healthz,
+            "/proxyMode": lambda _: web.Response(text=options["mode"]),
+            "/status": lambda _: web.json_response({"mode": options["mode"], **daemon.report()}),
+        }
+        await stack.enter_async_context(health.server(*metrics, ready=is_ready, live=is_alive, routes=routes))
+
+
+async def _cleanup(options: Mapping[str, Any]) -> None:
+    need_net_admin()
+    with contextlib.closing(nftables.open_target(options["masquerade_bit"])) as target:
+        await target.cleanup()
+    Memory(options["state_dir"] / "forwarding.json").forget()
+
+
+def _client(kubeconfig: str | None) -> client.Client:
+    return client.Client(client.load(kubeconfig), user_agent="netplane-proxy")
+
+
+def _addresses(links: Socket) -> tuple[Packed, ...]:
+    return tuple(sorted({found.address for found in links.addresses()}))
+
+
+def need_net_admin() -> None:
+    """Raise a UserError unless the process may change the kernel's rules."""
+    status = Path("/proc/self/status").read_text()
+    (effective,) = (line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    if not int(effective, 16) >> _CAP_NET_ADMIN & 1:
+        who = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+        raise cli.UserError(f"the proxy may not change the kernel's rules ({who} lacks CAP_NET_ADMIN); run it as root")

@@ -1,0 +1,94 @@
+"""Flags, kube-proxy's file and the Node object become the facts of this node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from netplane.lib import cli
+from netplane.model import address
+from netplane.model.node import Node
+from netplane_proxy import settings
+from netplane_proxy.plan import host
+from tests.support.clusters import ip_list
+
+NODE = Node(
+    "node-1",
+    internal_ips=ip_list("172.30.0.11,fd00:30::11,172.30.0.99"),
+    pod_cidrs=(address.prefix("10.244.1.0/24"),),
+    labels={"topology.kubernetes.io/zone": "a"},
+)
+HAS = ip_list("127.0.0.1,172.30.0.11,192.0.2.7,10.244.1.1,fe80::1,fd00:30::11")
+
+
+def prefixes(text: str) -> tuple[address.Prefix, ...]:
+    return settings.prefixes("x", text)
+
+
+def test_primary_means_the_nodes_first_address_of_each_family() -> None:
+    facts = host.facts(host.Settings("node-1"), NODE, HAS)
+    assert facts.nodeport_addresses == facts.node_ips == ip_list("172.30.0.11,fd00:30::11")
+    assert facts.zone == "a"
+
+
+def test_networks_choose_among_the_addresses_the_node_has() -> None:
+    wanted = host.Settings("node-1", nodeport_prefixes=prefixes("192.0.2.0/24, 172.30.0.0/16"))
+    assert host.facts(wanted, NODE, HAS).nodeport_addresses == ip_list("172.30.0.11,192.0.2.7")
+
+
+def test_all_addresses_leave_out_loopback_and_link_local() -> None:
+    facts = host.facts(host.Settings("node-1", nodeport_prefixes=prefixes("0.0.0.0/0,::/0")), NODE, HAS)
+    assert set(facts.nodeport_addresses) == set(ip_list("172.30.0.11,192.0.2.7,10.244.1.1,fd00:30::11"))
+
+
+def test_before_the_node_is_known_networks_already_count() -> None:
+    facts = host.facts(host.Settings("node-1", nodeport_prefixes=prefixes("172.30.0.0/16")), None, HAS)
+    assert (facts.node_ips, facts.nodeport_addresses) == ((), ip_list("172.30.0.11"))
+
+
+def test_node_cidr_mode_takes_the_nodes_own_pod_network() -> None:
+    facts = host.facts(host.Settings("node-1", local_mode="NodeCIDR"), NODE, HAS)
+    assert facts.pod_cidrs == NODE.pod_cidrs
+
+
+def test_a_network_that_is_none_is_named() -> None:
+    with pytest.raises(cli.UserError, match=r"--cluster-cidr: '10.0.0.0/40' is not a network"):
+        settings.prefixes("cluster-cidr", "10.0.0.0/40")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0.0.0.0:10256", ("0.0.0.0", 10256)), ("[::]:1", ("::", 1)), ("", None)]
+)
+def test_a_bind_address_reads(text: str, expected: object) -> None:
+    assert settings.bind("healthz-bind-address", text) == expected
+
+
+@pytest.mark.parametrize("text", ["10256", "localhost:1", "0.0.0.0:x", "0.0.0.0:70000"])
+def test_a_bind_address_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(cli.UserError, match="--healthz-bind-address"):
+        settings.bind("healthz-bind-address", text)
+
+
+def test_a_kube_proxy_file_gives_what_means_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "config.conf"
+    path.write_text(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n"
+        "clusterCIDR: 10.244.0.0/16\nnodePortAddresses: [10.0.0.0/8, 192.0.2.0/24]\nhostnameOverride: ''\n"
+        "clientConnection: {kubeconfig: /var/lib/kube-proxy/kubeconfig.conf, qps: 0}\n"
+        "nftables: {masqueradeAll: true, masqueradeBit: null, syncPeriod: 0s}\nconntrack: {min: null}\n"
+    )
+    assert settings.read_kube_proxy_file(path) == {
+        "mode": "nftables",
+        "cluster_cidr": "10.244.0.0/16",
+        "nodeport_addresses": "10.0.0.0/8,192.0.2.0/24",
+        "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf",
+        "masquerade_all": True,
+    }
+
+
+@pytest.mark.parametrize("content", ["kind: Other", "cluster-cidr: 10.0.0.0/8", "[", ""])
+def test_any_other_file_is_left_to_the_common_reader(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(content)
+    assert settings.read_kube_proxy_file(path) is None
