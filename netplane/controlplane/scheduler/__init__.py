@@ -1,0 +1,5 @@
+"""Choose a Node for every Pod. Running it there is the agent's."""
+
+from netplane.controlplane.scheduler.loop import run
+
+__all__ = ["run"]
