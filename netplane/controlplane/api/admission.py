@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import orjson
 
-from netplane.controlplane.api import access, cluster, http, options, status
-from netplane.controlplane.registry import types
+from netplane.controlplane.api import access, cluster, options, status
+from netplane.controlplane.registry import schema, types
 from netplane.controlplane.registry.pods import admission as pod_admission
+from netplane.kube import apply
 from netplane.kube.types import Object
 
 _FOR_EVER = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
+_UNTRACKED = frozenset({"leases", "events"})
+"""Written by machines many times a minute and applied by nobody: who owns a field of them is never asked."""
 _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 
 
@@ -88,11 +91,28 @@ def allocate(at: cluster.Cluster, of: types.ResourceType, new: Object, old: Obje
 
 
 def track(
-    at: cluster.Cluster,
-    of: types.ResourceType,
-    new: Object,
-    old: Object | None,
-    writing: options.Writing,
-    request: http.Request,
+    of: types.ResourceType, new: Object, old: Object | None, writing: options.Writing, *, now: str, part: str
 ) -> None:
     """Note in managedFields which fields this write's manager owns now."""
+    if of.plural in _UNTRACKED:
+        return
+    managed = apply.track(
+        old,
+        new,
+        shape=schema.shape_of(of),
+        manager=writing.field_manager,
+        now=now,
+        subresource=part,
+        ignored=not_written(of, new, part),
+    )
+    if managed:
+        new["metadata"]["managedFields"] = managed
+    else:
+        new["metadata"].pop("managedFields", None)
+
+
+def not_written(of: types.ResourceType, obj: Object, part: str) -> list[str]:
+    """Return the top-level fields that an endpoint leaves alone, and that its writers therefore cannot own."""
+    if part == "status":
+        return [name for name in obj if name not in ("apiVersion", "kind", "metadata", "status")]
+    return ["status"] if of.has_status else []

@@ -76,6 +76,12 @@ class Cluster:
         record = self.record(of, (namespace, name)) if of is not None else None
         return orjson.loads(record.value) if record is not None else None
 
+    def is_alive(self, kind: str, namespace: str, name: str, uid: str) -> bool:
+        """Whether the object a token is bound to is still that very one."""
+        plural = {"ServiceAccount": "serviceaccounts", "Pod": "pods", "Secret": "secrets", "Node": "nodes"}[kind]
+        obj = self.get("", "v1", plural, namespace, name)
+        return obj is not None and (not uid or bool(obj["metadata"]["uid"] == uid))
+
     def now(self) -> str:
         """The current time as objects carry it."""
         return clock.rfc3339(self.clock.now())

@@ -8,13 +8,18 @@ from netplane.controlplane.api import (
     access,
     cluster,
     deleting,
+    discovery,
     http,
     metrics,
     options,
+    patching,
     rbac,
     reading,
+    reviews,
     route,
+    scaling,
     status,
+    subresources,
     watching,
     writing,
 )  # fmt: skip
@@ -33,8 +38,21 @@ _VERBS: dict[str, Verb] = {
     "list": reading.list_,
     "create": writing.create,
     "update": writing.update,
+    "patch": patching.patch,
     "delete": deleting.delete,
     "deletecollection": deleting.delete_collection,
+}
+_SUBRESOURCES: dict[tuple[str, str], Verb] = {
+    ("status", "get"): reading.get,
+    ("status", "update"): writing.update,
+    ("status", "patch"): patching.patch,
+    ("scale", "get"): scaling.get,
+    ("scale", "update"): scaling.update,
+    ("scale", "patch"): scaling.patch,
+    ("binding", "create"): subresources.bind,
+    ("eviction", "create"): subresources.evict,
+    ("token", "create"): subresources.token,
+    ("finalize", "update"): subresources.finalize,
 }
 
 
@@ -44,6 +62,7 @@ class Api:
     def __init__(self, at: cluster.Cluster, rest: Application) -> None:
         self._at = at
         self._rest = rest
+        self._discovery = discovery.Discovery(at)
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Serve one connection's request (ASGI 3)."""
@@ -54,13 +73,26 @@ class Api:
         try:
             request.user = self._authenticate(request)
             if request.target is None:
-                await self._rest(scope, receive, send)
+                await self._serve_path(request)
                 return
             await self._serve(request, request.target)
         except status.ApiStatus as refusal:
             await self._refuse(request, refusal)
         except http.Disconnected:
             return
+
+    async def _serve_path(self, request: http.Request) -> None:
+        """Serve a path that is no resource: discovery, health, metrics, netplane's own."""
+        asked = rbac.Attributes(verb=request.method.lower(), path=request.path)
+        self._allow(request, asked)
+        response = self._discovery.answer(request)
+        if response is not None:
+            await http.respond(request.send, response)
+            return
+        if request.path.startswith(("/api/", "/apis/", "/openapi/")):
+            raise status.no_such_path()
+        request.scope["netplane.user"] = request.user
+        await self._rest(request.scope, request.receive, request.send)
 
     async def _serve(self, request: http.Request, target: route.Target) -> None:
         at = self._at
@@ -87,9 +119,8 @@ class Api:
             meters.done(code, at.clock.monotonic() - started)
 
     async def _answer(self, request: http.Request, of: types.ResourceType, verb: str) -> http.Response:
-        act = _VERBS.get(verb)
-        if act is None or verb not in of.verbs:
-            raise status.method_not_allowed(of, verb)
+        assert request.target is not None
+        act = _act(of, verb, request.target.subresource)
         try:
             return await act(self._at, request, of)
         except protocol.Unavailable as error:
@@ -108,29 +139,44 @@ class Api:
         if scheme.lower() != "bearer":
             raise status.unauthorized()
         try:
-            return self._at.keys.authenticate(token.strip(), now=self._at.clock.now(), is_alive=self._is_alive)
+            return self._at.keys.authenticate(token.strip(), now=self._at.clock.now(), is_alive=self._at.is_alive)
         except access.BadToken as error:
             _LOG.info("token refused", client=request.client, why=error)
             raise status.unauthorized() from error
 
-    def _is_alive(self, kind: str, namespace: str, name: str, uid: str) -> bool:
-        plural = {"ServiceAccount": "serviceaccounts", "Pod": "pods", "Secret": "secrets", "Node": "nodes"}[kind]
-        obj = self._at.get("", "v1", plural, namespace, name)
-        return obj is not None and (not uid or obj["metadata"]["uid"] == uid)
-
     def _authorize(self, request: http.Request, target: route.Target, verb: str) -> None:
+        namespace = target.namespace
+        if target.plural == "namespaces" and not target.group:
+            namespace = target.name
+        asked = rbac.Attributes(verb, target.group, target.plural, target.subresource, namespace, target.name)
+        self._allow(request, asked)
+
+    def _allow(self, request: http.Request, asked: rbac.Attributes) -> None:
+        """Raise 403 when nothing allows the user to do this, 401 when nobody knows who it is."""
         user = request.user
-        asked = rbac.Attributes(verb, target.group, target.plural, target.subresource, target.namespace, target.name)
         if self._at.authorizer.why_allowed(user, asked) is not None:
             return
         if user is access.ANONYMOUS:
             raise status.unauthorized()
-        raise status.forbidden(
-            rbac.forbidden_message(user, asked), group=target.group, plural=target.plural, name=target.name
-        )
+        message = rbac.forbidden_message(user, asked)
+        raise status.forbidden(message, group=asked.group, plural=asked.resource, name=asked.name)
 
     async def _refuse(self, request: http.Request, refusal: status.ApiStatus) -> None:
         await http.respond(request.send, http.failure(refusal), more_headers=http.warning_headers(request.warnings))
+
+
+def _act(of: types.ResourceType, verb: str, subresource: str) -> Verb:
+    if subresource:
+        if of.subresource(subresource) is None:
+            raise status.no_such_path()
+        act = _SUBRESOURCES.get((subresource, verb))
+    elif verb not in of.verbs:
+        act = None
+    else:
+        act = _VERBS.get(verb) if of.is_stored else reviews.create
+    if act is None:
+        raise status.method_not_allowed(of, verb)
+    return act
 
 
 def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.Request:

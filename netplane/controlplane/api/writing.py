@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from netplane.controlplane.api import admission, bodies, cluster, deletion, http, options, reading, render, status
-from netplane.controlplane.registry import strategy, types
+from netplane.controlplane.registry import faults, strategy, types
 from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Object
 
@@ -45,6 +45,16 @@ async def read_body(request: http.Request, of: types.ResourceType, writing: opti
     return read(request, of, obj, writing)
 
 
+async def read_any(request: http.Request) -> Object:
+    """Return the object in the body of a subresource, whatever its kind."""
+    return any_object(await request.body(), request.content_type)
+
+
+def any_object(body: bytes, content_type: str) -> Object:
+    """Return the object in a body; raise 400 or 415."""
+    return bodies.obj(body, content_type)
+
+
 def check_kind(obj: Object, of: types.ResourceType) -> None:
     """Raise 400 when a body names another kind or version than the path; fill in what it leaves out."""
     version, kind = obj.setdefault("apiVersion", of.api_version), obj.setdefault("kind", of.kind)
@@ -80,9 +90,15 @@ async def create(at: cluster.Cluster, request: http.Request, of: types.ResourceT
 
 
 async def create_object(
-    at: cluster.Cluster, request: http.Request, of: types.ResourceType, obj: Object, writing: options.Writing
+    at: cluster.Cluster,
+    request: http.Request,
+    of: types.ResourceType,
+    obj: Object,
+    writing: options.Writing,
+    *,
+    managed: list[Object] | None = None,
 ) -> Object:
-    """Admit and store a new object; raise 409 when its name is taken."""
+    """Admit and store a new object; raise 409 when its name is taken. `managed` are an apply's managedFields."""
     assert request.target is not None
     metadata = obj["metadata"]
     namespace = _namespace(of, metadata, request.target.namespace)
@@ -93,7 +109,7 @@ async def create_object(
         if is_generated:
             tried["metadata"]["name"] = strategy.generated_name(prefix, cluster.name_suffix())
         try:
-            return await _create_once(at, request, of, tried, namespace, writing)
+            return await _create_once(at, request, of, tried, namespace, writing, managed)
         except protocol.Exists:
             if not is_generated or attempt == _NAME_ATTEMPTS - 1:
                 raise status.exists(of, tried["metadata"].get("name", "")) from None
@@ -107,6 +123,7 @@ async def _create_once(
     obj: Object,
     namespace: str,
     writing: options.Writing,
+    managed: list[Object] | None,
 ) -> Object:
     name = obj["metadata"].get("name", "")
     admission.before_create(at, request.user, of, obj, namespace)
@@ -116,7 +133,10 @@ async def _create_once(
     if at.store.latest(cluster.storage(of), (namespace, name)) is not None:
         raise protocol.Exists(name)
     admission.allocate(at, of, obj, None)
-    admission.track(at, of, obj, None, writing, request)
+    if managed is None:
+        admission.track(of, obj, None, writing, now=at.now(), part="")
+    else:
+        obj["metadata"]["managedFields"] = managed
     if writing.is_dry_run:
         return obj
     kept = of.conversion.to_stored(obj) if of.conversion is not None else obj
@@ -162,6 +182,14 @@ async def update(at: cluster.Cluster, request: http.Request, of: types.ResourceT
 Change = Callable[[Object], Object]
 """The current object to the one that shall replace it; the argument may be changed and returned."""
 
+Judge = Callable[[types.ResourceType, Object, Object], list[faults.Fault]]
+"""(type, new, old) to every reason against the change; fills in the new one."""
+
+
+def unjudged(of: types.ResourceType, new: Object, old: Object) -> list[faults.Fault]:
+    """Judge nothing: for changes that the server itself makes."""
+    return []
+
 
 async def modify(
     at: cluster.Cluster,
@@ -170,7 +198,8 @@ async def modify(
     change: Change,
     writing: options.Writing,
     *,
-    subresource: str | None = None,
+    part: str | None = None,
+    judge: Judge | None = None,
     is_apply: bool = False,
 ) -> Object:
     """Replace the object of the request by what `change` makes of it, guarded by its revision.
@@ -180,7 +209,8 @@ async def modify(
     """
     assert request.target is not None
     target = request.target
-    part = target.subresource if subresource is None else subresource
+    part = target.subresource if part is None else part
+    judge = judge or (strategy.update_status if part == "status" else strategy.update)
     key = (target.namespace, target.name)
     for _ in range(_RACE_ATTEMPTS):
         record = at.store.latest(cluster.storage(of), key)
@@ -189,11 +219,13 @@ async def modify(
         old = render.decoded(of, record)
         new = change(render.decoded(of, record))
         _guard(of, new, old)
-        _judge(of, new, old, part)
+        found = judge(of, new, old)
+        if found:
+            raise status.invalid(of, target.name, found)
         admission.before_update(at, request.user, of, new, old, part)
         admission.allocate(at, of, new, old)
         if not is_apply:
-            admission.track(at, of, new, old, writing, request)
+            admission.track(of, new, old, writing, now=at.now(), part=part)
         try:
             return await _replace(at, of, new, old, record, writing)
         except (protocol.Conflict, protocol.Missing):
@@ -210,13 +242,6 @@ def _guard(of: types.ResourceType, new: Object, old: Object) -> None:
     if uid and uid != before["uid"]:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
         raise status.conflict(of, before["name"], why)
-
-
-def _judge(of: types.ResourceType, new: Object, old: Object, part: str) -> None:
-    act = strategy.update_status if part == "status" else strategy.update
-    found = act(of, new, old)
-    if found:
-        raise status.invalid(of, old["metadata"]["name"], found)
 
 
 async def _replace(

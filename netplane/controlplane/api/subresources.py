@@ -1,0 +1,178 @@
+"""The subresources that write: binding, eviction, token, finalize. Scale is scaling's, streams are streaming's."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import orjson
+
+from netplane.controlplane.api import access, cluster, deleting, http, options, render, status, writing
+from netplane.controlplane.registry import types
+from netplane.kube import select
+from netplane.kube.types import Object
+from netplane.lib import timestamp
+
+_BUDGETS = "poddisruptionbudgets.policy"
+
+
+async def bind(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a POST of a Binding: the pod gets its node, once."""
+    assert request.target is not None
+    body = await writing.read_any(request)
+    target = body.get("target") or {}
+    node = target.get("name") or ""
+    if not node or target.get("kind") not in (None, "", "Node"):
+        raise status.bad_request("target.name: Required value: a Binding names the Node of the pod")
+    wanted = options.writing(request.query, default_manager=request.user_agent)
+
+    def bound(pod: Object) -> Object:
+        if pod["metadata"].get("deletionTimestamp"):
+            name = pod["metadata"]["name"]
+            raise status.conflict(of, name, f"pod {name} is being deleted, cannot be assigned to a host")
+        if pod["spec"].get("nodeName"):
+            raise status.conflict(
+                of, pod["metadata"]["name"], f'pod {pod["metadata"]["name"]} is already assigned to node "{node}"'
+            )
+        pod["spec"]["nodeName"] = node
+        annotations = (body.get("metadata") or {}).get("annotations")
+        if annotations:
+            pod["metadata"].setdefault("annotations", {}).update(annotations)
+        _scheduled(pod, at.now())
+        return pod
+
+    uid = (body.get("metadata") or {}).get("uid")
+    _check_uid(at, of, request, uid)
+    await writing.modify(at, request, of, bound, wanted, judge=writing.unjudged)
+    return http.json(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+
+
+def _check_uid(at: cluster.Cluster, of: types.ResourceType, request: http.Request, uid: str | None) -> None:
+    assert request.target is not None
+    record = at.store.latest(cluster.storage(of), (request.target.namespace, request.target.name))
+    if uid and record is not None and orjson.loads(record.value)["metadata"]["uid"] != uid:
+        raise status.conflict(of, request.target.name, "the pod of the binding is gone, another has its name")
+
+
+def _scheduled(pod: Object, now: str) -> None:
+    conditions = pod.setdefault("status", {}).setdefault("conditions", [])
+    conditions[:] = [each for each in conditions if each.get("type") != "PodScheduled"]
+    conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
+
+
+async def finalize(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a PUT of a namespace's finalizers: the last one gone, a marked namespace ends."""
+    body = await writing.read_any(request)
+    wanted = options.writing(request.query, default_manager=request.user_agent)
+    asked = (body.get("metadata") or {}).get("resourceVersion")
+
+    def finalized(namespace: Object) -> Object:
+        namespace.setdefault("spec", {})["finalizers"] = list((body.get("spec") or {}).get("finalizers") or ())
+        if asked:
+            namespace["metadata"]["resourceVersion"] = asked
+        return namespace
+
+    return http.json(200, await writing.modify(at, request, of, finalized, wanted, judge=writing.unjudged))
+
+
+async def evict(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a POST of an Eviction: a deletion, unless a PodDisruptionBudget forbids it now (429)."""
+    assert request.target is not None
+    key = (request.target.namespace, request.target.name)
+    raw = await request.body()
+    body = writing.any_object(raw, request.content_type) if raw.strip() else {}
+    wanted = options.deleting(request.query, body.get("deleteOptions"))
+    record = at.store.latest(cluster.storage(of), key)
+    if record is None:
+        raise status.not_found(of, key[1])
+    pod = render.decoded(of, record)
+    if not pod["metadata"].get("deletionTimestamp") and not wanted.is_dry_run:
+        await _spend_budget(at, pod)
+    await deleting.remove(at, of, key, wanted)
+    return http.json(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+
+
+async def _spend_budget(at: cluster.Cluster, pod: Object) -> None:
+    phase = (pod.get("status") or {}).get("phase")
+    if phase in ("Succeeded", "Failed", "Pending"):
+        return
+    metadata = pod["metadata"]
+    budgets = [orjson.loads(r.value) for r in at.store.cache(_BUDGETS).range(namespace=metadata["namespace"])]
+    budgets = [b for b in budgets if select.matches(b["spec"].get("selector"), metadata.get("labels"))]
+    if len(budgets) > 1:
+        raise status.internal(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+        )
+    if not budgets:
+        return
+    (budget,) = budgets
+    shown = budget.setdefault("status", {})
+    if shown.get("disruptionsAllowed", 0) <= 0 or shown.get("observedGeneration", 0) < metadata_generation(budget):
+        raise _over_budget(budget)
+    shown["disruptionsAllowed"] -= 1
+    shown.setdefault("disruptedPods", {})[metadata["name"]] = at.now()
+    expected = int(budget["metadata"]["resourceVersion"])
+    await writing.keep(at.store.update(_BUDGETS, budget, expected=expected))
+
+
+def metadata_generation(obj: Object) -> int:
+    """Return an object's generation."""
+    return int(obj["metadata"].get("generation") or 0)
+
+
+def _over_budget(budget: Object) -> status.ApiStatus:
+    shown = budget.get("status") or {}
+    message = (
+        f"The disruption budget {budget['metadata']['name']} needs {shown.get('desiredHealthy', 0)} healthy pods and"
+        f" has {shown.get('currentHealthy', 0)} currently"
+    )
+    cause = {"reason": "DisruptionBudget", "message": message}
+    text = "Cannot evict pod as it would violate the pod's disruption budget."
+    return status.too_many(text, retry_after=10, causes=[cause])
+
+
+async def token(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a POST of a TokenRequest: a signed token for the ServiceAccount, bound to what it names."""
+    assert request.target is not None
+    body = await writing.read_any(request)
+    target = request.target
+    account = at.get("", "v1", "serviceaccounts", target.namespace, target.name)
+    if account is None:
+        raise status.not_found(of, target.name)
+    spec = body.setdefault("spec", {})
+    seconds = spec.setdefault("expirationSeconds", 3600)
+    if not isinstance(seconds, int) or not 600 <= seconds <= 1 << 32:
+        raise status.ApiStatus(
+            422, "Invalid", "spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes"
+        )
+    audiences = spec.setdefault("audiences", [access.ISSUER]) or [access.ISSUER]
+    now = at.clock.now()
+    claims = access.service_account_claims(
+        account,
+        audiences=audiences,
+        now=now,
+        seconds=seconds,
+        bound=_bound(at, target.namespace, spec.get("boundObjectRef")),
+        token_id=cluster.new_uid(),
+    )
+    body.update(apiVersion="authentication.k8s.io/v1", kind="TokenRequest")
+    body["metadata"] = {"name": target.name, "namespace": target.namespace}
+    until = timestamp.rfc3339(now + timedelta(seconds=seconds))
+    body["status"] = {"token": at.keys.sign(claims), "expirationTimestamp": until}
+    return http.json(201, body)
+
+
+def _bound(at: cluster.Cluster, namespace: str, ref: Object | None) -> Object:
+    if not ref:
+        return {}
+    plural = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}.get(ref.get("kind", ""))
+    if plural is None:
+        raise status.bad_request(f"cannot bind token for serviceaccount to object type {ref.get('kind')}")
+    of = at.type_of("", "v1", plural)
+    obj = at.get("", "v1", plural, namespace if of.namespaced else "", ref.get("name", ""))
+    if obj is None:
+        raise status.not_found(of, ref.get("name", ""))
+    found = obj["metadata"]["uid"]
+    if ref.get("uid") and ref["uid"] != found:
+        why = f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record ({found})"
+        raise status.conflict(of, ref["name"], why)
+    return {ref["kind"].lower(): {"name": ref["name"], "uid": found}}
