@@ -12,7 +12,8 @@ SCALE = Subresource("scale", ("get", "patch", "update"), kind="Scale", group="au
 def types(crd: Object) -> list[ResourceType]:
     """Return the types which the definition serves; the preferred version first."""
     spec = crd["spec"]
-    return [_type(crd, version) for version in spec["versions"] if version.get("served")]
+    served = [each for each in spec["versions"] if each.get("served")]
+    return [_type(crd, each) for each in served]
 
 
 def _type(crd: Object, version: Object) -> ResourceType:
