@@ -27,7 +27,6 @@ _Note = Callable[[Sequence[Change], float], None]
 _LOG = log.get("informer")
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 10.0
-_INITIAL_EVENTS_SECONDS = 20.0
 _SHORT_WATCH_SECONDS = 1.0
 
 
@@ -63,12 +62,14 @@ class Informers:
         *,
         clock: clocks.Clock = clocks.SYSTEM,
         rng: random.Random | None = None,
+        patience: float = 20.0,
     ) -> None:
+        """`patience`: for how many seconds to take initial events before a server counts as one without WatchList."""
         self._clock = clock
         self._pending = Pending()
         self._changed = asyncio.Event()
         self._followers = {
-            query.resource: _Follower(api, query, self._note, clock=clock, rng=rng or random.Random())
+            query.resource: _Follower(api, query, self._note, clock, rng or random.Random(), patience)
             for query in queries
         }
         if len(self._followers) != len(queries):
@@ -127,7 +128,9 @@ class Informers:
 class _Follower:
     """Follows one query: fills the store, watches from there, and starts again where it must."""
 
-    def __init__(self, api: Api, query: Query, note: _Note, *, clock: clocks.Clock, rng: random.Random) -> None:
+    def __init__(
+        self, api: Api, query: Query, note: _Note, clock: clocks.Clock, rng: random.Random, patience: float
+    ) -> None:
         self.store = Store(query.resource, query.transform)
         self.version = ""
         self.failure = ""
@@ -136,6 +139,7 @@ class _Follower:
         self._note = note
         self._clock = clock
         self._rng = rng
+        self._patience = patience
         self._is_stale = True
         self._server_has_watch_list = True
         self._backoff = _FIRST_BACKOFF
@@ -150,6 +154,9 @@ class _Follower:
             except (errors.Invalid, errors.BadRequest) as error:
                 if not (self._is_stale and self._server_has_watch_list):
                     await self._pause(str(error))
+                self._server_has_watch_list = False
+            except TimeoutError:
+                _LOG.info("server tells no end of initial events; listing instead", resource=self._name)
                 self._server_has_watch_list = False
             except errors.ApiError as error:
                 await self._pause(str(error))
@@ -179,19 +186,15 @@ class _Follower:
     async def _watch_initial(self) -> None:
         """Fill the store by WatchList, then go on with the same watch (KEP-3157)."""
         staged = Staged()
-        try:
-            async with asyncio.timeout(_INITIAL_EVENTS_SECONDS) as limit, self._events(initial=True) as events:
-                async for event in events:
-                    if not self._is_stale:
-                        self._take(event)
-                    elif event.ends_initial_events:
-                        self._replace(staged, event.resource_version, event.received)
-                        limit.reschedule(None)
-                    else:
-                        self.store.stage_event(staged, event)
-        except TimeoutError:
-            _LOG.info("server tells no end of initial events; listing instead", resource=self._name)
-            self._server_has_watch_list = False
+        async with asyncio.timeout(self._patience) as limit, self._events(initial=True) as events:
+            async for event in events:
+                if not self._is_stale:
+                    self._take(event)
+                elif event.ends_initial_events:
+                    self._replace(staged, event.resource_version, event.received)
+                    limit.reschedule(None)
+                else:
+                    self.store.stage_event(staged, event)
 
     async def _watch(self) -> None:
         async with self._events(initial=False) as events:

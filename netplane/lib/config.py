@@ -65,8 +65,11 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
         raise click.UsageError(f"cannot read configuration {path}: {reason}") from error
     if not isinstance(content, dict):
         raise click.UsageError(f"configuration {path} must be a mapping of option names to values")
-    known = {option.name for option in context.command.params if option.name and option.expose_value}
-    values = {_parameter(str(key), known, path): value for key, value in content.items()}
+    known = {option.name: option for option in context.command.params if option.name and option.expose_value}
+    values = {_parameter(str(key), set(known), path): value for key, value in content.items()}
+    for name, value in values.items():
+        if getattr(known[name], "multiple", False) and not isinstance(value, list):
+            values[name] = [value]
     context.default_map = {**(context.default_map or {}), **values}
 
 
