@@ -69,8 +69,15 @@ class _Uncommitted:
 class Daemon:
     """One proxy of one node."""
 
-    def __init__(self, settings: host.Settings, parts: Parts, *, resync_seconds: float = 600.0) -> None:
-        """Wire the parts; nothing runs before `run`."""
+    def __init__(
+        self,
+        settings: host.Settings,
+        parts: Parts,
+        *,
+        resync_seconds: float = 600.0,
+        on_ready: Callable[[], None] = notify.ready,
+    ) -> None:
+        """Wire the parts; nothing runs before `run`. `on_ready` is called once, when everything is forwarded."""
         self._settings = settings
         self._parts = parts
         self._clock = parts.clock
@@ -89,6 +96,7 @@ class Daemon:
         self._kernel = asyncio.Lock()
         self._must_compare = True
         self._is_proving = False
+        self._on_ready = on_ready
         self._backends = 0
         self._has_news_to_record = asyncio.Event()
         self._node: Node | None = None
@@ -232,7 +240,7 @@ class Daemon:
 
     def _begin(self, revision: str) -> None:
         self.is_ready = True
-        notify.ready()
+        self._on_ready()
         _LOG.info("forwarding", service_ports=len(self._meaning.ports), backends=self._backends, revision=revision)
         if self._parts.sweeper is not None:
             self._parts.sweeper.look()
