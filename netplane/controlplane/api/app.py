@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import fastapi
 from fastapi import responses
 
-from netplane.controlplane.api import cluster, metrics
+from netplane.controlplane.api import cluster, metrics, nodes, status
 from netplane.controlplane.store import embedded
 from netplane.lib import metrics as meters
 
@@ -65,6 +65,14 @@ def build(at: cluster.Cluster, *, on_start: Callable[[], None]) -> fastapi.FastA
     @app.get("/openid/v1/jwks")
     async def jwks() -> responses.JSONResponse:
         return responses.JSONResponse(at.keys.jwks(), media_type="application/jwk-set+json")
+
+    @app.post("/netplane.io/v1/node-certificate")
+    async def node_certificate(request: fastapi.Request) -> responses.JSONResponse:
+        try:
+            made = nodes.certificate(at, request.scope["netplane.user"], await request.body())
+        except status.ApiStatus as refusal:
+            return responses.JSONResponse(refusal.body(), status_code=refusal.code)
+        return responses.JSONResponse(made, status_code=201)
 
     return app
 

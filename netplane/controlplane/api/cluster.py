@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from netplane.controlplane.api import access, addresses, authorize, pki, status
+from netplane.controlplane.api import access, addresses, agents, authorize, pki, status
 from netplane.controlplane.registry import catalog, types
 from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Key, Object
@@ -57,7 +57,16 @@ class Cluster:
     is_stopping: bool = False
     is_ready: bool = False
     own_address: str = ""
+    agents: agents.Agents = field(init=False)
     problems: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.agents = agents.Agents(
+            node=lambda name: self.get("", "v1", "nodes", "", name),
+            keys=self.keys,
+            ca_pem=self.authority.pem().decode(),
+            clock=self.clock,
+        )
 
     def type_of(self, group: str, version: str, plural: str) -> types.ResourceType:
         """Return the type served at a path; raise 404."""

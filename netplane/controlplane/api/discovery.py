@@ -1,4 +1,4 @@
-"""Serve what clients ask first: versions, groups, resources, OpenAPI. The documents are registry's; they are kept here."""
+"""Serve what clients ask first: versions, groups, resources, OpenAPI. What the documents say is registry's."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from netplane.controlplane.api import (
     route,
     scaling,
     status,
+    streaming,
     subresources,
     watching,
     writing,
@@ -30,6 +31,8 @@ from netplane.lib import log
 _LOG = log.get("api")
 Application = Callable[[http.Scope, http.Receive, http.Send], Awaitable[None]]
 Verb = Callable[[cluster.Cluster, http.Request, types.ResourceType], Awaitable[http.Response]]
+
+Stream = Callable[[cluster.Cluster, http.Request, types.ResourceType], Awaitable[None]]
 
 _COLLECTION = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
@@ -54,6 +57,13 @@ _SUBRESOURCES: dict[tuple[str, str], Verb] = {
     ("token", "create"): subresources.token,
     ("finalize", "update"): subresources.finalize,
 }
+_STREAMS: dict[str, Stream] = {
+    "log": streaming.log,
+    "proxy": streaming.proxy,
+    "exec": streaming.plain,
+    "attach": streaming.plain,
+    "portforward": streaming.plain,
+}
 
 
 class Api:
@@ -66,6 +76,9 @@ class Api:
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Serve one connection's request (ASGI 3)."""
+        if scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
@@ -94,6 +107,21 @@ class Api:
         request.scope["netplane.user"] = request.user
         await self._rest(request.scope, request.receive, request.send)
 
+    async def _serve_websocket(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+        request = _request({**scope, "method": "GET"}, receive, send)
+        try:
+            request.user = self._authenticate(request)
+            target = request.target
+            if target is None or target.subresource not in streaming.STREAMS:
+                raise status.no_such_path()
+            self._authorize(request, target, "create")
+            of = self._at.type_of(target.group, target.version, target.plural)
+            if of.subresource(target.subresource) is None:
+                raise status.no_such_path()
+            await streaming.stream(self._at, request, of)
+        except status.ApiStatus as refusal:
+            await http.refuse_websocket(receive, send, refusal)
+
     async def _serve(self, request: http.Request, target: route.Target) -> None:
         at = self._at
         verb = _verb(request, target)
@@ -107,6 +135,10 @@ class Api:
             if verb == "watch":
                 with meters.watchers.track_inprogress():
                     await watching.watch(at, request, of)
+                return
+            stream = _stream(of, target.subresource)
+            if stream is not None:
+                await stream(at, request, of)
                 return
             response = await self._answer(request, of, verb)
             code = response.code
@@ -163,6 +195,10 @@ class Api:
 
     async def _refuse(self, request: http.Request, refusal: status.ApiStatus) -> None:
         await http.respond(request.send, http.failure(refusal), more_headers=http.warning_headers(request.warnings))
+
+
+def _stream(of: types.ResourceType, subresource: str) -> Stream | None:
+    return _STREAMS.get(subresource) if subresource and of.subresource(subresource) is not None else None
 
 
 def _act(of: types.ResourceType, verb: str, subresource: str) -> Verb:

@@ -131,3 +131,11 @@ async def until_disconnect(receive: Receive) -> None:
     """Return when the client hangs up. Without this a stream to a closed client would never end."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def refuse_websocket(receive: Receive, send: Send, refusal: status.ApiStatus) -> None:
+    """Answer a WebSocket's handshake with a refusal, so that the client reads the reason."""
+    body = orjson.dumps(refusal.body())
+    headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *refusal.headers]
+    await send({"type": "websocket.http.response.start", "status": refusal.code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

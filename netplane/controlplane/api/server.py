@@ -14,7 +14,18 @@ from pathlib import Path
 
 import uvicorn
 
-from netplane.controlplane.api import access, addresses, app, authorize, cluster, defaults, dispatch, kubeconfig, pki
+from netplane.controlplane.api import (
+    access,
+    addresses,
+    app,
+    authorize,
+    cluster,
+    custom,
+    defaults,
+    dispatch,
+    kubeconfig,
+    pki,
+)
 from netplane.controlplane.registry import builtin
 from netplane.controlplane.registry.services import allocate
 from netplane.controlplane.store import embedded, sqlite
@@ -124,8 +135,12 @@ async def opened(settings: cluster.Settings, material: pki.Material) -> AsyncIte
             authorizer=authorize.Authorizer(store),
             addresses=addresses.Ledger(store, ranges),
         )
+        custom.load(at)
         await defaults.ensure(at)
-        yield at
+        try:
+            yield at
+        finally:
+            await at.agents.close()
     finally:
         await store.stop()
 
@@ -197,6 +212,7 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(_until_done(server, sockets))
         helpers = [group.create_task(_tick(at))]
+        helpers.append(group.create_task(_kept_running(at, "custom resources", custom.follow)))
         helpers += [group.create_task(_kept_running(at, name, part)) for name, part in parts]
         try:
             await asyncio.shield(serving)

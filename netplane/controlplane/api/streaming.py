@@ -1,0 +1,213 @@
+"""The subresources that stream from a node: log, exec, attach, port-forward, proxy. Calling the agent is agents'."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Sequence
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+
+from netplane.controlplane.api import agents, cluster, http, options, status
+from netplane.controlplane.registry import types
+from netplane.kube.types import Object
+
+STREAMS = frozenset({"exec", "attach", "portforward"})
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+_LOG_OPTIONS = ("follow", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "previous", "limitBytes")
+_WAY_OUT = (
+    "this server speaks WebSocket, not SPDY, for exec, attach and port-forward: use kubectl 1.31 or newer"
+    " (1.29 and 1.30 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true, KUBECTL_PORT_FORWARD_WEBSOCKETS=true)"
+)
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade host"
+    b" content-length authorization".split()
+)
+
+
+async def plain(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> None:
+    """Refuse an exec, attach or port-forward that is no WebSocket, and name the way out."""
+    lead = "" if b"spdy" in request.headers.get(b"upgrade", b"").lower() else "Upgrade request required: "
+    raise status.bad_request(lead + _WAY_OUT)
+
+
+def _pod(at: cluster.Cluster, of: types.ResourceType, request: http.Request) -> Object:
+    assert request.target is not None
+    record = at.record(of, (request.target.namespace, request.target.name))
+    if record is None:
+        raise status.not_found(of, request.target.name)
+    pod: Object = orjson.loads(record.value)
+    if not pod["spec"].get("nodeName"):
+        raise status.bad_request(f"pod {request.target.name} does not have a host assigned")
+    return pod
+
+
+def _container(pod: Object, asked: str) -> str:
+    spec, name = pod["spec"], pod["metadata"]["name"]
+    kinds = ("containers", "initContainers", "ephemeralContainers")
+    known = [c["name"] for kind in kinds for c in spec.get(kind) or ()]
+    if asked:
+        if asked not in known:
+            raise status.bad_request(f"container {asked} is not valid for pod {name}")
+        return asked
+    chosen: str = (pod["metadata"].get("annotations") or {}).get(_DEFAULT_CONTAINER, "")
+    if chosen in known:
+        return chosen
+    containers = [str(c["name"]) for c in spec["containers"]]
+    if len(containers) > 1:
+        raise status.bad_request(
+            f"a container name must be specified for pod {name}, choose one of: [{' '.join(containers)}]"
+        )
+    return containers[0]
+
+
+def _pairs(query: options.Query, *, without: Sequence[str] = ()) -> list[tuple[str, str]]:
+    return [(name, value) for name, values in query.items() if name not in without for value in values]
+
+
+async def log(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> None:
+    """Answer a container's log, as it comes from the agent."""
+    pod = _pod(at, of, request)
+    container = _container(pod, options.text(request.query, "container"))
+    metadata = pod["metadata"]
+    query = [(name, value) for name, value in _pairs(request.query) if name in _LOG_OPTIONS]
+    root = at.agents.url(pod["spec"]["nodeName"])
+    url = f"{root}/containerLogs/{metadata['namespace']}/{metadata['name']}/{container}"
+    answer = await at.agents.open("GET", url, query=query, headers=at.agents.headers(), body=b"")
+    async with answer:
+        if answer.status != 200:
+            raise agents.refusal(answer.status, await answer.read())
+        await _relay(request, answer, [(b"content-type", b"text/plain")])
+
+
+async def _relay(request: http.Request, answer: aiohttp.ClientResponse, headers: http.Headers) -> None:
+    """Send an answer's body on as it comes, until it ends or the client leaves."""
+    await request.send({"type": "http.response.start", "status": answer.status, "headers": list(headers)})
+
+    async def forward() -> None:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async for chunk in answer.content.iter_any():
+                await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await request.send({"type": "http.response.body", "body": b""})
+
+    await _first_of(forward(), http.until_disconnect(request.receive))
+
+
+async def _first_of(*parts: Coroutine[object, object, None]) -> None:
+    """Run coroutines side by side until one ends, then end the others."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part) for part in parts]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+async def stream(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> None:
+    """Join a client's WebSocket with the agent's: frames go both ways unchanged."""
+    assert request.target is not None
+    pod, target = _pod(at, of, request), request.target
+    root = at.agents.url(pod["spec"]["nodeName"])
+    if target.subresource == "portforward":
+        path = f"/portForward/{target.namespace}/{target.name}"
+    else:
+        container = _container(pod, options.text(request.query, "container"))
+        path = f"/{target.subresource}/{target.namespace}/{target.name}/{container}"
+    offered = request.scope.get("subprotocols") or ()
+    upstream = await at.agents.connect(root + path, _pairs(request.query, without=("container",)), offered)
+    try:
+        if (await request.receive())["type"] != "websocket.connect":
+            return
+        await request.send({"type": "websocket.accept", "subprotocol": upstream.protocol})
+        await _first_of(_to_agent(request, upstream), _to_client(request, upstream))
+    finally:
+        await upstream.close()
+
+
+async def _to_agent(request: http.Request, upstream: aiohttp.ClientWebSocketResponse) -> None:
+    while True:
+        message = await request.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        try:
+            if message.get("bytes") is not None:
+                await upstream.send_bytes(message["bytes"])
+            elif message.get("text") is not None:
+                await upstream.send_str(message["text"])
+        except (aiohttp.ClientError, OSError):
+            return
+
+
+async def _to_client(request: http.Request, upstream: aiohttp.ClientWebSocketResponse) -> None:
+    async for message in upstream:
+        if message.type == aiohttp.WSMsgType.BINARY:
+            await request.send({"type": "websocket.send", "bytes": message.data})
+        elif message.type == aiohttp.WSMsgType.TEXT:
+            await request.send({"type": "websocket.send", "text": message.data})
+        else:
+            break
+    code = upstream.close_code or 1000
+    await request.send({"type": "websocket.close", "code": 1000 if code in (1005, 1006) else code})
+
+
+async def proxy(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> None:
+    """Answer `proxy` of a node, pod or service: one plain HTTP request to it, and its answer."""
+    assert request.target is not None
+    headers = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in request.headers.items()
+        if name not in _HOP_BY_HOP
+    }
+    root = _root(at, of, request)
+    if of.kind == "Node":
+        headers |= at.agents.headers()
+    url = root + (request.target.rest or "/")
+    body = await request.body()
+    answer = await at.agents.open(request.method, url, query=_pairs(request.query), headers=headers, body=body)
+    async with answer:
+        kept = [(name.lower(), value) for name, value in answer.raw_headers if name.lower() not in _HOP_BY_HOP]
+        await _relay(request, answer, kept)
+
+
+def _root(at: cluster.Cluster, of: types.ResourceType, request: http.Request) -> str:
+    """Return where `[scheme:]name[:port]` of a proxy path is; raise 404 or 503."""
+    assert request.target is not None
+    parts = request.target.name.split(":")
+    scheme = parts.pop(0) if len(parts) == 3 else "http"
+    name, port = parts[0], parts[1] if len(parts) > 1 else ""
+    if of.kind == "Node":
+        return at.agents.url(name)
+    obj = at.get("", "v1", of.plural, request.target.namespace, name)
+    if obj is None:
+        raise status.not_found(of, name)
+    host, number = _of_pod(obj, port) if of.kind == "Pod" else _of_service(at, obj, port)
+    if not host:
+        raise status.unavailable(f'no endpoints available for "{quote(request.target.name)}"')
+    return f"{scheme or 'http'}://{f'[{host}]' if ':' in host else host}:{number}"
+
+
+def _of_pod(pod: Object, port: str) -> tuple[str, int]:
+    ports = [p for c in pod["spec"]["containers"] for p in c.get("ports") or ()]
+    named = next((p["containerPort"] for p in ports if p.get("name") == port), None)
+    first = ports[0]["containerPort"] if ports else 80
+    number = int(port) if port.isdigit() else named if port and named else first
+    return str((pod.get("status") or {}).get("podIP") or ""), int(number)
+
+
+def _of_service(at: cluster.Cluster, service: Object, port: str) -> tuple[str, int]:
+    metadata = service["metadata"]
+    ports = service["spec"].get("ports") or ()
+    wanted = next((p for p in ports if not port or p.get("name") == port or str(p["port"]) == port), None)
+    if wanted is None:
+        return "", 0
+    for record in at.store.cache("endpointslices.discovery.k8s.io").range(namespace=metadata["namespace"]):
+        if record.index.labels.get("kubernetes.io/service-name") != metadata["name"]:
+            continue
+        found: Object = orjson.loads(record.value)
+        name = wanted.get("name", "")
+        number = next((p["port"] for p in found.get("ports") or () if p.get("name", "") == name), None)
+        ready = [e for e in found.get("endpoints") or () if (e.get("conditions") or {}).get("ready", True)]
+        if number and ready:
+            return str(ready[0]["addresses"][0]), int(number)
+    return "", 0
