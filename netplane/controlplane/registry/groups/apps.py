@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netplane.controlplane.registry.groups.shared import ALL, SCALE, STATUS, read
 from netplane.controlplane.registry.types import ResourceType, ScalePaths
-from netplane.controlplane.registry.workloads import columns, defaults
+from netplane.controlplane.registry.workloads import columns, defaults, validate
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.apps.v1."
@@ -16,6 +16,8 @@ TYPES = (
         definition=_DEFINITIONS + "ControllerRevision",
         columns=columns.CONTROLLER_REVISION,
         cells=columns.controller_revision,
+        validate=validate.revision,
+        validate_update=validate.revision_update,
     ),
     ResourceType(
         resource=Resource("apps", "v1", "daemonsets", "DaemonSet"),
@@ -28,6 +30,8 @@ TYPES = (
         columns=columns.DAEMON_SET,
         cells=columns.daemon_set,
         default=defaults.daemon_set,
+        validate=validate.daemon_set,
+        validate_update=validate.selector_update,
     ),
     ResourceType(
         resource=Resource("apps", "v1", "deployments", "Deployment"),
@@ -44,6 +48,8 @@ TYPES = (
         cells=columns.deployment,
         default=defaults.deployment,
         scale=ScalePaths(),
+        validate=validate.deployment,
+        validate_update=validate.selector_update,
     ),
     ResourceType(
         resource=Resource("apps", "v1", "replicasets", "ReplicaSet"),
@@ -61,6 +67,8 @@ TYPES = (
         cells=columns.replica_set,
         default=defaults.replica_set,
         scale=ScalePaths(),
+        validate=validate.replica_set,
+        validate_update=validate.selector_update,
     ),
     ResourceType(
         resource=Resource("apps", "v1", "statefulsets", "StatefulSet"),
@@ -77,5 +85,7 @@ TYPES = (
         cells=columns.stateful_set,
         default=defaults.stateful_set,
         scale=ScalePaths(),
+        validate=validate.stateful_set,
+        validate_update=validate.stateful_set_update,
     ),
 )

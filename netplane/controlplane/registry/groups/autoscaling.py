@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.cluster import columns, defaults, validate
 from netplane.controlplane.registry.groups.shared import ALL, STATUS
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -20,5 +20,6 @@ TYPES = (
         columns=columns.named("Reference", "Targets", "MinPods", "MaxPods", "Replicas"),
         cells=columns.autoscaler,
         default=defaults.horizontal_pod_autoscaler,
+        validate=validate.autoscaler,
     ),
 )

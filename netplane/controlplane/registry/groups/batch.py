@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netplane.controlplane.registry.groups.shared import ALL, STATUS, read
 from netplane.controlplane.registry.types import ResourceType
-from netplane.controlplane.registry.workloads import columns, defaults
+from netplane.controlplane.registry.workloads import columns, defaults, validate
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.batch.v1."
@@ -21,6 +21,7 @@ TYPES = (
         columns=columns.CRON_JOB,
         cells=columns.cron_job,
         default=defaults.cron_job,
+        validate=validate.cron_job,
     ),
     ResourceType(
         resource=Resource("batch", "v1", "jobs", "Job"),
@@ -33,5 +34,8 @@ TYPES = (
         columns=columns.JOB,
         cells=columns.job,
         default=defaults.job,
+        prepare_create=validate.prepare_job,
+        validate=validate.job,
+        validate_update=validate.job_update,
     ),
 )

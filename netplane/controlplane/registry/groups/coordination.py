@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns
+from netplane.controlplane.registry.cluster import columns, validate
 from netplane.controlplane.registry.groups.shared import read
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -17,5 +17,6 @@ TYPES = (
         columns=columns.named("Holder"),
         cells=columns.with_age(read("spec", "holderIdentity")),
         allows_unconditional_update=False,
+        validate=validate.lease,
     ),
 )

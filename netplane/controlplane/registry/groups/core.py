@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.cluster import columns, defaults, validate
 from netplane.controlplane.registry.groups.shared import ALL, SCALE, STATUS, read
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.controlplane.registry.pods import columns as pod_columns
 from netplane.controlplane.registry.pods import defaults as pod_defaults
+from netplane.controlplane.registry.pods import validate as pod_rules
 from netplane.controlplane.registry.rules import names
 from netplane.controlplane.registry.services import columns as service_columns
 from netplane.controlplane.registry.services import defaults as service_defaults
+from netplane.controlplane.registry.services import validate as service_rules
 from netplane.controlplane.registry.types import CREATE_ONLY, ResourceType, ScalePaths, Subresource
 from netplane.controlplane.registry.workloads import columns as workload_columns
 from netplane.controlplane.registry.workloads import defaults as workload_defaults
+from netplane.controlplane.registry.workloads import validate as workload_rules
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.core.v1."
@@ -75,6 +78,8 @@ TYPES = (
         short_names=("cm",),
         columns=columns.named("Data"),
         cells=columns.with_age(lambda obj: len(obj.get("data") or ()) + len(obj.get("binaryData") or ())),
+        validate=validate.config_map,
+        validate_update=validate.config_map_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "endpoints", "Endpoints"),
@@ -84,6 +89,7 @@ TYPES = (
         columns=service_columns.ENDPOINTS,
         cells=service_columns.endpoints,
         default=service_defaults.endpoints,
+        validate=service_rules.endpoints,
     ),
     ResourceType(
         resource=Resource("", "v1", "events", "Event"),
@@ -94,6 +100,7 @@ TYPES = (
         columns=columns.EVENT,
         cells=columns.event,
         default=defaults.event,
+        validate=validate.event,
     ),
     ResourceType(
         resource=Resource("", "v1", "limitranges", "LimitRange"),
@@ -135,6 +142,8 @@ TYPES = (
         default=defaults.node,
         creates_with_status=True,
         status_keeps_metadata=True,
+        validate=validate.node,
+        validate_update=validate.node_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
@@ -146,6 +155,8 @@ TYPES = (
         cells=columns.claim,
         default=defaults.persistent_volume_claim,
         prepare_create=defaults.prepare_pending,
+        validate=validate.persistent_volume_claim,
+        validate_update=validate.claim_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False),
@@ -157,6 +168,7 @@ TYPES = (
         cells=columns.volume,
         default=defaults.persistent_volume,
         prepare_create=defaults.prepare_pending,
+        validate=validate.persistent_volume,
     ),
     ResourceType(
         resource=Resource("", "v1", "pods", "Pod"),
@@ -172,6 +184,8 @@ TYPES = (
         default=pod_defaults.pod,
         prepare_create=pod_admission.prepare,
         status_keeps_metadata=True,
+        validate=pod_rules.pod,
+        validate_update=pod_rules.pod_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "podtemplates", "PodTemplate"),
@@ -180,6 +194,7 @@ TYPES = (
         columns=columns.POD_TEMPLATE,
         cells=columns.pod_template,
         default=defaults.pod_template,
+        validate=validate.pod_template,
     ),
     ResourceType(
         resource=Resource("", "v1", "replicationcontrollers", "ReplicationController"),
@@ -197,6 +212,7 @@ TYPES = (
         default=workload_defaults.replication_controller,
         has_generation=True,
         scale=ScalePaths(),
+        validate=workload_rules.replication_controller,
     ),
     ResourceType(
         resource=Resource("", "v1", "resourcequotas", "ResourceQuota"),
@@ -206,6 +222,7 @@ TYPES = (
         subresources=(STATUS,),
         columns=columns.named("Request", "Limit"),
         cells=columns.quota,
+        validate=validate.resource_quota,
     ),
     ResourceType(
         resource=Resource("", "v1", "secrets", "Secret"),
@@ -215,6 +232,8 @@ TYPES = (
         columns=columns.named("Type", "Data"),
         cells=columns.with_age(read("type"), lambda obj: len(obj.get("data") or ())),
         default=defaults.secret,
+        validate=validate.secret,
+        validate_update=validate.secret_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "serviceaccounts", "ServiceAccount"),
@@ -240,5 +259,7 @@ TYPES = (
         cells=service_columns.service,
         name_faults=names.dns1035_label,
         default=service_defaults.service,
+        validate=service_rules.service,
+        validate_update=service_rules.service_update,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.services import columns, defaults
+from netplane.controlplane.registry.services import columns, defaults, slices
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -17,5 +17,7 @@ TYPES = (
         columns=columns.ENDPOINT_SLICE,
         cells=columns.endpoint_slice,
         default=defaults.endpoint_slice,
+        validate=slices.endpoint_slice,
+        validate_update=slices.endpoint_slice_update,
     ),
 )

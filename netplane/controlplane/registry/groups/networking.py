@@ -5,6 +5,7 @@ from __future__ import annotations
 from netplane.controlplane.registry.cluster import columns, defaults
 from netplane.controlplane.registry.groups.shared import STATUS, read
 from netplane.controlplane.registry.services import columns as service_columns
+from netplane.controlplane.registry.services import ingress as rules
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -19,6 +20,8 @@ TYPES = (
         columns=columns.named("Controller", "Parameters"),
         cells=columns.with_age(read("spec", "controller"), columns.parameters),
         default=defaults.ingress_class,
+        validate=rules.ingress_class,
+        validate_update=rules.ingress_class_update,
     ),
     ResourceType(
         resource=Resource("networking.k8s.io", "v1", "ingresses", "Ingress"),
@@ -29,6 +32,7 @@ TYPES = (
         has_generation=True,
         columns=service_columns.INGRESS,
         cells=service_columns.ingress,
+        validate=rules.ingress,
     ),
     ResourceType(
         resource=Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
@@ -39,5 +43,6 @@ TYPES = (
         columns=columns.named("Pod-Selector"),
         cells=columns.with_age(columns.pod_selector),
         default=defaults.network_policy,
+        validate=rules.network_policy,
     ),
 )

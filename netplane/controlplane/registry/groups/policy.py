@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns
+from netplane.controlplane.registry.cluster import columns, validate
 from netplane.controlplane.registry.groups.shared import STATUS
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -20,5 +20,6 @@ TYPES = (
         columns=columns.named("Min Available", "Max Unavailable", "Allowed Disruptions"),
         cells=columns.disruption_budget,
         allows_unconditional_update=False,
+        validate=validate.disruption_budget,
     ),
 )

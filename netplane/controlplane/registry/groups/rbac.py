@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.cluster import columns, defaults, validate
 from netplane.controlplane.registry.rules import names
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -20,6 +20,8 @@ TYPES = (
         cells=columns.binding,
         name_faults=names.path_segment,
         default=defaults.role_binding,
+        validate=validate.cluster_role_binding,
+        validate_update=validate.binding_update,
     ),
     ResourceType(
         resource=Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False),
@@ -27,6 +29,7 @@ TYPES = (
         definition=_DEFINITIONS + "ClusterRole",
         name_faults=names.path_segment,
         default=defaults.role,
+        validate=validate.cluster_role,
     ),
     ResourceType(
         resource=Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
@@ -36,6 +39,8 @@ TYPES = (
         cells=columns.binding,
         name_faults=names.path_segment,
         default=defaults.role_binding,
+        validate=validate.role_binding,
+        validate_update=validate.binding_update,
     ),
     ResourceType(
         resource=Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
@@ -43,5 +48,6 @@ TYPES = (
         definition=_DEFINITIONS + "Role",
         name_faults=names.path_segment,
         default=defaults.role,
+        validate=validate.role,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.cluster import columns, defaults, validate
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -17,5 +17,7 @@ TYPES = (
         columns=columns.PRIORITY_CLASS,
         cells=columns.priority_class,
         default=defaults.priority_class,
+        validate=validate.priority_class,
+        validate_update=validate.priority_class_update,
     ),
 )

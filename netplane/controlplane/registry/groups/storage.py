@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults
+from netplane.controlplane.registry.cluster import columns, defaults, validate
 from netplane.controlplane.registry.groups.shared import read
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -23,5 +23,6 @@ TYPES = (
             lambda obj: bool(obj.get("allowVolumeExpansion")),
         ),
         default=defaults.storage_class,
+        validate=validate.storage_class,
     ),
 )
