@@ -48,8 +48,9 @@ def decide(view: View, key: Key, now: datetime) -> Sequence[writes.Write]:
     if not todo and rolls:
         todo = _roll(daemon_set, places, now)
     in_use = {meta.labels(pod).get(revisions.HASH, "") for pod in mine}
-    todo = sorted(todo, key=lambda write: not isinstance(write, writes.Delete))
-    return [*todo, *revisions.forget(daemon_set, held, in_use), *_status(daemon_set, places, now)]
+    if todo:
+        return sorted(todo, key=lambda write: not isinstance(write, writes.Delete))
+    return [*revisions.forget(daemon_set, held, in_use), *_status(daemon_set, places, now)]
 
 
 def _places(view: View, daemon_set: Object, mine: list[Object]) -> list[_Place]:

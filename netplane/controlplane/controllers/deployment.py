@@ -72,15 +72,14 @@ def _old_pods_run(view: View, old: list[Object]) -> bool:
 
 def _begin(view: View, deployment: Object, old: list[Object], now: datetime) -> list[writes.Write]:
     """Return the creation of the ReplicaSet for a template that has none yet."""
-    sizes = {rollout.name(found): rollout.replicas(found) for found in old}
     if not rollout.is_rolling(deployment) and _old_pods_run(view, old):
-        return _resize(deployment, None, old, dict.fromkeys(sizes, 0), now)
+        return _resize(deployment, None, old, dict.fromkeys(map(rollout.name, old), 0), now)
     collisions = (deployment.get("status") or {}).get("collisionCount")
     name = f"{deployment['metadata']['name']}-{templates.digest(deployment['spec']['template'], collisions)}"
     if view.get(REPLICASETS, (deployment["metadata"]["namespace"], name)) is not None:
         status = {**(deployment.get("status") or {}), "collisionCount": int(collisions or 0) + 1}
         return [writes.UpdateStatus(DEPLOYMENTS, writes.with_status(deployment, status))]
-    size = rollout.new_size(deployment, sizes, 0)
+    size = rollout.new_size(deployment, old, 0)
     todo: list[writes.Write] = [writes.Create(REPLICASETS, _replica_set(deployment, old, name, size))]
     if size:
         todo.append(_scaled(deployment, name, 0, size))
@@ -123,11 +122,13 @@ def _resize(
         todo += _patch(deployment, found, sizes[rollout.name(found)], old, is_new=found is new)
     revision = (new["metadata"].get("annotations") or {}).get(REVISION) if new else None
     held = (deployment["metadata"].get("annotations") or {}).get(REVISION)
-    if not todo and new and revision and revision != held:
+    if todo:
+        return todo  # what they change asks for the next decision, and that one tells the status
+    if new and revision and revision != held:
         guard = {"uid": deployment["metadata"]["uid"], "annotations": {REVISION: revision}}
         return [writes.Patch(DEPLOYMENTS, key_of(deployment), {"metadata": guard})]
     status, wait = deployment_status.of(deployment, new, old, now)
-    if not todo and deployment_status.is_complete(deployment, status):
+    if deployment_status.is_complete(deployment, status):
         todo += _forget(deployment, old)
     return [*todo, *deployment_status.update(deployment, status), *([writes.Requeue(wait)] if wait else [])]
 

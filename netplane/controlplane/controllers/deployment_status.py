@@ -51,7 +51,8 @@ def update(deployment: Object, status: Object) -> list[writes.Write]:
     """Return the status update, if there is anything new to tell."""
     if conditions.same(status, deployment.get("status") or {}):
         return []
-    return [writes.UpdateStatus(DEPLOYMENTS, writes.with_status(deployment, status))]
+    told = {name: value for name, value in status.items() if value}
+    return [writes.UpdateStatus(DEPLOYMENTS, writes.with_status(deployment, told))]
 
 
 def _counts(deployment: Object, new: Object | None, old: list[Object]) -> Object:

@@ -23,11 +23,9 @@ def decide(view: View, key: Key, now: datetime) -> Sequence[writes.Write]:
     if adoptions:
         return adoptions
     active = [pod for pod in mine if pods.is_active(pod)]
-    todo: list[writes.Write] = []
-    if not meta.is_deleting(replica_set):
-        todo += scale(view, replica_set, active, now)
-    todo += _status(replica_set, mine, active, now)
-    return todo
+    if not meta.is_deleting(replica_set) and (todo := scale(view, replica_set, active, now)):
+        return todo  # what it changes asks for the next decision, and that one tells the status
+    return _status(replica_set, active, now)
 
 
 def scale(view: View, replica_set: Object, active: list[Object], now: datetime) -> list[writes.Write]:
@@ -54,7 +52,7 @@ def _family(view: View, replica_set: Object, active: list[Object]) -> list[Objec
     return [pod for sibling in siblings for pod in view.controlled(PODS, sibling["metadata"]["uid"])]
 
 
-def _status(replica_set: Object, mine: list[Object], active: list[Object], now: datetime) -> list[writes.Write]:
+def _status(replica_set: Object, active: list[Object], now: datetime) -> list[writes.Write]:
     """Return the status update if it says something new, and the timer for Pods that become available by waiting."""
     spec, held = replica_set["spec"], replica_set.get("status") or {}
     available, wait = pods.waits(active, int(spec.get("minReadySeconds") or 0), now)

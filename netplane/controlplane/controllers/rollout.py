@@ -32,6 +32,10 @@ def available(replica_sets: Iterable[Object]) -> int:
     return sum(int((found.get("status") or {}).get("availableReplicas") or 0) for found in replica_sets)
 
 
+def _standing(replica_set: Object) -> int:
+    return int((replica_set.get("status") or {}).get("replicas") or 0)
+
+
 def is_rolling(deployment: Object) -> bool:
     """Say whether the strategy is RollingUpdate, the default."""
     return bool((deployment["spec"].get("strategy") or {}).get("type", "RollingUpdate") == "RollingUpdate")
@@ -60,21 +64,25 @@ def scaled(value: int | str, total: int, *, up: bool) -> int:
     return -(-share // 100) if up else share // 100
 
 
-def new_size(deployment: Object, sizes: Sizes, current: int) -> int:
-    """Return how large the new ReplicaSet may be now, given that it has `current` replicas (NewRSNewReplicas)."""
+def new_size(deployment: Object, others: Iterable[Object], current: int) -> int:
+    """Return how large the new ReplicaSet may be now, given that it has `current` replicas (NewRSNewReplicas).
+
+    Stricter than upstream: a Pod that an old ReplicaSet was told to delete, but did not yet, still takes its place.
+    """
     wanted = replicas(deployment)
     if not is_rolling(deployment):
         return wanted
     if current >= wanted:
         return wanted
-    room = wanted + limits(deployment)[0] - sum(sizes.values())
+    taken = current + sum(max(replicas(found), _standing(found)) for found in others)
+    room = wanted + limits(deployment)[0] - taken
     return current + max(0, min(room, wanted - current))
 
 
 def roll(deployment: Object, new: Object, old: Sequence[Object]) -> Sizes:
     """Return the sizes of the next step of a rolling update: first the new one up, then the old ones down."""
     sizes = {name(found): replicas(found) for found in (*old, new)}
-    grown = new_size(deployment, sizes, replicas(new))
+    grown = new_size(deployment, old, replicas(new))
     if grown != replicas(new):
         return {**sizes, name(new): grown}
     return _shrink(deployment, new, [found for found in old if replicas(found)], sizes)
