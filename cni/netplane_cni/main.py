@@ -1,0 +1,190 @@
+"""The `netplane cni` commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from netplane.kube.errors import ApiError
+from netplane.lib import cli, clock, config
+from netplane.lib.cli import UserError
+from netplane.model import address
+from netplane_cni.plan import fabric
+
+RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default="/run/netplane", help="Where cni.sock is.")
+CONF_DIR = click.option("--conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d", help="Of the runtime.")
+BIN_DIR = click.option("--bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin", help="Of the runtime.")
+
+
+class Prefixes(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in newer versions only
+    """A comma-separated list of networks."""
+
+    name = "CIDR,.."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[address.Prefix, ...]:
+        """Read it; a list from a configuration file will do, too."""
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            return tuple(one if isinstance(one, address.Prefix) else address.prefix(str(one)) for one in parts if one)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group(context_settings=config.SETTINGS)
+def cni() -> None:
+    """Run and install the CNI plugin: pod addresses, cables, and the paths between nodes."""
+
+
+@cni.command(context_settings=config.SETTINGS)
+@config.command_options
+@click.option("--kubeconfig", type=click.Path(), default=None, help="How to reach the API server.")
+@click.option("--nodes-file", type=click.Path(path_type=Path), help="Nodes as JSON, in place of an API server.")
+@click.option("--node-name", default=lambda: socket.gethostname().lower(), show_default="host name")
+@click.option("--fabric", "mode", type=click.Choice(["vxlan", "direct"]), default="vxlan", help="How nodes are joined.")
+@click.option("--vxlan-id", type=click.IntRange(0, (1 << 24) - 1), default=1)
+@click.option("--vxlan-port", type=click.IntRange(1, 65535), default=4789)
+@click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")
+@click.option("--cluster-cidr", type=Prefixes(), default=(), help="Not masqueraded; default: the nodes' pod networks.")
+@click.option("--no-masquerade-cidr", type=Prefixes(), default=(), help="Destinations that see pods' own addresses.")
+@click.option("--masquerade/--no-masquerade", default=True, help="Give pods the node's address towards the outside.")
+@click.option("--exclude", type=Prefixes(), default=(), help="Addresses that no pod gets.")
+@click.option("--cool-down", type=click.FloatRange(0), default=60.0, help="Seconds before an address is used again.")
+@click.option("--state-dir", type=click.Path(path_type=Path), default="/var/lib/netplane/cni", help="Leases.")
+@RUN_DIR
+@CONF_DIR
+@BIN_DIR
+@click.option("--metrics-address", default="127.0.0.1")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=9910, help="0 serves no metrics.")
+def daemon(**options: Any) -> None:
+    """Serve the plugin on this node until stopped. Pods' networks stay in place then."""
+    _must_be_root()
+    cli.run_async(_daemon(**options), expected=(ApiError,))
+
+
+@cni.command(context_settings=config.SETTINGS)
+@RUN_DIR
+@BIN_DIR
+def install(run_dir: Path, bin_dir: Path) -> None:
+    """Put the plugin where the runtime looks. Its configuration follows when the daemon is ready."""
+    from netplane_cni.run import install as installing
+
+    is_new = asyncio.run(installing.install_binary(bin_dir, str(run_dir / "cni.sock")))
+    click.echo(f"{bin_dir / installing.BINARY}: {'installed' if is_new else 'is there already'}")
+    click.echo("Start `netplane cni daemon`: it writes the configuration once the node's pod network is known.")
+
+
+@cni.command(context_settings=config.SETTINGS)
+@CONF_DIR
+@BIN_DIR
+@click.option("--purge", is_flag=True, help="Also remove pods' cables, paths and rules from the kernel.")
+def uninstall(conf_dir: Path, bin_dir: Path, purge: bool) -> None:
+    """Take the plugin and its configuration away. Other plugins' files are left alone."""
+    from netplane_cni.run import install as installing
+
+    for path in installing.uninstall(bin_dir, conf_dir):
+        click.echo(f"removed {path}")
+    if purge:
+        _must_be_root()
+        asyncio.run(_purge())
+        click.echo("removed pods' cables, paths to other nodes, and nftables' tables netplane_cni")
+
+
+@cni.command(context_settings=config.SETTINGS)
+@RUN_DIR
+@click.option("-o", "--output", type=click.Choice(["wide", "json"]), default="wide")
+def status(run_dir: Path, output: Literal["wide", "json"]) -> None:
+    """Show what the daemon of this node has given to whom, and how the paths to other nodes are."""
+    found = _ask(run_dir / "cni.sock")
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo("\n".join(_lines(found)))
+
+
+async def _daemon(**options: Any) -> None:
+    import contextlib
+
+    from netplane.kube import client
+    from netplane_cni.run.daemon import Daemon, Settings
+
+    settings = Settings(
+        node=options["node_name"],
+        fabric=fabric.Settings(options["mode"], options["vxlan_id"], options["vxlan_port"]),
+        socket=str(options["run_dir"] / "cni.sock"),
+        state_dir=options["state_dir"],
+        conf_dir=options["conf_dir"],
+        bin_dir=options["bin_dir"],
+        cluster_cidrs=options["cluster_cidr"],
+        excluded=options["exclude"],
+        unmasqueraded=options["no_masquerade_cidr"],
+        masquerades=options["masquerade"],
+        cool_down=options["cool_down"],
+        mtu=options["mtu"],
+        metrics_address=options["metrics_address"],
+        metrics_port=options["metrics_port"],
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        api = None
+        if options["nodes_file"] is None:
+            loaded = client.load(options["kubeconfig"])
+            api = await stack.enter_async_context(client.Client(loaded, user_agent="netplane-cni"))
+        await Daemon(settings, api=api, nodes_file=options["nodes_file"], clock=clock.SYSTEM).run()
+
+
+async def _purge() -> None:
+    from netplane.kernel.link import run as link
+    from netplane.kernel.link.objects import LinkGroup, remove
+    from netplane.kernel.nft import run as nft
+    from netplane_cni.plan import attach, masquerade
+    from netplane_cni.run import fabric as paths
+
+    paths.remove_all()
+    with link.Socket() as links:
+        links.commit([remove(LinkGroup(attach.GROUP)), remove(LinkGroup(attach.LEAVING_GROUP))])
+    await nft.load(masquerade.removal())
+
+
+def _ask(path: Path) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon_socket:
+        daemon_socket.settimeout(10.0)
+        try:
+            daemon_socket.connect(str(path))
+            daemon_socket.sendall(b"CNI_COMMAND=NETPLANE_STATUS\0\0")
+            daemon_socket.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: daemon_socket.recv(65536), b""))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UserError(f"cannot ask the CNI daemon at {path}: {why}; is `netplane cni daemon` running?") from error
+    if not answer:
+        raise UserError(f"the CNI daemon at {path} went away without an answer")
+    content: dict[str, Any] = json.loads(answer[1:])
+    return content
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    state = "ready" if found["ready"] else f"not ready: {found['waiting_for']}"
+    pools = ", ".join(f"{pool['cidr']} ({pool['size']} addresses)" for pool in found["pools"]) or "none yet"
+    paths = found["fabric"]
+    lines = [f"node     {found['node']}: {state}", f"pods     {pools}, MTU {found['mtu']}, {found['resting']} resting"]
+    lines.append(f"fabric   {paths['mode']}: {paths['state']}, revision {paths['committed']} of {paths['wanted']}")
+    lines += [f"         no path to {node}: {why}" for node, why in paths["problems"].items()]
+    rows = [("POD", "ADDRESSES", "INTERFACE", "LINK", "HOST PORTS", "STATE", "CONTAINER")]
+    for lease in found["leases"]:
+        addresses, ports = ",".join(lease["addresses"]), ",".join(lease["host_ports"]) or "-"
+        where = lease["interface"], lease["link"]
+        rows.append((lease["pod"] or "-", addresses, *where, ports, lease["state"], lease["container"][:13]))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [*lines, *("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
+
+
+def _must_be_root() -> None:
+    if os.geteuid() != 0:
+        raise UserError("the CNI daemon changes links and routes: run it as root")

@@ -1,0 +1,187 @@
+"""Say how this node reaches the pods of the others: routes, tunnel ends, neighbours. Doing it is run/fabric.
+
+Everything follows from the Node objects alone, so nothing is learnt, flooded or asked for:
+
+    vxlan    10.244.2.0/24 via 10.244.2.0 dev np.vxlan onlink   the other node's tunnel end, by the name of its address
+             neighbour 10.244.2.0 lladdr 02:..                  its MAC address, computed from the node's name
+             fdb 02:.. dst 172.30.0.12                          frames to that go to the node
+    direct   10.244.2.0/24 via 172.30.0.12                      for nodes on one link
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from netplane.kernel.link.diff import Paths
+from netplane.kernel.link.objects import Forward, Neighbour, Route, Vxlan
+from netplane.model import address
+from netplane.model.node import Node
+
+Mode = Literal["vxlan", "direct"]
+
+FABRIC_PROTOCOL = 110
+"""The maker of our routes between nodes in the kernel's tables (rtm_protocol); others' routes are not ours to touch."""
+
+DEVICE = "np.vxlan"
+MAC_ANNOTATION = "netplane.io/vtep-mac"
+OVERHEAD = {address.Family.V4: 50, address.Family.V6: 70}
+"""What VXLAN adds: outer IP, UDP 8, VXLAN 8, inner Ethernet 14."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How nodes are joined. All nodes of a cluster must have the same."""
+
+    mode: Mode = "vxlan"
+    vni: int = 1
+    port: int = 4789
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """The link of this node that carries its address, as found in the kernel."""
+
+    index: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What this node shall have. `tunnel` is None in direct mode; `problems` are for the user, by node."""
+
+    tunnel: Vxlan | None
+    tunnel_addresses: tuple[address.Packed, ...]
+    mtu: int
+    peers: tuple[Node, ...]
+    problems: Mapping[str, str]
+
+
+def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: Settings) -> Plan:
+    """Return what `me` needs to reach the pods of all `nodes`. The same nodes in any order give the same plan."""
+    family = underlay_family(me)
+    peers, problems = _peers(nodes, me, family, settings)
+    if settings.mode == "direct":
+        return Plan(None, (), underlay.mtu, peers, problems)
+    mtu = underlay.mtu - OVERHEAD[family]
+    local = me.ip(family)
+    assert local is not None  # underlay_family has seen it
+    tunnel = Vxlan(DEVICE, settings.vni, settings.port, local, underlay.index, mac_of(me), mtu)
+    return Plan(tunnel, tuple(cidr.network for cidr in me.pod_cidrs), mtu, peers, problems)
+
+
+def underlay_family(me: Node) -> address.Family:
+    """Return the family that tunnels run over: IPv4 where the node has it, for it is 20 bytes smaller.
+
+    ValueError when the node has no address at all.
+    """
+    for family in address.Family:
+        if me.ip(family) is not None:
+            return family
+    raise ValueError(f"Node {me.name} has no address in its status.addresses")
+
+
+def mac_of(node: Node) -> bytes:
+    """Return the MAC address of a node's tunnel end: as published, else computed from its name.
+
+    A node installed anew under an old name keeps it, and a peer that joins can be reached before it has published.
+    """
+    published = node.annotations.get(MAC_ANNOTATION, "").lower()
+    if re.fullmatch(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", published):
+        return bytes.fromhex(published.replace(":", ""))
+    return computed_mac(node.name)
+
+
+def computed_mac(name: str) -> bytes:
+    """Return the MAC address that a node of this name gives its tunnel end: locally administered, of one interface."""
+    return b"\x02" + hashlib.sha256(f"vtep\0{name}".encode()).digest()[:5]
+
+
+def paths(plan: Plan, me: Node, *, underlay: Underlay, tunnel_index: int = 0) -> Paths:
+    """Return the routes, neighbours and forwarding entries of the plan."""
+    routes = {Route(*cidr, protocol=FABRIC_PROTOCOL, type="unreachable") for cidr in me.pod_cidrs}
+    # Without it a packet to a pod of ours that is no more would take the default route, come back, and circle.
+    if plan.tunnel is None:
+        return Paths(frozenset(routes | _direct_routes(plan.peers, underlay)))
+    family = address.family(plan.tunnel.local)
+    neighbours, forwards = set(), set()
+    for peer in plan.peers:
+        mac, remote = mac_of(peer), peer.ip(family)
+        assert remote is not None  # _peers has seen it
+        forwards.add(Forward(tunnel_index, mac, remote))
+        for cidr in _cidrs(peer, me):
+            source = next((own.network for own in me.pod_cidrs if own.family is cidr.family), b"")
+            neighbours.add(Neighbour(tunnel_index, cidr.network, mac))
+            # The source of what the node itself sends: an address whose way back is the tunnel, too.
+            routes.add(Route(*cidr, tunnel_index, cidr.network, FABRIC_PROTOCOL, source, onlink=True))
+    return Paths(frozenset(routes), frozenset(neighbours), frozenset(forwards))
+
+
+def _direct_routes(peers: Iterable[Node], underlay: Underlay) -> set[Route]:
+    found = set()
+    for peer in peers:
+        for cidr in peer.pod_cidrs:
+            via = peer.ip(cidr.family)
+            if via is not None:
+                found.add(Route(*cidr, underlay.index, via, FABRIC_PROTOCOL))
+    return found
+
+
+def _cidrs(peer: Node, me: Node) -> tuple[address.Prefix, ...]:
+    ours = {cidr.family for cidr in me.pod_cidrs}
+    return tuple(cidr for cidr in peer.pod_cidrs if cidr.family in ours)
+
+
+def _peers(
+    nodes: Mapping[str, Node], me: Node, family: address.Family, settings: Settings
+) -> tuple[tuple[Node, ...], dict[str, str]]:
+    """Return the nodes to make paths to, and why not to the others. Nodes without a pod network are simply early."""
+    peers: list[Node] = []
+    problems = _clashes(nodes, me)
+    macs = {mac_of(me): me.name}
+    for name in sorted(nodes):
+        node = nodes[name]
+        if name == me.name or not node.pod_cidrs:
+            continue
+        problem = problems.get(name) or _problem(node, me, family, settings)
+        if not problem and settings.mode == "vxlan" and mac_of(node) in macs:
+            problem = f"its tunnel end has the MAC address of {macs[mac_of(node)]}"
+        if problem:
+            problems[name] = problem
+            continue
+        macs[mac_of(node)] = name
+        peers.append(node)
+    return tuple(peers), problems
+
+
+def _clashes(nodes: Mapping[str, Node], me: Node) -> dict[str, str]:
+    """Return the nodes whose pod network overlaps another's: never `me`, else the one whose name comes later.
+
+    Sorted by first address, then size, what overlaps a network follows it directly: one pass over 5,000 nodes.
+    """
+    cidrs = sorted((*cidr, name) for name, node in {**nodes, me.name: me}.items() for cidr in node.pod_cidrs)
+    found: dict[str, str] = {}
+    wide, owner = address.Prefix(b"", 0), ""
+    for network, length, name in cidrs:
+        if network in wide and name != owner:
+            loser = max(name, owner) if me.name not in (name, owner) else name if owner == me.name else owner
+            found[loser] = f"its pod network overlaps that of {owner if loser == name else name}"
+            if loser == name:
+                continue
+        if network not in wide or name != owner:
+            wide, owner = address.Prefix(network, length), name
+    return found
+
+
+def _problem(node: Node, me: Node, family: address.Family, settings: Settings) -> str:
+    families = {family} if settings.mode == "vxlan" else {cidr.family for cidr in node.pod_cidrs}
+    for needed in sorted(families):
+        theirs = node.ip(needed)
+        if theirs is None:
+            return f"it has no {needed} address"
+        if theirs == me.ip(needed):
+            return f"it has the address {address.text(theirs)} of this node: a NAT address that all share?"
+    return ""

@@ -1,0 +1,149 @@
+"""Lay and remove pods' cables as plan/attach says, on threads that own the namespaces they work in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from netplane.kernel import netns, sysctl
+from netplane.kernel.errors import KernelError
+from netplane.kernel.link import run as link
+from netplane.kernel.link.objects import Link
+from netplane.model import address
+from netplane_cni.plan import attach
+from netplane_cni.plan.attach import Wiring
+from netplane_cni.plan.ipam import Lease
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A cable of ours that is there, and the addresses that the node's routes lead into it."""
+
+    link: Link
+    addresses: tuple[address.Packed, ...]
+
+
+class Wirer:
+    """The node's side of all cables. It works in the namespace in which it was made; `close` it at the end.
+
+    Two threads: one lays cables, one removes them, for the kernel takes its time with removals.
+    """
+
+    def __init__(self) -> None:
+        self._host = link.Socket()
+        self._sweeper = link.Socket()
+        self._layer = ThreadPoolExecutor(1, "attach")
+        self._remover = ThreadPoolExecutor(1, "sweep")
+
+    def close(self) -> None:
+        """Wait for what is being done and let go. The cables stay."""
+        self._layer.shutdown()
+        self._remover.shutdown()
+        self._host.close()
+        self._sweeper.close()
+
+    async def wire(self, wiring: Wiring, namespace: int) -> None:
+        """Lay the cable into the namespace (an open file). After a failure nothing of it is left."""
+        await self._on(self._layer, lambda: self._wire(wiring, namespace))
+
+    async def leave(self, lease: Lease) -> None:
+        """Cut the pod off, quickly; its cable stays until `sweep`."""
+        await self._on(self._layer, lambda: self._leave(lease))
+
+    async def sweep(self) -> None:
+        """Remove all cables that were left: one wait for the kernel however many they are."""
+        await self._on(self._remover, lambda: self._sweeper.commit(attach.sweep()))
+
+    async def remove(self, name: str) -> None:
+        """Remove one cable now."""
+        await self._on(self._layer, lambda: self._host.commit(attach.undo(name)))
+
+    async def found(self) -> dict[str, Found]:
+        """Return our cables that are there, by the name of the node's end."""
+        return await self._on(self._layer, self._found)
+
+    async def faults(self, wiring: Wiring, namespace: int) -> list[str]:
+        """Return what is not as `wire` left it."""
+        return await self._on(self._layer, lambda: self._faults(wiring, namespace))
+
+    async def _on(self, thread: ThreadPoolExecutor, action: Callable[[], T]) -> T:
+        # Shielded: a caller that is cancelled gets away, the kernel work is done to its end.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(thread, action))
+
+    def _wire(self, wiring: Wiring, namespace: int) -> None:
+        lease = wiring.lease
+        # What an ADD that was killed has left goes first; most often that is nothing.
+        self._host.commit([*attach.undo(lease.link), *attach.create(wiring, namespace)])
+        try:
+            self._host.commit(attach.on_node(wiring, _index(self._host, lease.link)))
+            with netns.inside(namespace), link.Socket() as pod:
+                _allow_ipv6(lease)
+                pod.commit(attach.in_pod(wiring, _index(pod, lease.ifname)))
+        except BaseException:
+            with contextlib.suppress(KernelError):
+                self._host.commit(attach.undo(lease.link))
+            raise
+
+    def _leave(self, lease: Lease) -> None:
+        there = self._host.link(lease.link)
+        if there is not None:
+            self._host.commit(attach.leave(lease, there.index))
+
+    def _found(self) -> dict[str, Found]:
+        routes = self._host.routes(protocol=attach.POD_PROTOCOL)
+        cables = [one for one in self._host.links() if one.kind == "veth" and _is_ours(one)]
+        return {
+            one.name: Found(
+                one, tuple(r.network for r in routes if r.index == one.index and _is_host(r.length, r.network))
+            )
+            for one in cables
+        }
+
+    def _faults(self, wiring: Wiring, namespace: int) -> list[str]:
+        lease = wiring.lease
+        host = self._host.link(lease.link)
+        if host is None or not host.is_up:
+            return [f"the node's end {lease.link} is {'missing' if host is None else 'down'}"]
+        routed = {r.network for r in self._host.routes(protocol=attach.POD_PROTOCOL, index=host.index)}
+        with link.Socket(namespace) as pod:
+            there = pod.link(lease.ifname)
+            if there is None or not there.is_up:
+                return [f"{lease.ifname} is {'missing' if there is None else 'down'} in the container"]
+            held = {a.address for a in pod.addresses(there.index)}
+            ways = {(r.length, r.via) for r in pod.routes(index=there.index)}
+        faults = [] if there.peer_index == host.index else [f"{lease.ifname} is not connected to {lease.link}"]
+        for ip in lease.addresses:
+            name, gateway = address.text(ip), attach.GATEWAYS[address.family(ip)]
+            faults += [] if ip in routed else [f"the node has no route to {name}"]
+            faults += [] if ip in held else [f"{lease.ifname} has not the address {name}"]
+            if wiring.has_default_route and (0, gateway) not in ways:
+                faults.append(f"the container has no default route via {address.text(gateway)}")
+        return faults
+
+
+def _index(socket: link.Socket, name: str) -> int:
+    found = socket.link(name)
+    if found is None:
+        raise KernelError(errno.ENODEV, f"find link {name}")
+    return found.index
+
+
+def _allow_ipv6(lease: Lease) -> None:
+    # Some runtimes make namespaces with IPv6 off; who asks for an address wants it on, on this interface.
+    if any(address.family(ip) is address.Family.V6 for ip in lease.addresses):
+        sysctl.ensure(f"net/ipv6/conf/{lease.ifname}/disable_ipv6", 0)
+
+
+def _is_ours(cable: Link) -> bool:
+    return cable.group in (attach.GROUP, attach.LEAVING_GROUP) and cable.name.startswith("np")
+
+
+def _is_host(length: int, network: bytes) -> bool:
+    return length == len(network) * 8

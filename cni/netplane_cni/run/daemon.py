@@ -1,0 +1,250 @@
+"""Run the node's part of the plugin: put the pieces together, and keep them until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+from netplane.kernel.nft import run as nft
+from netplane.kube.api import Api
+from netplane.lib import health, log, metrics, notify
+from netplane.lib.cli import UserError
+from netplane.lib.clock import Clock
+from netplane.model import address
+from netplane.model.node import Node
+from netplane.reconcile.loop import Cause, Loop, Pace
+from netplane.reconcile.report import Outcome
+from netplane_cni import spec
+from netplane_cni.plan import fabric as paths
+from netplane_cni.plan import masquerade
+from netplane_cni.plan.ipam import Pool
+from netplane_cni.run import install, nodes
+from netplane_cni.run.attach import Wirer
+from netplane_cni.run.fabric import Fabric, prepare_node
+from netplane_cni.run.leases import Journal
+from netplane_cni.run.rules import Rules
+from netplane_cni.run.server import Server
+from netplane_cni.run.verbs import Prepared, Verbs
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+STATUS_COMMAND = "NETPLANE_STATUS"
+RESYNC = 15.0
+
+SECONDS = metrics.histogram("netplane_cni_seconds", "Duration of CNI calls.", ["command"])
+ERRORS = metrics.counter("netplane_cni_errors", "CNI calls that failed.", ["command", "code"])
+LEASES = metrics.gauge("netplane_cni_leases", "Attachments that hold addresses.")
+RESTING = metrics.gauge("netplane_cni_resting_addresses", "Addresses that rest after their last holder.")
+CAPACITY = metrics.gauge("netplane_cni_addresses", "Addresses of the node that pods may have.", ["family"])
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    node: str
+    fabric: paths.Settings
+    socket: str
+    state_dir: Path
+    conf_dir: Path
+    bin_dir: Path
+    cluster_cidrs: tuple[address.Prefix, ...] = ()
+    excluded: tuple[address.Prefix, ...] = ()
+    unmasqueraded: tuple[address.Prefix, ...] = ()
+    masquerades: bool = True
+    cool_down: float = 60.0
+    mtu: int = 0
+    metrics_address: str = "127.0.0.1"
+    metrics_port: int = 0
+
+
+class Daemon:
+    """The plugin on one node. `api` is None where nodes come from a file."""
+
+    def __init__(self, settings: Settings, *, api: Api | None, nodes_file: Path | None, clock: Clock) -> None:
+        self._settings = settings
+        self._api = api
+        self._nodes_file = nodes_file
+        self._clock = clock
+        self._log = log.get("cni")
+        self._nodes: nodes.Nodes = {}
+        self._me: Node | None = None
+        self._journal = Journal(str(settings.state_dir), clock)
+        self._wirer = Wirer()
+        self._rules = Rules(nft.Socket(), self._facts)
+        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready)
+        self._verbs = Verbs(
+            self._journal,
+            self._wirer,
+            self._rules,
+            clock=clock,
+            boot=BOOT_ID.read_text().strip(),
+            cool_down=settings.cool_down,
+        )
+        self._loop = Loop(
+            self._act, name="fabric", clock=clock, pace=Pace(resync=RESYNC), expected=(OSError, UserError, ValueError)
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled. Pods' cables, rules and paths stay in place afterwards."""
+        self._journal.open()
+        try:
+            await self._verbs.recover()
+            await self._serve()
+        finally:
+            notify.stopping()
+            self._wirer.close()
+            self._fabric.close()
+            self._journal.close()
+
+    async def _serve(self) -> None:
+        settings = self._settings
+        await install.install_binary(settings.bin_dir, settings.socket)
+        server = Server(settings.socket, self._call)
+        server.listen()
+        async with contextlib.AsyncExitStack() as stack:
+            if settings.metrics_port:
+                where = settings.metrics_address, settings.metrics_port
+                await stack.enter_async_context(health.server(*where, ready=self._is_ready))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(server.run())
+                group.create_task(self._verbs.sweeping())
+                group.create_task(self._loop.run())
+                group.create_task(self._follow_nodes())
+                notify.ready()
+                self._log.info("serving", socket=settings.socket, node=settings.node, fabric=settings.fabric.mode)
+
+    def _is_ready(self) -> bool:
+        return self._verbs.prepared is not None
+
+    async def _follow_nodes(self) -> None:
+        async with contextlib.aclosing(self._source()) as source:
+            async for found, revision in source:
+                if self._api is not None and _is_new(self._nodes, found, self._settings.node):
+                    await nodes.publish_mac(self._api, self._settings.node)
+                self._nodes = found
+                self._note_what_is_missing()
+                self._fabric.offer(found, revision)
+                self._loop.wake(revision)
+
+    def _source(self) -> AsyncGenerator[tuple[nodes.Nodes, str], None]:
+        if self._api is not None:
+            return nodes.from_api(self._api, clock=self._clock)
+        if self._nodes_file is None:
+            raise UserError("no nodes to learn of: give --kubeconfig or --nodes-file")
+        return nodes.from_file(self._nodes_file, clock=self._clock)
+
+    def _note_what_is_missing(self) -> None:
+        name = self._settings.node
+        me = self._nodes.get(name)
+        if me is None:
+            self._verbs.not_ready = f"Node {name} does not exist yet: does its agent run?"
+        elif not me.pod_cidrs:
+            self._verbs.not_ready = f"Node {name} has no spec.podCIDRs yet: does the node IPAM controller run?"
+        else:
+            self._verbs.not_ready = "its paths to the other nodes are being made"
+        notify.status("ready" if self._verbs.prepared else self._verbs.not_ready)
+
+    async def _act(self, cause: Cause) -> Outcome:
+        """Bring paths, then rules, where the nodes want them; then let the runtime know of us."""
+        me = self._nodes.get(self._settings.node)
+        if me is None or not me.pod_cidrs:
+            return Outcome(self._loop.report.wanted)
+        try:
+            if cause != "change" or self._me is None or self._me.pod_cidrs != me.pod_cidrs:
+                prepare_node([cidr.family for cidr in me.pod_cidrs])
+            self._me = me
+            outcome = await self._fabric.act(cause)
+            changes = await self._rules.bring_up_to_date(must_look=cause != "change")
+        except (OSError, UserError, ValueError) as error:
+            self._verbs.not_ready = str(error)
+            raise
+        if install.write_conflist(self._settings.conf_dir):
+            self._warn_of_earlier()
+        return Outcome(outcome.revision, outcome.operations + changes, outcome.is_verified)
+
+    def _paths_ready(self, me: Node, mtu: int) -> None:
+        pools = tuple(Pool(cidr, self._settings.excluded) for cidr in me.pod_cidrs)
+        prepared = Prepared(pools, self._settings.mtu or mtu)
+        if prepared != self._verbs.prepared:
+            self._verbs.prepared = prepared
+            cidrs = ",".join(str(cidr) for cidr in me.pod_cidrs)
+            self._log.info("ready for pods", pods=cidrs, mtu=prepared.mtu)
+            notify.status(f"ready: {cidrs}")
+            for pool in pools:
+                CAPACITY.labels(str(pool.prefix.family)).set(pool.size)
+
+    def _warn_of_earlier(self) -> None:
+        others = install.earlier(self._settings.conf_dir)
+        if others:
+            self._log.warning("runtimes will prefer another network", files=",".join(others), ours=install.CONFLIST)
+
+    def _facts(self) -> masquerade.Facts:
+        inside = [*self._settings.cluster_cidrs, *self._settings.unmasqueraded]
+        if not self._settings.cluster_cidrs:
+            inside += [cidr for node in self._nodes.values() for cidr in node.pod_cidrs]
+        ours = self._me.pod_cidrs if self._me else ()
+        with_ports = tuple(lease for lease in self._verbs.leases if lease.ports)
+        return masquerade.Facts(ours, tuple(inside), with_ports, self._settings.masquerades)
+
+    async def _call(self, environment: dict[str, str], stdin: bytes, namespace: int | None) -> tuple[int, bytes]:
+        """Answer one call of the shim: (exit code, standard output)."""
+        command = environment.get("CNI_COMMAND", "")
+        if command == STATUS_COMMAND:
+            return 0, json.dumps(self.status()).encode()
+        began = self._clock.monotonic()
+        try:
+            return 0, await self._verbs.call(spec.decode(environment, stdin), namespace)
+        except spec.CniError as error:
+            failure = error
+        except Exception as error:
+            # A fault of ours must not look like a dead daemon; the runtime shows it, the log has the place.
+            self._log.exception("internal error", command=command, container=environment.get("CNI_CONTAINERID", ""))
+            failure = spec.CniError(spec.INTERNAL, f"internal error: {type(error).__name__}: {error}")
+        finally:
+            known = command if command in spec.COMMANDS else "other"
+            SECONDS.labels(known).observe(self._clock.monotonic() - began)
+            LEASES.set(len(self._journal.state.leases))
+            RESTING.set(len(self._verbs.cooling()))
+        ERRORS.labels(known, str(failure.code)).inc()
+        self._log.warning(
+            "refused", command=command, container=environment.get("CNI_CONTAINERID", ""), why=str(failure)
+        )
+        return 1, spec.encode_error(failure, spec.version_of(stdin))
+
+    def status(self) -> dict[str, object]:
+        """Return what `netplane cni status` shows."""
+        prepared, report = self._verbs.prepared, self._loop.report
+        leases = sorted(self._verbs.leases, key=lambda lease: (lease.pod, lease.key))
+        return {
+            "node": self._settings.node,
+            "ready": prepared is not None,
+            "waiting_for": "" if prepared else self._verbs.not_ready,
+            "fabric": {
+                "mode": self._settings.fabric.mode,
+                **dict(report.lines()),
+                "problems": dict(self._fabric.problems),
+            },
+            "mtu": prepared.mtu if prepared else 0,
+            "pools": [{"cidr": str(p.prefix), "size": p.size} for p in prepared.pools] if prepared else [],
+            "resting": len(self._verbs.cooling()),
+            "leases": [
+                {
+                    "pod": lease.pod,
+                    "container": lease.container,
+                    "interface": lease.ifname,
+                    "link": lease.link,
+                    "addresses": [address.text(ip) for ip in lease.addresses],
+                    "host_ports": [f"{p.host_port}/{p.protocol}" for p in lease.ports],
+                    "state": "leaving" if lease.is_leaving else "attached",
+                }
+                for lease in leases
+            ],
+        }
+
+
+def _is_new(before: nodes.Nodes, after: nodes.Nodes, name: str) -> bool:
+    return name in after and (name not in before or before[name].uid != after[name].uid)

@@ -1,0 +1,218 @@
+"""Keep the paths to the other nodes' pods as plan/fabric wants them: the tunnel device, routes, neighbours, entries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from netplane.kernel import sysctl
+from netplane.kernel.errors import KernelError
+from netplane.kernel.link import diff
+from netplane.kernel.link import run as link
+from netplane.kernel.link.objects import (
+    Address,
+    Command,
+    Link,
+    LinkChange,
+    LinkName,
+    Vxlan,
+    add,
+    change,
+    remove,
+    replace,
+)
+from netplane.lib import log
+from netplane.lib.cli import UserError
+from netplane.model import address
+from netplane.model.node import Node
+from netplane.reconcile.loop import Cause
+from netplane.reconcile.report import Outcome
+from netplane_cni.plan import fabric
+
+Ready = Callable[[Node, int], None]
+"""Called with this node and the MTU for pods, each time the paths are in place."""
+
+LOOSE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the last act left in the kernel, and for which place of this node."""
+
+    me: object
+    underlay: fabric.Underlay
+    index: int
+    paths: diff.Paths
+
+
+def _place(me: Node) -> object:
+    return me.internal_ips, me.external_ips, me.pod_cidrs, fabric.mac_of(me)
+
+
+class Fabric:
+    """The act of a reconcile loop. `offer` the nodes; it works in the namespace in which it was made."""
+
+    def __init__(self, name: str, settings: fabric.Settings, ready: Ready) -> None:
+        self._name = name
+        self._settings = settings
+        self._ready = ready
+        self._socket = link.Socket()
+        self._thread = ThreadPoolExecutor(1, "fabric")
+        self._nodes: Mapping[str, Node] = {}
+        self._revision = ""
+        self._have: _Known | None = None
+        self._problems: Mapping[str, str] = {}
+        self._log = log.get("cni")
+
+    def close(self) -> None:
+        """Wait for what is being done and let go. The paths stay."""
+        self._thread.shutdown()
+        self._socket.close()
+
+    def offer(self, nodes: Mapping[str, Node], revision: str) -> None:
+        """Put newer nodes in place of those not taken yet."""
+        self._nodes, self._revision = nodes, revision
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Why there is no path to some nodes, by name."""
+        return self._problems
+
+    async def act(self, cause: Cause) -> Outcome:
+        """Bring the kernel where the newest nodes want it; look first unless only the nodes changed."""
+        nodes, revision = self._nodes, self._revision
+        me = nodes.get(self._name)
+        if me is None or not me.pod_cidrs:
+            return Outcome(revision)
+        must_look = cause != "change" or self._have is None or self._have.me != _place(me)
+        loop = asyncio.get_running_loop()
+        plan, count = await loop.run_in_executor(self._thread, lambda: self._converge(nodes, me, must_look))
+        self._tell(plan)
+        self._ready(me, plan.mtu)
+        return Outcome(revision, operations=count, is_verified=must_look)
+
+    def _converge(self, nodes: Mapping[str, Node], me: Node, must_look: bool) -> tuple[fabric.Plan, int]:
+        known, self._have = self._have, None  # Until the commit returned, nobody knows.
+        if must_look or known is None:
+            underlay = find_underlay(self._socket, me)
+            plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
+            index, count = self._ensure_tunnel(plan)
+            have = self._socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=index)
+        else:
+            underlay, index, have, count = known.underlay, known.index, known.paths, 0
+            plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
+        want = fabric.paths(plan, me, underlay=underlay, tunnel_index=index)
+        commands = diff.paths(want, have)
+        self._socket.commit(commands)
+        self._have = _Known(_place(me), underlay, index, want)
+        return plan, count + len(commands)
+
+    def _ensure_tunnel(self, plan: fabric.Plan) -> tuple[int, int]:
+        """Return the tunnel device's index (0 in direct mode) and how many things were done to have it."""
+        there = self._socket.link(fabric.DEVICE)
+        if plan.tunnel is None:
+            if there is None:
+                return 0, 0
+            self._socket.commit([remove(LinkName(fabric.DEVICE))])
+            return 0, 1
+        count = 0
+        if there is None or not _is_like(there, plan.tunnel):
+            self._socket.commit([remove(LinkName(fabric.DEVICE))])
+            self._make(plan.tunnel)
+            there, count = self._socket.link(fabric.DEVICE), 1
+            if there is None:
+                raise UserError(f"{fabric.DEVICE} vanished right after it was made: does somebody else manage links?")
+        commands = self._adjustments(there, plan)
+        self._socket.commit(commands)
+        if commands:
+            # Loose: a packet from a pod's peer may come by another way than its answer goes. The kernel takes the
+            # larger of this and conf.all, so a strict conf.all does not win.
+            sysctl.ensure(f"net/ipv4/conf/{fabric.DEVICE}/rp_filter", LOOSE)
+        return there.index, count + len(commands)
+
+    def _make(self, tunnel: Vxlan) -> None:
+        try:
+            self._socket.commit([add(tunnel)])
+        except KernelError as error:
+            if "VNI already exists" not in error.detail:
+                raise
+            what = f"VXLAN {tunnel.vni} on port {tunnel.port}"
+            raise UserError(f"{what} is in use on this node: choose another --vxlan-id or --vxlan-port") from error
+
+    def _adjustments(self, there: Link, plan: fabric.Plan) -> list[Command]:
+        assert plan.tunnel is not None
+        commands = []
+        if there.mac != plan.tunnel.mac or there.mtu != plan.tunnel.mtu:
+            commands.append(change(LinkChange(index=there.index, mac=plan.tunnel.mac, mtu=plan.tunnel.mtu)))
+        if not there.is_up:
+            inet = (("forwarding", 1), ("rp_filter", LOOSE))
+            commands.append(change(LinkChange(index=there.index, inet=inet, addr_gen_none=True)))
+            commands.append(change(LinkChange(index=there.index, is_up=True)))
+        want = {Address(there.index, ip, len(ip) * 8) for ip in plan.tunnel_addresses}
+        have = {(a.address, a.length): a for a in self._socket.addresses(there.index)}
+        commands += [replace(a) for a in sorted(want) if (a.address, a.length) not in have]
+        wanted = {(a.address, a.length) for a in want}
+        return commands + [remove(a) for key, a in sorted(have.items()) if key not in wanted]
+
+    def _tell(self, plan: fabric.Plan) -> None:
+        for name, why in plan.problems.items():
+            if self._problems.get(name) != why:
+                self._log.warning("no path to the pods of a node", node=name, why=why)
+        self._problems = plan.problems
+
+
+def find_underlay(socket: link.Socket, me: Node) -> fabric.Underlay:
+    """Return the link that has this node's address; UserError when none has."""
+    wanted = me.ip(fabric.underlay_family(me))
+    index = next((a.index for a in socket.addresses() if a.address == wanted), 0)
+    found = next((one for one in socket.links() if one.index == index), None)
+    if wanted is None or found is None:
+        text = address.text(wanted) if wanted else "none"
+        raise UserError(
+            f"no link of this machine has the address {text} of Node {me.name}: correct the Node's InternalIP"
+        )
+    return fabric.Underlay(found.index, found.mtu)
+
+
+def prepare_node(families: Sequence[address.Family]) -> None:
+    """Let packets pass through this node. Kernel parameters that are right already are not written."""
+    if address.Family.V4 in families:
+        # Pods' packets are not for the node itself: without it none leaves or arrives.
+        sysctl.ensure("net.ipv4.ip_forward", 1)
+    if address.Family.V6 in families:
+        # Forwarding turns off what routers announced, and so the node's own default route, unless told otherwise.
+        with contextlib.suppress(KernelError):
+            if sysctl.read("net.ipv6.conf.default.accept_ra") == "1":
+                _keep_router_advertisements()
+        sysctl.ensure("net.ipv6.conf.all.forwarding", 1)
+
+
+def _keep_router_advertisements() -> None:
+    with link.Socket() as socket:
+        for one in socket.links():
+            name = f"net/ipv6/conf/{one.name}/accept_ra"
+            with contextlib.suppress(KernelError):
+                if not one.kind and sysctl.read(name) == "1":
+                    sysctl.write(name, 2)
+
+
+def remove_all() -> None:
+    """Take the tunnel device and every path of ours away."""
+    with link.Socket() as socket:
+        there = socket.link(fabric.DEVICE)
+        socket.commit([remove(LinkName(fabric.DEVICE))] if there else [])
+        socket.commit(diff.paths(diff.Paths(), socket.paths(protocol=fabric.FABRIC_PROTOCOL)))
+
+
+def _is_like(there: Link, want: Vxlan) -> bool:
+    """Tell whether the device can become the wanted one: only these parameters are fixed at its birth."""
+    have = there.vxlan
+    return have is not None and (have.vni, have.port, have.local, have.underlay) == (
+        want.vni,
+        want.port,
+        want.local,
+        want.underlay,
+    )

@@ -1,0 +1,114 @@
+"""Put the plugin where the runtime looks for it, and take it away again. Other plugins' files are left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from netplane.kernel import process
+from netplane.kernel.errors import CommandFailed
+from netplane.lib.cli import UserError
+from netplane_cni import spec
+
+BINARY = "netplane-cni"
+CONFLIST = "10-netplane.conflist"
+MARK = b"netplane's CNI daemon"
+"""Words that every shim of ours holds and no other plugin does."""
+
+SOURCES = Path(__file__).parent.parent
+COMPILE_LIMIT = 60.0
+
+
+def conflist() -> dict[str, object]:
+    """Return the network configuration: no field of it is about this node, for the daemon knows the node.
+
+    `cniVersion` is 1.0.0 because containerd 1.6 refuses newer; those that can choose take 1.1.0 from `cniVersions`.
+    """
+    plugin = {"type": BINARY, "capabilities": {"portMappings": True, "ips": True, "mac": True, "dns": True}}
+    return {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", spec.NEWEST], "name": "netplane", "plugins": [plugin]}
+
+
+def write_conflist(folder: Path) -> bool:
+    """Write the configuration, if it is not there as it should be; runtimes see the old file or the new, whole."""
+    return _put(folder / CONFLIST, (json.dumps(conflist(), indent=2) + "\n").encode(), 0o644)
+
+
+async def install_binary(folder: Path, socket_path: str) -> bool:
+    """Put the plugin in `folder`: compiled where a C compiler is, else for Python. Tell whether it was changed."""
+    target = folder / BINARY
+    if target.exists() and not is_ours(target):
+        raise UserError(f"{target} is there and is not netplane's: move it away or choose another --bin-dir")
+    compiled = await _compiled(socket_path)
+    return _put(target, compiled if compiled is not None else _scripted(socket_path), 0o755)
+
+
+def uninstall(bin_dir: Path, conf_dir: Path) -> list[Path]:
+    """Take the plugin and its configuration away; return what was removed."""
+    removed = []
+    for path in (conf_dir / CONFLIST, bin_dir / BINARY):
+        if path.exists() and is_ours(path):
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a file is a plugin or a configuration of ours."""
+    content = path.read_bytes()
+    return MARK in content or (path.suffix == ".conflist" and BINARY.encode() in content)
+
+
+def earlier(folder: Path) -> list[str]:
+    """Return configurations that runtimes prefer to ours: they take the first by name."""
+    names = (p.name for p in folder.iterdir() if p.suffix in (".conf", ".conflist", ".json"))
+    return sorted(name for name in names if name < CONFLIST)
+
+
+async def _compiled(socket_path: str) -> bytes | None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None
+    define = f'-DSOCKET_PATH="{socket_path}"'
+    with tempfile.TemporaryDirectory(prefix="netplane-cni-") as folder:
+        out = Path(folder) / BINARY
+        for linking in (["-static"], []):  # Not every machine with a compiler has the static C library.
+            argv = [compiler, "-Os", "-s", *linking, "-D_GNU_SOURCE", define, "-o", str(out), str(SOURCES / "shim.c")]
+            with contextlib.suppress(CommandFailed):
+                await process.run(argv, timeout=COMPILE_LIMIT)
+                return out.read_bytes()
+    return None
+
+
+def _scripted(socket_path: str) -> bytes:
+    # -I and -S: no site-packages, no user's environment, a third of the start-up time. The path is absolute for
+    # runtimes have no PATH worth the name, and pyenv's python3 costs 100 ms.
+    interpreter = next((p for p in ("/usr/bin/python3", "/usr/local/bin/python3") if os.access(p, os.X_OK)), "python3")
+    source = (SOURCES / "shim.py").read_text()
+    line = 'SOCKET_PATH = b"/run/netplane/cni.sock"'
+    if line not in source:
+        raise UserError(f"{SOURCES / 'shim.py'} is damaged: reinstall netplane")
+    source = source.replace(line, f"SOCKET_PATH = {socket_path.encode()!r}")
+    return f"#!{interpreter} -IS\n{source}".encode()
+
+
+def _put(path: Path, content: bytes, mode: int) -> bool:
+    if path.exists() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A dot in front: runtimes that list the folder at this moment do not read half a file.
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return True

@@ -1,0 +1,75 @@
+"""Learn the cluster's nodes: from the API server, or from a file where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+
+from netplane.kube import decode, types
+from netplane.kube.api import Api
+from netplane.kube.errors import ApiError
+from netplane.kube.informer import Informers, Query
+from netplane.lib import log
+from netplane.lib.cli import UserError
+from netplane.lib.clock import Clock
+from netplane.model.node import Node
+from netplane_cni.plan import fabric
+
+Nodes = Mapping[str, Node]
+POLL_SECONDS = 0.5
+
+
+async def from_api(api: Api, *, clock: Clock) -> AsyncGenerator[tuple[Nodes, str], None]:
+    """Yield all nodes and their revision, first once all are known, then after each change."""
+    informers = Informers(api, [Query(types.NODES, transform=decode.node)], clock=clock)
+    following = asyncio.ensure_future(informers.run())  # noqa: TID251 - ended below; a generator cannot hold a TaskGroup
+    try:
+        async with contextlib.aclosing(informers.batches()) as batches:
+            async for batch in batches:
+                nodes = {name: node for (_, name), node in informers.store(types.NODES).items()}
+                yield nodes, batch.resource_version[types.NODES]
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+
+
+async def from_file(path: Path, *, clock: Clock) -> AsyncGenerator[tuple[Nodes, str], None]:
+    """Yield the nodes of a file, first at once, then whenever it was written anew.
+
+    It holds what `kubectl get nodes -o json` prints, of which addresses and pod networks are looked at.
+    """
+    seen = ""
+    while True:
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if text != seen:
+            seen = text
+            yield _read(path, text), f"file-{hash(text) & 0xFFFFFFFF:08x}"
+        await clock.sleep(POLL_SECONDS)
+
+
+async def publish_mac(api: Api, name: str) -> None:
+    """Write this node's tunnel MAC address on its Node, for others to see; failing is no harm: it can be computed."""
+    mac = fabric.computed_mac(name).hex(":")
+    try:
+        node = await api.get(types.NODES, name)
+        if (node["metadata"].get("annotations") or {}).get(fabric.MAC_ANNOTATION) != mac:
+            body = {"metadata": {"annotations": {fabric.MAC_ANNOTATION: mac}}}
+            await api.patch(types.NODES, name, body, kind="merge", field_manager="netplane-cni")
+    except ApiError as error:
+        log.get("cni").warning("the tunnel's MAC address was not published", node=name, why=str(error))
+
+
+def _read(path: Path, text: str) -> Nodes:
+    try:
+        content = json.loads(text)
+        nodes = [decode.node(item) for item in (content["items"] if isinstance(content, dict) else content)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a list of Nodes as `kubectl get nodes -o json` prints: {error}") from error
+    return {node.name: node for node in nodes}

@@ -1,0 +1,384 @@
+"""Do what a runtime asks: ADD, DEL, CHECK, STATUS, GC, VERSION. Addresses are chosen by plan/ipam, kept by leases."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from netplane.kernel import netns
+from netplane.kernel.errors import KernelError
+from netplane.lib import log
+from netplane.lib.clock import Clock
+from netplane.model import address
+from netplane_cni import spec
+from netplane_cni.plan import attach, ipam, masquerade
+from netplane_cni.plan.attach import Wiring
+from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
+from netplane_cni.run.attach import Found
+from netplane_cni.run.leases import Journal
+from netplane_cni.run.rules import Rules
+from netplane_cni.spec import CniError, Request
+
+
+class Cables(Protocol):
+    """Whatever lays cables: `attach.Wirer`, or a test's stand-in."""
+
+    async def wire(self, wiring: Wiring, namespace: int) -> None:
+        """Lay the cable into the namespace (an open file). After a failure nothing of it is left."""
+
+    async def leave(self, lease: Lease) -> None:
+        """Cut the pod off, quickly; its cable stays until `sweep`."""
+
+    async def sweep(self) -> None:
+        """Remove all cables that were left."""
+
+    async def remove(self, name: str) -> None:
+        """Remove one cable now."""
+
+    async def found(self) -> dict[str, Found]:
+        """Return our cables that are there."""
+
+    async def faults(self, wiring: Wiring, namespace: int) -> list[str]:
+        """Return what is not as `wire` left it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the node gives its pods. Nothing can be added before it is known."""
+
+    pools: tuple[Pool, ...]
+    mtu: int
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Verbs:
+    """The plugin's state on this node, and what changes it. `recover` first, `sweeping` beside."""
+
+    def __init__(
+        self, journal: Journal, cables: Cables, rules: Rules, *, clock: Clock, boot: str, cool_down: float
+    ) -> None:
+        self.prepared: Prepared | None = None
+        self.not_ready = "it has not learnt the node's pod network yet"
+        self._journal = journal
+        self._cables = cables
+        self._rules = rules
+        self._clock = clock
+        self._boot = boot
+        self._cool_down = cool_down
+        self._reserved: dict[LeaseKey, Lease] = {}
+        self._cooling: dict[address.Packed, float] = {}
+        self._turns: dict[LeaseKey, _Turn] = {}
+        self._left = asyncio.Event()
+        self._log = log.get("cni")
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Every lease there is, those under way and those leaving too."""
+        return [*{**self._journal.state.leases, **self._reserved}.values()]
+
+    def cooling(self) -> dict[address.Packed, float]:
+        """Return the addresses that rest, and until when by the monotonic clock."""
+        now = self._clock.monotonic()
+        for ip in [ip for ip, until in self._cooling.items() if until <= now]:
+            del self._cooling[ip]
+        return self._cooling
+
+    async def call(self, request: Request, namespace: int | None) -> bytes:
+        """Do what is asked and return the answer; raises CniError."""
+        match request.command:
+            case "VERSION":
+                return spec.encode_version()
+            case "STATUS":
+                self._status()
+            case "GC":
+                await self._collect(request)
+            case "ADD" | "DEL" | "CHECK":
+                async with self._alone((request.container, request.ifname)), _namespace(request, namespace) as opened:
+                    return await self._on_attachment(request, opened)
+        return b""
+
+    async def _on_attachment(self, request: Request, opened: int | None) -> bytes:
+        if request.command == "DEL":
+            await self._delete((request.container, request.ifname))
+            return b""
+        if opened is None:
+            raise CniError(spec.INVALID_ENVIRONMENT, f"CNI_NETNS {request.netns} cannot be opened")
+        if request.command == "ADD":
+            return await self._add(request, opened)
+        await self._check(request, opened)
+        return b""
+
+    async def _add(self, request: Request, namespace: int) -> bytes:
+        prepared = self._ready()
+        lease = self._choose(request, namespace, prepared)
+        clash = masquerade.clash(lease, self.leases)
+        if clash:
+            raise CniError(spec.INVALID_CONFIG, f"the host port cannot be given: {clash}")
+        wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request))
+        self._reserved[lease.key] = lease
+        try:
+            await self._journal.hold(lease)
+            await self._wire(wiring, namespace)
+        except OSError as error:
+            await self._give_back(lease)
+            raise CniError(spec.TRY_AGAIN_LATER, f"{lease.ifname} was not attached: {error}") from error
+        finally:
+            self._reserved.pop(lease.key, None)
+        return spec.encode_result(attach.result(wiring, request.netns, dict(request.dns)), request)
+
+    async def _wire(self, wiring: Wiring, namespace: int) -> None:
+        await self._cables.wire(wiring, namespace)
+        if wiring.lease.ports:
+            try:
+                await self._rules.bring_up_to_date()
+            except OSError:
+                await self._cables.remove(wiring.lease.link)
+                raise
+
+    async def _delete(self, key: LeaseKey) -> None:
+        """Begin the end of an attachment; its address is free when `sweeping` has seen the cable gone."""
+        lease = self._journal.state.leases.get(key)
+        try:
+            if lease is None:
+                await self._cables.remove(attach.link_name(*key))
+                return
+            if lease.is_leaving:
+                return
+            leaving = replace(lease, is_leaving=True)
+            await self._journal.hold(leaving)
+            if lease.ports:
+                await self._rules.bring_up_to_date()
+            await self._cables.leave(leaving)
+        except OSError as error:
+            raise CniError(spec.TRY_AGAIN_LATER, f"{key[1]} was not detached: {error}") from error
+        self._left.set()
+
+    async def _check(self, request: Request, namespace: int) -> None:
+        lease = self._journal.state.leases.get((request.container, request.ifname))
+        if lease is None or lease.is_leaving:
+            raise CniError(spec.UNKNOWN_CONTAINER, f"container {request.container} has no lease for {request.ifname}")
+        wiring = Wiring(lease, self._ready().mtu, self._gets_default_route(request, of=lease))
+        faults = _unlike_result(lease, request) + await self._cables.faults(wiring, namespace)
+        if faults:
+            raise CniError(spec.MISMATCH, f"{request.ifname} is not as ADD left it: {faults[0]}", "; ".join(faults[1:]))
+
+    def _status(self) -> None:
+        for pool in self._ready(spec.NOT_AVAILABLE).pools:
+            try:
+                self._next(pool)
+            except ipam.Exhausted as error:
+                raise CniError(spec.NOT_AVAILABLE, str(error), self._why_exhausted(error)) from error
+
+    async def _collect(self, request: Request) -> None:
+        """Free what the runtime no longer knows of (section 3, GC): leases of this network that it does not list."""
+        for lease in list(self._journal.state.leases.values()):
+            if lease.network == request.network and lease.key not in request.valid_attachments:
+                self._log.info("collected", container=lease.container, ifname=lease.ifname, pod=lease.pod)
+                async with self._alone(lease.key):
+                    await self._delete(lease.key)
+
+    def _choose(self, request: Request, namespace: int, prepared: Prepared) -> Lease:
+        key = request.container, request.ifname
+        before = self._journal.state.leases.get(key)
+        known = before.addresses if before and not request.ips else ()
+        addresses = known or self._addresses(request, prepared)
+        return Lease(
+            *key,
+            attach.link_name(*key),
+            addresses,
+            request.mac or attach.pod_mac(*key),
+            self._boot,
+            network=request.network,
+            netns=request.netns,
+            namespace=netns.identity(namespace),
+            pod=request.pod,
+            ports=request.ports,
+        )
+
+    def _addresses(self, request: Request, prepared: Prepared) -> tuple[address.Packed, ...]:
+        try:
+            asked = ipam.asked(prepared.pools, request.ips)
+        except ValueError as error:
+            raise CniError(spec.INVALID_CONFIG, f"the address asked for cannot be given: {error}") from error
+        held = {
+            ip: lease
+            for lease in self.leases
+            for ip in lease.addresses
+            if lease.key != (request.container, request.ifname)
+        }
+        for ip in asked.values():
+            if ip in held:
+                whose = held[ip].pod or held[ip].container
+                raise CniError(spec.TRY_AGAIN_LATER, f"{address.text(ip)} was asked for and is held by {whose}")
+        chosen = []
+        for pool in prepared.pools:
+            try:
+                chosen.append(asked.get(pool.prefix.family) or self._next(pool))
+            except ipam.Exhausted as error:
+                raise CniError(spec.TRY_AGAIN_LATER, str(error), self._why_exhausted(error)) from error
+        return tuple(chosen)
+
+    def _next(self, pool: Pool) -> address.Packed:
+        held = {ip for lease in self.leases for ip in lease.addresses}
+        last = self._journal.state.last.get(pool.prefix.family, b"")
+        newest = [ip for lease in self._reserved.values() for ip in lease.addresses if ip in pool]
+        return ipam.choose(pool, held=held, cooling=self.cooling(), after=newest[-1] if newest else last)
+
+    def _why_exhausted(self, error: ipam.Exhausted) -> str:
+        if error.until is None:
+            return f"all {error.pool.size} are held by pods: the node is full"
+        wait = max(0.0, error.until - self._clock.monotonic())
+        return f"some rest after their last holder: the next is free in {wait:.0f} s"
+
+    def _gets_default_route(self, request: Request, *, of: Lease | None = None) -> bool:
+        """Only the container's first interface gets it: another plugin's or ours."""
+        if of is None and any(
+            route.get("dst") in ("0.0.0.0/0", "::/0") for route in spec.previous_result(request)["routes"]
+        ):
+            return False
+        others = [
+            lease for lease in self.leases if lease.container == request.container and lease.ifname != request.ifname
+        ]
+        return not others or request.ifname == min((*(o.ifname for o in others), request.ifname))
+
+    def _ready(self, code: int = spec.TRY_AGAIN_LATER) -> Prepared:
+        if self.prepared is None:
+            raise CniError(code, "netplane's CNI daemon is not ready", self.not_ready)
+        return self.prepared
+
+    async def _give_back(self, lease: Lease) -> None:
+        try:
+            await self._journal.free(lease)
+            self._rest([lease])
+        except OSError as error:
+            self._log.warning("a lease could not be given back; DEL will", container=lease.container, why=str(error))
+
+    def _rest(self, leases: Iterable[Lease]) -> None:
+        until = self._clock.monotonic() + self._cool_down
+        self._cooling.update({ip: until for lease in leases for ip in lease.addresses})
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, key: LeaseKey) -> AsyncIterator[None]:
+        """Let one call at a time work on an attachment."""
+        turn = self._turns.setdefault(key, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[key]
+
+    async def sweeping(self) -> None:
+        """For ever remove the cables that DEL left, together, and then free their addresses."""
+        while True:
+            await self._left.wait()
+            self._left.clear()
+            try:
+                await self.sweep()
+            except OSError as error:
+                self._log.warning("cables could not be removed, will retry", why=str(error))
+                await self._clock.sleep(1.0)
+                self._left.set()
+
+    async def sweep(self) -> None:
+        """Remove the cables that DEL left, and free their addresses."""
+        leaving = [lease for lease in self._journal.state.leases.values() if lease.is_leaving]
+        await self._cables.sweep()
+        # An ADD of the same container may have taken its lease over meanwhile.
+        gone = [
+            lease
+            for lease in leaving
+            if self._journal.state.leases.get(lease.key) is lease and lease.key not in self._reserved
+        ]
+        if gone:
+            await self._journal.free(*gone)
+            self._rest(gone)
+
+    async def recover(self) -> None:
+        """Make leases and cables agree after a start: see `_fate`."""
+        self._restore_rest()
+        cables = await self._cables.found()
+        leases = dict(self._journal.state.leases)
+        dead = [lease for lease in leases.values() if self._is_dead(lease, cables)]
+        for lease in dead:
+            self._log.info("lease of a container that is gone", container=lease.container, pod=lease.pod)
+            await self._cables.remove(lease.link)
+        await self._journal.free(*dead)
+        self._rest(lease for lease in dead if lease.boot == self._boot)
+        for lease in leases.values():
+            if lease.is_leaving and lease not in dead:
+                await self._cables.leave(lease)
+        known = {lease.link for lease in leases.values()}
+        for name, found in cables.items():
+            if name not in known:
+                await self._adopt_or_remove(name, found)
+        await self.sweep()
+
+    def _is_dead(self, lease: Lease, cables: dict[str, Found]) -> bool:
+        """Tell by two proofs: another boot; or the cable is gone and the container's namespace is not there either.
+
+        A namespace takes its end of the cable along, and a cable's ends go together.
+        """
+        if lease.boot != self._boot:
+            return True
+        if lease.link in cables:
+            return False
+        try:
+            return not lease.netns or netns.identity(lease.netns) != lease.namespace
+        except KernelError:
+            return True
+
+    async def _adopt_or_remove(self, name: str, found: Found) -> None:
+        """Take care of a cable that no lease tells of: with addresses it is in use, and the journal was lost."""
+        owner = attach.owner(found.link.alias)
+        if owner is None or not found.addresses or found.link.group == attach.LEAVING_GROUP:
+            self._log.warning("removing a cable without lease", link=name, alias=found.link.alias)
+            await self._cables.remove(name)
+            return
+        self._log.warning("adopting a cable without lease: was the state lost?", link=name, container=owner[0])
+        await self._journal.hold(Lease(*owner, name, found.addresses, attach.pod_mac(*owner), self._boot))
+
+    def _restore_rest(self) -> None:
+        # The wall clock may have jumped: nothing rests for longer than one whole cool-down.
+        now, monotonic = self._clock.now().timestamp(), self._clock.monotonic()
+        for ip, at in self._journal.state.freed.items():
+            left = min(self._cool_down, at + self._cool_down - now)
+            if left > 0:
+                self._cooling[ip] = monotonic + left
+
+
+def _unlike_result(lease: Lease, request: Request) -> list[str]:
+    """Compare with the result of ADD that the runtime kept (CHECK gets it as prevResult)."""
+    if request.previous is None:
+        return []
+    told = {str(ip.get("address", "")).partition("/")[0] for ip in spec.previous_result(request)["ips"]}
+    ours: Sequence[str] = [address.text(ip) for ip in lease.addresses]
+    return [f"the runtime's result has not the address {ip}" for ip in ours if ip not in told]
+
+
+@contextlib.asynccontextmanager
+async def _namespace(request: Request, given: int | None) -> AsyncIterator[int | None]:
+    """Yield the container's namespace as an open file: the shim's, else by its path, None when neither is there."""
+    if given is not None or not request.netns:
+        yield given
+        return
+    try:
+        opened = os.open(request.netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield opened
+    finally:
+        os.close(opened)
