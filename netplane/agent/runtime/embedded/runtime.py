@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from netplane.agent.network.run import Plugins
+from netplane.agent.runtime.cni.run import Plugins
 from netplane.agent.runtime.embedded import bundle, machine, streams, usage
 from netplane.agent.runtime.embedded.bundle import Host
 from netplane.agent.runtime.embedded.containers import Containers, UnpackedImage

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from netplane.agent.network.plan import Attachment, CniError
-from netplane.agent.network.run import Plugins
+from netplane.agent.runtime.cni.plan import Attachment, CniError
+from netplane.agent.runtime.cni.run import Plugins
 from netplane.agent.runtime.embedded import bundle, crun, mounts, pause, processes, records
 from netplane.agent.runtime.embedded.bundle import Host
 from netplane.agent.runtime.embedded.crun import Programs

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netplane.agent.network import plan
-from netplane.agent.network.plan import Attachment, Call, CniError, Command, NetworkList
+from netplane.agent.runtime.cni import plan
+from netplane.agent.runtime.cni.plan import Attachment, Call, CniError, Command, NetworkList
 from netplane.agent.runtime.protocol import PortMapping
 
 LIMIT = 60.0

@@ -1,0 +1,1 @@
+"""Carry out what `pods` decides: one worker for each pod of the node."""
