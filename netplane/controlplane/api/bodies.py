@@ -8,11 +8,7 @@ import orjson
 import yaml
 
 from netplane.controlplane.api import status
-
-try:
-    from netplane.kube import protobuf
-except ImportError:
-    protobuf = None
+from netplane.kube import protobuf
 from netplane.kube.types import Object
 
 _ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")

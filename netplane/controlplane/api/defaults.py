@@ -25,8 +25,10 @@ async def ensure(at: cluster.Cluster) -> None:
     for role in (*bootstrap.cluster_roles(), *bootstrap.cluster_role_bindings()):
         await _ensure(at, role, keeps=("rules", "aggregationRule", "roleRef", "subjects"))
     await _ensure(at, _service(at))
-    await _ensure(at, _endpoints(at), keeps=("subsets",))
-    await _ensure(at, _slice(at), keeps=("endpoints", "ports"))
+    if not at.settings.advertise.is_loopback:
+        # On loopback alone no pod could reach us: the Service stays without endpoints, which says so.
+        await _ensure(at, _endpoints(at), keeps=("subsets",))
+        await _ensure(at, _slice(at), keeps=("endpoints", "ports"))
 
 
 async def _ensure(at: cluster.Cluster, obj: Object, *, keeps: tuple[str, ...] = ()) -> None:

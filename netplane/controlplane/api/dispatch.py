@@ -10,6 +10,7 @@ from netplane.controlplane.api import (
     deleting,
     discovery,
     http,
+    impersonation,
     metrics,
     options,
     patching,
@@ -84,7 +85,7 @@ class Api:
             return
         request = _request(scope, receive, send)
         try:
-            request.user = self._authenticate(request)
+            request.user = self._user(request)
             if request.target is None:
                 await self._serve_path(request)
                 return
@@ -110,7 +111,7 @@ class Api:
     async def _serve_websocket(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         request = _request({**scope, "method": "GET"}, receive, send)
         try:
-            request.user = self._authenticate(request)
+            request.user = self._user(request)
             target = request.target
             if target is None or target.subresource not in streaming.STREAMS:
                 raise status.no_such_path()
@@ -162,6 +163,14 @@ class Api:
         except Exception as error:  # one broken object must not end the connection without an answer
             _LOG.exception("request failed", method=request.method, path=request.path)
             raise status.internal(f"{type(error).__name__}: {error}") from error
+
+    def _user(self, request: http.Request) -> access.User:
+        request.user = self._authenticate(request)
+        if not any(name.startswith(b"impersonate-") for name in request.headers):
+            return request.user
+        return impersonation.effective(
+            request.user, request.scope["headers"], lambda asked: self._allow(request, asked)
+        )
 
     def _authenticate(self, request: http.Request) -> access.User:
         header = request.headers.get(b"authorization", b"").decode("latin-1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from netplane.controlplane.api import admission, bodies, cluster, deletion, http, options, reading, render, status
 from netplane.controlplane.registry import faults, strategy, types
@@ -51,8 +52,15 @@ async def read_any(request: http.Request) -> Object:
 
 
 def any_object(body: bytes, content_type: str) -> Object:
-    """Return the object in a body; raise 400 or 415."""
-    return bodies.obj(body, content_type)
+    """Return the object in a body without its nulls, which say no more than absence; raise 400 or 415."""
+    obj: Object = _without_nulls(bodies.obj(body, content_type))
+    return obj
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def check_kind(obj: Object, of: types.ResourceType) -> None:
