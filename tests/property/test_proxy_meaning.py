@@ -28,7 +28,7 @@ def take_all(meaning: Meaning, snapshot: Snapshot, order: list[int], *, settle_a
             meaning.settle()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data(), snapshots(), snapshots(), nodes())
 def test_any_order_batch_and_repetition_ends_in_the_same_rows(
     data: st.DataObject, before: Snapshot, after: Snapshot, node: NodeFacts
@@ -43,7 +43,7 @@ def test_any_order_batch_and_repetition_ends_in_the_same_rows(
     assert meaning.forwarding("1").ports == ledger.of_snapshot(after, node).ports
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(snapshots(), snapshots())
 def test_the_steps_of_a_change_lead_from_the_old_rows_to_the_new(before: Snapshot, after: Snapshot) -> None:
     meaning = Meaning(NODE)
@@ -63,7 +63,7 @@ def test_the_steps_of_a_change_lead_from_the_old_rows_to_the_new(before: Snapsho
     assert rows == ledger.of_snapshot(after, NODE).ports
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(snapshots(), nodes())
 def test_no_place_has_two_owners(snapshot: Snapshot, node: NodeFacts) -> None:
     ports = ledger.of_snapshot(snapshot, node).ports
@@ -71,12 +71,13 @@ def test_no_place_has_two_owners(snapshot: Snapshot, node: NodeFacts) -> None:
     assert len(places) == len(set(places))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(snapshots(), nodes())
 def test_local_policy_never_leaves_the_node_for_outsiders(snapshot: Snapshot, node: NodeFacts) -> None:
-    asked = oracle.Oracle(ledger.of_snapshot(snapshot, node))
+    forwarding = ledger.of_snapshot(snapshot, node)
+    asked = oracle.Oracle(forwarding)
     here = address.prefix("10.244.1.0/24"), address.prefix("fd00:244:0:1::/64")
-    for packet in packets():
+    for packet in packets(forwarding):
         verdict = asked.verdict(packet)
         assert verdict.reason
         assert (verdict.action is oracle.Action.DNAT) == bool(verdict.outcomes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
@@ -12,7 +11,7 @@ from netplane.model.address import Family, Packed
 from netplane.model.service import Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import oracle
-from netplane_proxy.plan.forwarding import NodeFacts
+from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
 from tests.support.clusters import HERE, NODE
 
 NAMES = ["a", "b", "c"]
@@ -74,9 +73,9 @@ def services(draw: st.DrawFn, name: str) -> Service:
     return Service(
         namespace="default",
         name=name,
-        type=draw(st.sampled_from(["LoadBalancer", "LoadBalancer", "ClusterIP", "ExternalName"])),
+        type=draw(st.sampled_from(["LoadBalancer"] * 6 + ["ClusterIP", "ExternalName"])),
         cluster_ips=tuple(at(family, "cluster", number) for family in used),
-        is_headless=draw(st.sampled_from([False] * 9 + [True])),
+        is_headless=draw(st.sampled_from([False] * 15 + [True])),
         ports=draw(service_ports()),
         external_ips=draw(outer),
         load_balancer_vips=draw(outer),
@@ -96,7 +95,7 @@ def endpoints(draw: st.DrawFn, family: Family) -> Endpoint:
     )
     ready, serving, terminating = condition
     return Endpoint(
-        (at(family, "here" if is_here else "away", draw(st.integers(5, 8))),),
+        (at(family, "here" if is_here else "away", draw(st.integers(5, 7))),),
         ready,
         serving,
         terminating,
@@ -107,33 +106,31 @@ def endpoints(draw: st.DrawFn, family: Family) -> Endpoint:
 
 
 @st.composite
-def slices(draw: st.DrawFn, name: str, owner: str) -> EndpointSlice:
-    """A slice for one Service; its ports fit by name when protocol and luck agree."""
+def slices(draw: st.DrawFn, name: str, owner: Service) -> EndpointSlice:
+    """A slice of one Service, mostly with the ports that the Service has."""
     family = draw(families)
-    rows = draw(
-        st.lists(
-            st.tuples(st.sampled_from(["", "p1"]), st.sampled_from(PROTOCOLS)), min_size=1, max_size=3, unique=True
-        )
-    )
+    fitting = [(port.name, port.protocol) for port in owner.ports]
+    odd = st.tuples(st.sampled_from(["", "p1"]), st.sampled_from(PROTOCOLS))
+    rows = dict.fromkeys([*fitting, draw(odd)][draw(st.sampled_from([0, 0, 0, 1])) :])
     return EndpointSlice(
         "default",
         name,
-        service=owner,
+        service=owner.name,
         family=family,
         ports=tuple(EndpointPort(port, protocol, draw(st.sampled_from(TARGETS))) for port, protocol in rows),
-        endpoints=tuple(draw(st.lists(endpoints(family), max_size=4))),
+        endpoints=tuple(draw(st.lists(endpoints(family), min_size=1, max_size=4))),
     )
 
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """A cluster of up to three Services and some slices, not all of them of a Service that is there."""
-    there = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=3))
-    found = {("default", name): draw(services(name)) for name in there}
-    count = draw(st.integers(0, 5))
-    pieces = {
-        ("default", f"s{index}"): draw(slices(f"s{index}", draw(st.sampled_from(NAMES)))) for index in range(count)
-    }
+    made = {name: draw(services(name)) for name in NAMES}
+    missing = draw(st.sampled_from([set(), set(), set(), {"a"}, {"b", "c"}]))
+    pieces = {}
+    for index, owner in enumerate(draw(st.permutations(NAMES + NAMES))[: draw(st.integers(3, 6))]):
+        pieces[("default", f"s{index}")] = draw(slices(f"s{index}", made[owner]))
+    found = {("default", name): service for name, service in made.items() if name not in missing}
     return Snapshot("1", found, pieces)
 
 
@@ -152,21 +149,30 @@ def nodes() -> st.SearchStrategy[NodeFacts]:
     )
 
 
-def packets(families: Iterable[Family] = tuple(Family)) -> list[oracle.Packet]:
-    """Every packet worth asking about: each kind of sender to each place that exists in some cluster, and nearly so."""
-    found = []
-    for family in families:
-        node_ip = NODE.node_ips[list(Family).index(family)]
-        sources = [(at(family, place, number), False) for place in ("here", "away") for number in (1, 5, 6)]
-        sources += [(at(family, "client", number), False) for number in (2, 5)] + [(node_ip, True)]
-        inner = [at(family, "cluster", number) for number in range(1, 5)]
-        outer = [at(family, "external", number) for number in range(1, 4)]
-        targets = [(ip, port) for ip in (*inner, *outer) for port in PORTS]
-        targets += [(node_ip, port) for port in (*NODE_PORTS[1:], 31000)]
-        found += [
-            oracle.Packet(source, target, protocol, port, from_node)
-            for source, from_node in sources
-            for target, port in targets
-            for protocol in PROTOCOLS
-        ]
-    return found
+def packets(forwarding: Forwarding) -> list[oracle.Packet]:
+    """Every packet worth asking about: each kind of sender to each place that is served, and to some near them."""
+    places = sorted(
+        {(row.key.family, frontend.place) for row in forwarding.ports.values() for frontend in row.frontends}
+    )
+    targets = {(family, place.address or node_ip(family), place.protocol, place.port) for family, place in places}
+    for family in Family:
+        targets.add((family, at(family, "cluster", 1), Protocol.TCP, 81))
+        targets.add((family, at(family, "cluster", 9), Protocol.UDP, 80))
+        targets.add((family, at(family, "external", 1), Protocol.SCTP, 81))
+        targets |= {(family, node_ip(family), protocol, 30000) for protocol in PROTOCOLS}
+    return [
+        oracle.Packet(source, target, protocol, port, from_node)
+        for family, target, protocol, port in sorted(targets)
+        for source, from_node in senders(family)
+    ]
+
+
+def senders(family: Family) -> list[tuple[Packed, bool]]:
+    """Pods here and away (some of them backends), clients inside and outside of source ranges, and the node."""
+    pods = [(at(family, place, number), False) for place in ("here", "away") for number in (1, 5, 6)]
+    return [*pods, (at(family, "client", 2), False), (at(family, "client", 5), False), (node_ip(family), True)]
+
+
+def node_ip(family: Family) -> Packed:
+    """The address of the test node."""
+    return next(ip for ip in NODE.node_ips if address.family(ip) is family)

@@ -1,0 +1,409 @@
+"""Run packets through nft text and set elements as the kernel would: an interpreter of the few expressions we use.
+
+It knows nothing of Services. It reads chains line by line, looks keys up byte by byte, and refuses words it does not
+know, so that a rule it cannot judge fails a test instead of passing it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from netplane.kernel.nft import objects
+from netplane.kernel.nft.objects import Element, Set
+from netplane.model.address import Family, Packed
+
+Chains = Mapping[str, tuple[str, ...]]
+
+_HOOK = re.compile(r"type (\w+) hook (\w+) priority (-?\d+); policy (\w+);")
+_TOKEN = re.compile(r"[{},]|[^\s{},]+")
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1}
+_STEPS = 500
+
+
+class Seen(NamedTuple):
+    """How a connection's first packet left: where to, and whether masqueraded. `end` is accept, drop or reject."""
+
+    end: str
+    destination: Packed = b""
+    port: int = 0
+    is_translated: bool = False
+    is_masqueraded: bool = False
+
+
+@dataclass(slots=True)
+class _Packet:
+    """A packet under way: `number` is what the next random draw gives, `modulus` what it was drawn from."""
+
+    source: Packed
+    destination: Packed
+    protocol: int
+    port: int
+    is_source_local: bool
+    number: int
+    modulus: int = 1
+    priority: int = 0
+    mark: int = 0
+    original: tuple[Packed, int] = (b"", 0)
+    is_translated: bool = False
+    is_masqueraded: bool = False
+
+    def __post_init__(self) -> None:
+        self.original = self.destination, self.port
+
+
+class _Miss(Exception):
+    """An expression found nothing: the rest of the rule is not run."""
+
+
+class _End(Exception):
+    """The packet's fate: accept (this hook is done), drop or reject."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+class _Return(Exception):
+    """Back to the chain that jumped here."""
+
+
+@dataclass(slots=True)
+class Simulator:
+    """One family's table. Elements that packets add (affinity) stay for the next packet."""
+
+    family: Family
+    chains: Chains
+    elements: dict[str, dict[bytes, Element]]
+    sets: dict[str, Set]
+    hooks: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    steps: int = 0
+
+    @classmethod
+    def of(cls, family: Family, chains: Chains, elements: Mapping[Set, Iterable[Element]]) -> Simulator:
+        """Load a table. Two elements of one key are a mistake of the compiler, as they are for the kernel."""
+        loaded: dict[str, dict[bytes, Element]] = {}
+        for target, found in elements.items():
+            rows = loaded.setdefault(target.name, {})
+            for element in found:
+                assert element.key not in rows, f"{target}: two elements {target.text(element)}"
+                rows[element.key] = element
+        made = cls(family, chains, loaded, {target.name: target for target in elements})
+        for name, lines in chains.items():
+            if lines and (match := _HOOK.fullmatch(lines[0])):
+                assert match[1] == "nat"
+                assert match[4] == "accept"
+                made.hooks.setdefault(match[2], []).append((int(match[3]), name))
+        return made
+
+    def outcomes(self, source: Packed, destination: Packed, protocol: int, port: int, *, from_node: bool) -> list[Seen]:
+        """Return how a connection's first packet can leave, one entry for each random draw; nothing is remembered."""
+        kept = {name: dict(rows) for name, rows in self.elements.items() if self.sets[name].timeout}
+        found: list[Seen] = []
+        modulus = 1
+        while len(found) < modulus:
+            packet = _Packet(source, destination, protocol, port, from_node, number=len(found))
+            found.append(self._travel(packet, from_node=from_node))
+            self.elements.update({name: dict(rows) for name, rows in kept.items()})
+            modulus = packet.modulus
+        return found
+
+    def connect(
+        self, source: Packed, destination: Packed, protocol: int, port: int, *, from_node: bool, draw: int
+    ) -> Seen:
+        """Send the first packet of a connection with this random draw; what its rules remember stays."""
+        packet = _Packet(source, destination, protocol, port, from_node, number=draw)
+        return self._travel(packet, from_node=from_node)
+
+    def _travel(self, packet: _Packet, *, from_node: bool) -> Seen:
+        try:
+            self._hook("output" if from_node else "prerouting", packet)
+            self._hook("postrouting", packet)
+        except _End as end:
+            return Seen(end.kind)
+        is_moved = packet.is_translated
+        return Seen("accept", packet.destination, packet.port, is_moved, packet.is_masqueraded)
+
+    def _hook(self, hook: str, packet: _Packet) -> None:
+        for _, name in sorted(self.hooks.get(hook, [])):
+            self.steps = 0
+            try:
+                self._chain(name, packet)
+            except _Return:
+                continue
+            except _End as end:
+                if end.kind != "accept":
+                    raise
+
+    def _chain(self, name: str, packet: _Packet) -> None:
+        for line in self.chains[name]:
+            if _HOOK.fullmatch(line):
+                continue
+            self.steps += 1
+            assert self.steps < _STEPS, f"no end in chain {name}"
+            try:
+                _Rule(self, packet, _TOKEN.findall(line), line).run()
+            except _Miss:
+                continue
+
+    def enter(self, verdict: str, chain: str, packet: _Packet) -> None:
+        """Carry out a verdict: `goto` and `jump` run a chain; a goto never comes back to this one."""
+        if verdict == "jump":
+            try:
+                self._chain(chain, packet)
+            except _Return:
+                return
+        elif verdict == "goto":
+            self._chain(chain, packet)
+            raise _Return
+        elif verdict == "return":
+            raise _Return
+        else:
+            raise _End(verdict)
+
+    def find(self, name: str, parts: list[bytes]) -> Element:
+        """Look a key up, in intervals part by part."""
+        target, rows = self.sets[name], self.elements.get(name, {})
+        assert len(parts) == len(target.key), f"{len(parts)} parts looked up in {target}"
+        key = _joined(parts)
+        if not target.is_interval:
+            found = rows.get(key) or rows.get(parts[0] if len(parts) == 1 else key)
+            if found is None:
+                raise _Miss
+            return found
+        for element in rows.values():
+            low, high = _split(target, element.key), _split(target, element.key_end or element.key)
+            if all(a <= part <= b for a, part, b in zip(low, parts, high, strict=True)):
+                return element
+        raise _Miss
+
+
+class _Rule:
+    """One line, read from left to right."""
+
+    def __init__(self, table: Simulator, packet: _Packet, tokens: list[str], line: str) -> None:
+        self.table = table
+        self.packet = packet
+        self.tokens = tokens
+        self.line = line
+
+    def run(self) -> None:
+        """Run its matches and statements until one fails or ends the packet's way."""
+        while self.tokens:
+            word = self.tokens[0]
+            if word in ("goto", "jump"):
+                self._take(word)
+                self.table.enter(word, self._take(), self.packet)
+            elif word in ("return", "drop", "accept"):
+                self.table.enter(self._take(), "", self.packet)
+            elif word == "reject":
+                raise _End("reject")
+            elif word == "masquerade":
+                self.packet.is_masqueraded = True
+                raise _End("accept")
+            elif word == "dnat":
+                self._dnat()
+            elif word == "update":
+                self._update()
+            elif self.tokens[:1] == ["meta"] and self.tokens[2:3] == ["set"]:
+                self._set()
+            elif word == "counter":
+                self._take()
+            else:
+                self._match()
+
+    def _match(self) -> None:
+        parts = self._concatenation()
+        word = self._peek()
+        if word == "vmap":
+            self._take("vmap")
+            self._vmap(parts)
+            return
+        is_wanted = word != "!="
+        if word in ("==", "!="):
+            self._take()
+        if self._is_in(parts) != is_wanted:
+            raise _Miss
+
+    def _is_in(self, parts: list[bytes]) -> bool:
+        word = self._take()
+        if word.startswith("@"):
+            try:
+                self.table.find(word[1:], parts)
+            except _Miss:
+                return False
+            return True
+        if word == "{":
+            choices = []
+            while (choice := self._take()) != "}":
+                if choice != ",":
+                    choices.append(self._constant(choice, parts[0]))
+            return parts[0] in choices
+        return parts[0] == self._constant(word, parts[0])
+
+    def _vmap(self, parts: list[bytes]) -> None:
+        word = self._take()
+        if word.startswith("@"):
+            verdict = self.table.find(word[1:], parts).data
+            assert isinstance(verdict, objects.Verdict), self.line
+            words = str(verdict).split()
+            self.table.enter(words[0], words[-1], self.packet)
+            return
+        assert word == "{", self.line
+        rows: dict[bytes, list[str]] = {}
+        while self._peek() != "}":
+            key = self._constant(self._take(), parts[0])
+            self._take(":")
+            verdict_words = []
+            while self._peek() not in (",", "}"):
+                verdict_words.append(self._take())
+            rows[key] = verdict_words
+            if self._peek() == ",":
+                self._take(",")
+        self._take("}")
+        if parts[0] in rows:
+            found = rows[parts[0]]
+            self.table.enter(found[0], found[-1], self.packet)
+
+    def _set(self) -> None:
+        self._take("meta")
+        name = self._take()
+        self._take("set")
+        if self._peek() == "none":
+            self._take()
+            value = 0
+        else:
+            parts = self._concatenation()
+            if self._peek() == "map":
+                parts = self._mapped(parts)
+            value = objects.number(parts[0])
+        assert name in ("priority", "mark"), self.line
+        setattr(self.packet, name, value)
+
+    def _dnat(self) -> None:
+        self._take("dnat")
+        self._take("ip" if self.table.family is Family.V4 else "ip6")
+        self._take("to")
+        found = self._mapped(self._concatenation())
+        if self._peek() == ":":
+            self._take(":")
+            found += self._mapped(self._concatenation())
+        destination, port = found
+        self.packet.destination, self.packet.port = destination, int.from_bytes(port[:2], "big")
+        self.packet.is_translated = True
+        raise _End("accept")
+
+    def _mapped(self, parts: list[bytes]) -> list[bytes]:
+        self._take("map")
+        name = self._take()[1:]
+        element, target = self.table.find(name, parts), self.table.sets[name]
+        assert isinstance(element.data, bytes), self.line
+        found, at = [], 0
+        for one in target.data:
+            found.append(element.data[at : at + one.width])
+            at += one.padded
+        return found
+
+    def _update(self) -> None:
+        self._take("update")
+        name = self._take()[1:]
+        self._take("{")
+        key = _joined(self._concatenation())
+        if self._peek() == "timeout":
+            self._take()
+            self._take()
+        self._take(":")
+        data = self._concatenation()
+        self._take("}")
+        value = data[0] if len(data) == 1 else _joined(data)
+        self.table.elements.setdefault(name, {})[key] = Element(key, value)
+
+    def _concatenation(self) -> list[bytes]:
+        parts = [self._masked()]
+        while self._peek() == ".":
+            self._take(".")
+            parts.append(self._masked())
+        return parts
+
+    def _masked(self) -> bytes:
+        value = self._selector()
+        while (operator := self._peek()) in ("&", "|", "^"):
+            self._take()
+            a, b = objects.number(value), int(self._take(), 0)
+            value = objects.u32({"&": a & b, "|": a | b, "^": a ^ b}[operator])
+        return value
+
+    def _selector(self) -> bytes:
+        first = self._take()
+        if first == "meta":
+            return self._meta(self._take())
+        if first in ("ip", "ip6"):
+            assert first == ("ip" if self.table.family is Family.V4 else "ip6"), self.line
+            return {"saddr": self.packet.source, "daddr": self.packet.destination}[self._take()]
+        if first == "th":
+            self._take("dport")
+            return self.packet.port.to_bytes(2, "big")
+        if first == "ct":
+            return self._ct(self._take())
+        if first == "fib":
+            self._take("saddr")
+            self._take("type")
+            return b"local" if self.packet.is_source_local else b"unicast"
+        if first == "numgen":
+            self._take("random")
+            self._take("mod")
+            self.packet.modulus = int(self._take())
+            return objects.u32(self.packet.number % self.packet.modulus)
+        if first == "jhash":
+            hashed = self._selector()
+            for word in ("mod", None, "seed", None):
+                self._take(word)
+            return objects.u32(int.from_bytes(hashed[-4:], "big"))
+        raise AssertionError(f"the simulator does not know {first!r} in {self.line!r}")
+
+    def _meta(self, name: str) -> bytes:
+        if name == "l4proto":
+            return bytes([self.packet.protocol])
+        value: int = {"priority": self.packet.priority, "mark": self.packet.mark}[name]
+        return objects.u32(value)
+
+    def _ct(self, name: str) -> bytes:
+        if name == "status":
+            return b"dnat" if self.packet.is_translated else b""
+        assert name == "original", self.line
+        word = self._take()
+        if word == "proto-dst":
+            return self.packet.original[1].to_bytes(2, "big")
+        self._take("daddr")
+        return self.packet.original[0]
+
+    def _constant(self, word: str, like: bytes) -> bytes:
+        """Read a constant in the form of what it is compared with."""
+        if word in _PROTOCOLS:
+            return bytes([_PROTOCOLS[word]])
+        if word[0].isdigit():
+            return objects.u32(int(word, 0)) if len(like) == 4 else bytes([int(word, 0)])
+        return word.encode()
+
+    def _peek(self) -> str:
+        return self.tokens[0] if self.tokens else ""
+
+    def _take(self, expected: str | None = None) -> str:
+        assert self.tokens, f"{self.line!r} ends too early"
+        word = self.tokens.pop(0)
+        assert expected in (None, word), f"{expected!r} expected, not {word!r}, in {self.line!r}"
+        return word
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    return b"".join(part + b"\0" * (-len(part) % 4) for part in parts)
+
+
+def _split(target: Set, key: bytes) -> list[bytes]:
+    found, at = [], 0
+    for one in target.key:
+        found.append(key[at : at + one.width])
+        at += one.padded
+    return found
