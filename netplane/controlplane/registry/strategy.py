@@ -35,7 +35,7 @@ class Read:
 
 def read(rt: ResourceType, obj: Object, *, validation: FieldValidation = "Strict") -> Read:
     """Read a request body as an object of the type: drop nulls and unknown fields, make values canonical."""
-    reading = decode.read(schema.shape_of(rt), obj)
+    reading = rt.read(obj) if rt.read else decode.read(schema.shape_of(rt), obj)
     cannot = f'{rt.kind} in version "{rt.version}" cannot be handled as a {rt.kind}: '
     if reading.errors:
         return Read(cannot + reading.errors[0])
@@ -64,7 +64,9 @@ def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str)
     metadata["creationTimestamp"] = now
     if rt.has_generation:
         metadata["generation"] = 1
-    if rt.has_status and not rt.creates_with_status:
+    if rt.has_status and rt.crd is not None:
+        obj.pop("status", None)
+    elif rt.has_status and not rt.creates_with_status:
         obj["status"] = {}
     rt.default(obj)
     rt.prepare_create(obj)
@@ -82,7 +84,7 @@ def update(rt: ResourceType, new: Object, old: Object) -> list[Fault]:
         _copy(new, old, "status")
     rt.default(new)
     rt.prepare_update(new, old)
-    if rt.has_generation and _differs(new, old):
+    if rt.has_generation and _differs(rt, new, old):
         new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
     return _update_faults(rt, new, old) + rt.validate(new) + rt.validate_update(new, old)
 
@@ -98,6 +100,8 @@ def update_status(rt: ResourceType, new: Object, old: Object) -> list[Fault]:
     owners = new["metadata"]
     for name in ("ownerReferences", "finalizers", *(() if rt.status_keeps_metadata else ("labels", "annotations"))):
         _copy(owners, old["metadata"], name)
+    if rt.crd is not None:
+        rt.default(new)
     return _update_faults(rt, new, old) + rt.validate_status(new, old)
 
 
@@ -119,8 +123,8 @@ def _copy(target: Object, source: Object, name: str) -> None:
         target.pop(name, None)
 
 
-def _differs(new: Object, old: Object) -> bool:
-    names = {*new, *old} - {"metadata", "status", "apiVersion", "kind"}
+def _differs(rt: ResourceType, new: Object, old: Object) -> bool:
+    names = {*new, *old} - {"metadata", "apiVersion", "kind"} - ({"status"} if rt.has_status else set())
     return any(new.get(name) != old.get(name) for name in names)
 
 

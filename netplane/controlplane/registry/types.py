@@ -22,6 +22,14 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 CREATE_ONLY = ("create",)
 
 
+@dataclass(slots=True)
+class Reading:
+    """What a decode found: the errors that make an object unreadable, and the fields its type does not have."""
+
+    errors: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a Table; priority 0 is printed always, 1 with `-o wide`."""
@@ -132,6 +140,7 @@ class ResourceType:
     creates_with_status: bool = False
     status_keeps_metadata: bool = False
     name_faults: Callable[[str], list[str]] = names.subdomain
+    read: Callable[[Object], Reading] | None = None
     prepare_create: Callable[[Object], None] = _nothing
     prepare_update: Callable[[Object, Object], None] = _nothing_to_update
     default: Callable[[Object], None] = _nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netplane.controlplane.registry.cluster import defaults
+from netplane.controlplane.registry.crd import definition
 from netplane.controlplane.registry.groups.shared import STATUS
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -22,5 +23,7 @@ TYPES = (
         has_generation=True,
         allows_unconditional_update=False,
         default=defaults.custom_resource_definition,
+        validate=definition.validate,
+        validate_update=definition.validate_update,
     ),
 )

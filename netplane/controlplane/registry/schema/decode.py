@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from netplane.controlplane.registry.rules import quantity, times
+from netplane.controlplane.registry.types import Reading
 from netplane.kube.shape import Shape
 
 Path = tuple[Any, Any] | None
@@ -17,14 +17,6 @@ Path = tuple[Any, Any] | None
 
 Reader = Callable[[Any, Path, str, "Reading"], Any]
 """(value, path, name of the enclosing type, where to report) to the canonical value, None to keep the value."""
-
-
-@dataclass(slots=True)
-class Reading:
-    """What a decode found: the errors that make an object unreadable, and the fields its type does not have."""
-
-    errors: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
 
 
 def read(shape: Shape, obj: dict[str, Any]) -> Reading:

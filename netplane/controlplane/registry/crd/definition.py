@@ -1,0 +1,201 @@
+"""What a CustomResourceDefinition must fulfil (pkg/apis/apiextensions/validation)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netplane.controlplane.registry import faults
+from netplane.controlplane.registry.crd import jsonpath, rules
+from netplane.controlplane.registry.faults import Fault
+from netplane.controlplane.registry.rules import names
+from netplane.kube.types import Object
+
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+_COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
+_LIST_TYPES = ("atomic", "map", "set")
+_PRESERVE = "x-kubernetes-preserve-unknown-fields"
+
+
+def validate(obj: Object) -> list[Fault]:
+    """Return every fault of a CustomResourceDefinition."""
+    spec = obj["spec"]
+    group, naming = spec.get("group", ""), spec["names"]
+    found = _naming(obj, group, naming)
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        found.append(faults.not_supported("spec.scope", spec.get("scope", ""), ("Cluster", "Namespaced")))
+    if spec.get("preserveUnknownFields"):
+        detail = "must be false in order to use defaults in the schema"
+        found.append(faults.invalid("spec.preserveUnknownFields", True, detail))
+    return found + _versions(spec.get("versions") or []) + _conversion(spec["conversion"])
+
+
+def _naming(obj: Object, group: str, naming: Object) -> list[Fault]:
+    found: list[Fault] = []
+    name, expected = obj["metadata"].get("name", ""), f"{naming.get('plural', '')}.{group}"
+    if name != expected:
+        found.append(faults.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
+    if not group:
+        found.append(faults.required("spec.group"))
+    else:
+        found += [faults.invalid("spec.group", group, each) for each in names.subdomain(group)]
+        if "." not in group:
+            found.append(faults.invalid("spec.group", group, "should be a domain with at least one dot"))
+    for field in ("plural", "singular", "kind", "listKind"):
+        value = naming.get(field, "")
+        if not value:
+            found.append(faults.required(f"spec.names.{field}"))
+        else:
+            at = f"spec.names.{field}"
+            found += [faults.invalid(at, value, each) for each in names.dns1035_label(value.lower())]
+    for field in ("shortNames", "categories"):
+        for index, each in enumerate(naming.get(field) or ()):
+            at = f"spec.names.{field}[{index}]"
+            found += [faults.invalid(at, each, reason) for reason in names.dns1035_label(each)]
+    if naming.get("kind") == naming.get("listKind"):
+        found.append(
+            faults.invalid("spec.names.listKind", naming.get("listKind"), "kind and listKind may not be the same")
+        )
+    return found
+
+
+def _versions(versions: list[Object]) -> list[Fault]:
+    found: list[Fault] = []
+    stored = sum(bool(each.get("storage")) for each in versions)
+    if stored != 1:
+        detail = "must have exactly one version marked as storage version"
+        found.append(faults.invalid("spec.versions", versions, detail))
+    seen: set[str] = set()
+    for index, version in enumerate(versions):
+        at = f"spec.versions[{index}]"
+        name = version.get("name", "")
+        found += [faults.invalid(f"{at}.name", name, each) for each in names.dns1035_label(name)]
+        if name in seen:
+            found.append(faults.invalid("spec.versions", versions, "must contain unique version names"))
+        seen.add(name)
+        found += _version(version, at)
+    return found
+
+
+def _version(version: Object, path: str) -> list[Fault]:
+    schema = (version.get("schema") or {}).get("openAPIV3Schema")
+    at = f"{path}.schema.openAPIV3Schema"
+    found: list[Fault] = []
+    if schema is None:
+        found.append(faults.required(at, "schemas are required"))
+    else:
+        if schema.get("type") != "object":
+            found.append(faults.invalid(f"{at}.type", schema.get("type", ""), "must be object at the root"))
+        _schema(schema, at, found, is_root=True)
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        found += _column(column, f"{path}.additionalPrinterColumns[{index}]")
+    scale = (version.get("subresources") or {}).get("scale")
+    if scale is not None:
+        for name, top in (("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")):
+            value = scale.get(name, "")
+            if not value:
+                found.append(faults.required(f"{path}.subresources.scale.{name}"))
+            elif not value.startswith(top):
+                detail = f"should be a json path under {top[:-1]}"
+                found.append(faults.invalid(f"{path}.subresources.scale.{name}", value, detail))
+    return found
+
+
+def _column(column: Object, path: str) -> list[Fault]:
+    found = [faults.required(f"{path}.{each}") for each in ("name", "type", "jsonPath") if not column.get(each)]
+    if column.get("type") and column["type"] not in _COLUMN_TYPES:
+        found.append(faults.invalid(f"{path}.type", column["type"], f"must be one of {','.join(_COLUMN_TYPES)}"))
+    text = column.get("jsonPath", "")
+    try:
+        jsonpath.steps(text)
+    except jsonpath.JsonPathError as error:
+        found.append(faults.invalid(f"{path}.jsonPath", text, str(error)))
+    return found
+
+
+def _schema(schema: Object, path: str, found: list[Fault], *, is_root: bool = False) -> None:
+    kind = schema.get("type", "")
+    if kind and kind not in _TYPES:
+        found.append(faults.not_supported(f"{path}.type", kind, _TYPES))
+    if not kind and not is_root and not (schema.get("x-kubernetes-int-or-string") or schema.get(_PRESERVE)):
+        found.append(faults.required(f"{path}.type", "must not be empty for specified object fields"))
+    if schema.get("uniqueItems"):
+        detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+        found.append(faults.forbidden(f"{path}.uniqueItems", detail))
+    if "properties" in schema and "additionalProperties" in schema:
+        found.append(
+            faults.forbidden(f"{path}.additionalProperties", "additionalProperties and properties are mutual exclusive")
+        )
+    if schema.get("additionalProperties") is False:
+        found.append(faults.forbidden(f"{path}.additionalProperties", "additionalProperties cannot be set to false"))
+    if "$ref" in schema:
+        found.append(faults.forbidden(f"{path}.$ref", "$ref is not supported"))
+    if kind == "array":
+        _array(schema, path, found)
+    if "default" in schema:
+        found += _default(schema, path)
+    for name, each in (schema.get("properties") or {}).items():
+        _schema(each, f"{path}.properties[{name}]", found)
+    if isinstance(schema.get("additionalProperties"), dict):
+        _schema(schema["additionalProperties"], f"{path}.additionalProperties", found)
+
+
+def _default(schema: Object, path: str) -> list[Fault]:
+    """A default must fulfil its own schema."""
+    problems = rules.schema_faults(schema["default"], {k: v for k, v in schema.items() if k != "default"})
+    return [faults.invalid(f"{path}.default", schema["default"], each.message) for each in problems]
+
+
+def _array(schema: Object, path: str, found: list[Fault]) -> None:
+    items: Any = schema.get("items")
+    if items is None:
+        found.append(faults.required(f"{path}.items", "must be specified"))
+    elif isinstance(items, dict):
+        _schema(items, f"{path}.items", found)
+    kind, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys") or []
+    at = f"{path}.x-kubernetes-list-map-keys"
+    if kind is not None and kind not in _LIST_TYPES:
+        found.append(faults.not_supported(f"{path}.x-kubernetes-list-type", kind, _LIST_TYPES))
+    if kind == "map" and not keys:
+        found.append(faults.required(at, "must not be empty if x-kubernetes-list-type is map"))
+    if kind != "map" and keys:
+        found.append(faults.forbidden(at, "must be used only if x-kubernetes-list-type is map"))
+    properties = (items or {}).get("properties") or {}
+    needed = (items or {}).get("required") or []
+    for key in keys:
+        if key not in properties:
+            found.append(faults.invalid(at, key, "entries must all be names of item properties"))
+        elif key not in needed and "default" not in properties[key]:
+            where = f"{path}.items.properties[{key}].default"
+            detail = (
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+            )
+            found.append(faults.required(where, detail))
+
+
+def _conversion(conversion: Object) -> list[Fault]:
+    strategy = conversion.get("strategy", "")
+    if strategy not in ("None", "Webhook"):
+        return [faults.not_supported("spec.conversion.strategy", strategy, ("None", "Webhook"))]
+    if strategy == "Webhook" and not (conversion.get("webhook") or {}).get("clientConfig"):
+        detail = "required when strategy is set to Webhook"
+        return [faults.required("spec.conversion.webhook.clientConfig", detail)]
+    return []
+
+
+def validate_update(new: Object, old: Object) -> list[Fault]:
+    """Return every fault of a change: names are fixed once they are accepted."""
+    spec, before = new["spec"], old["spec"]
+    found: list[Fault] = []
+    for field in ("group", "scope"):
+        if spec.get(field) != before.get(field):
+            found.append(faults.invalid(f"spec.{field}", spec.get(field), "field is immutable"))
+    for field in ("kind", "plural"):
+        value = spec["names"].get(field)
+        if value != before["names"].get(field):
+            found.append(faults.invalid(f"spec.names.{field}", value, "field is immutable"))
+    present = {each["name"] for each in spec.get("versions") or ()}
+    for index, name in enumerate((old.get("status") or {}).get("storedVersions") or ()):
+        if name not in present:
+            detail = "must appear in spec.versions"
+            found.append(faults.invalid(f"status.storedVersions[{index}]", name, detail))
+    return found
