@@ -120,10 +120,11 @@ def in_pod(wiring: Wiring, index: int) -> tuple[Command, ...]:
         gateway = GATEWAYS[address.family(ip)]
         commands.append(add(Address(index, ip, len(ip) * 8, is_quiet=True)))
         commands.append(replace(Neighbour(index, gateway, HOST_MAC)))
+        if not wiring.has_default_route:
+            continue
         if address.family(ip) is address.Family.V4:
             commands.append(add(Route(gateway, 32, index)))
-        if wiring.has_default_route:
-            commands.append(add(Route(bytes(len(ip)), 0, index, gateway)))
+        commands.append(add(Route(bytes(len(ip)), 0, index, gateway)))
     return tuple(commands)
 
 

@@ -6,15 +6,18 @@ Addresses come in packed and ports as numbers, so nothing a user wrote is ever i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from netplane.kernel.nft import objects as nft
+from netplane.kernel.nft.objects import IPV4, IPV6, PORT, PROTOCOL, Element, Set, Table
 from netplane.model import address
 from netplane_cni.plan.ipam import Lease
 
 TABLE = "netplane_cni"
 _WORD = {address.Family.V4: "ip", address.Family.V6: "ip6"}
 _TYPE = {address.Family.V4: "ipv4_addr", address.Family.V6: "ipv6_addr"}
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _MULTICAST = {address.Family.V4: "224.0.0.0/4", address.Family.V6: "ff00::/8"}
 
 
@@ -72,13 +75,53 @@ def _of(lease: Lease) -> Iterator[HostPort]:
                 yield HostPort(port.protocol, port.host_ip, port.host_port, ip, port.container_port)
 
 
-def text(facts: Facts) -> str:
-    """Return nft's text that replaces both tables in one transaction."""
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """The maps and the set of one family whose elements follow the leases, without any change to a rule."""
+
+    everywhere: Set
+    somewhere: Set
+    hairpin: Set
+
+
+def sets(family: address.Family) -> Sets:
+    """Return them for a family."""
+    number = IPV4 if family is address.Family.V4 else IPV6
+    table, to = Table(number, TABLE), nft.ip("daddr", number)
+    port, pod = (PROTOCOL, PORT), (to, PORT)
+    return Sets(
+        Set(table, "hostports", port, pod),
+        Set(table, "hostports_at", (to, *port), pod),
+        Set(table, "hairpin", (nft.ip("saddr", number), to)),
+    )
+
+
+SETS = {family: sets(family) for family in address.Family}
+
+
+def elements(facts: Facts) -> dict[Set, list[Element]]:
+    """Return what the sets of the families in use shall hold."""
     ports = host_ports(facts.leases)
-    parts = []
+    found: dict[Set, list[Element]] = {}
     for family in address.Family:
-        parts.append(_replacement(family, facts, [p for p in ports if address.family(p.pod) is family]))
-    return "".join(parts)
+        if not _of_family(facts.pods, family):
+            continue
+        ours = [port for port in ports if address.family(port.pod) is family]
+        some = SETS[family]
+        found[some.everywhere] = [Element(_frontend(p), _backend(p)) for p in ours if not p.host_ip]
+        found[some.somewhere] = [Element(p.host_ip + _frontend(p), _backend(p)) for p in ours if p.host_ip]
+        found[some.hairpin] = [Element(pod + pod) for pod in sorted({p.pod for p in ours})]
+    return found
+
+
+def text(facts: Facts) -> str:
+    """Return nft's text that replaces both tables, with all elements, in one transaction."""
+    return "".join(_replacement(family, facts, elements(facts)) for family in address.Family)
+
+
+def skeleton(facts: Facts) -> str:
+    """Return the same without the elements that follow the leases: while it stays, elements alone need to change."""
+    return "".join(_replacement(family, facts, {}) for family in address.Family)
 
 
 def removal() -> str:
@@ -86,41 +129,42 @@ def removal() -> str:
     return "".join(f"table {_WORD[f]} {TABLE}\ndelete table {_WORD[f]} {TABLE}\n" for f in address.Family)
 
 
-def _replacement(family: address.Family, facts: Facts, ports: Sequence[HostPort]) -> str:
+def _replacement(family: address.Family, facts: Facts, held: Mapping[Set, Sequence[Element]]) -> str:
     # Naming the table makes it if it is not there, so that deleting it cannot fail.
     word = _WORD[family]
     head = f"table {word} {TABLE}\ndelete table {word} {TABLE}\n"
-    pods = [cidr for cidr in facts.pods if cidr.family is family]
+    pods = _of_family(facts.pods, family)
     if not pods:
         return head
-    inside = [cidr for cidr in (*facts.pods, *facts.inside) if cidr.family is family]
-    return head + "\n".join((f"table {word} {TABLE} {{", *_body(family, pods, inside, ports, facts.masquerades), "}\n"))
+    inside = _of_family((*facts.pods, *facts.inside), family)
+    body = (*_sets(family, pods, inside, held), *_chains(family, facts.masquerades))
+    return head + "\n".join((f"table {word} {TABLE} {{", *body, "}\n"))
 
 
-def _body(
+def _sets(
     family: address.Family,
     pods: Sequence[address.Prefix],
     inside: Sequence[address.Prefix],
-    ports: Sequence[HostPort],
-    masquerades: bool,
+    held: Mapping[Set, Sequence[Element]],
 ) -> Iterator[str]:
-    word, kind = _WORD[family], _TYPE[family]
-    everywhere = [f"{p.protocol} . {p.host_port} : {_target(p)}" for p in ports if not p.host_ip]
-    somewhere = [f"{address.text(p.host_ip)} . {p.protocol} . {p.host_port} : {_target(p)}" for p in ports if p.host_ip]
-    hairpins = sorted({f"{address.text(p.pod)} . {address.text(p.pod)}" for p in ports})
-    yield from _set("set pods", f"{kind}; flags interval", merged(pods))
-    yield from _set("set inside", f"{kind}; flags interval", merged(inside))
-    yield from _set("map hostports", f"inet_proto . inet_service : {kind} . inet_service", everywhere)
-    yield from _set("map hostports_at", f"{kind} . inet_proto . inet_service : {kind} . inet_service", somewhere)
-    yield from _set("set hairpin", f"{kind} . {kind}", hairpins)
+    for name, prefixes in (("pods", pods), ("inside", inside)):
+        listed = ", ".join(merged(prefixes))
+        yield f"  set {name} {{ type {_TYPE[family]}; flags interval; elements = {{ {listed} }}; }}"
+    some = SETS[family]
+    for one in (some.everywhere, some.somewhere, some.hairpin):
+        listed = ", ".join(one.text(element) for element in held.get(one, ()))
+        yield f"  {one.declaration[:-1]}elements = {{ {listed} }}; }}" if listed else f"  {one.declaration}"
+
+
+def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
+    word = _WORD[family]
     for hook in ("prerouting", "output"):
         # After the Services' own translation: a Service that owns the address and port comes first.
         yield f"  chain {hook} {{"
         yield f"    type nat hook {hook} priority -90; policy accept;"
-        if ports:
-            # No 127.0.0.1: it would need route_localnet, which lets the link's neighbours reach loopback services.
-            yield f"    {word} daddr {'127.0.0.0/8' if family is address.Family.V4 else '::1'} return"
-            yield "    fib daddr type local jump to_pods"
+        # No 127.0.0.1: it would need route_localnet, which lets the link's neighbours reach loopback services.
+        yield f"    {word} daddr {'127.0.0.0/8' if family is address.Family.V4 else '::1'} return"
+        yield "    fib daddr type local jump to_pods"
         yield "  }"
     yield "  chain to_pods {"
     yield f"    dnat {word} to {word} daddr . meta l4proto . th dport map @hostports_at"
@@ -137,16 +181,17 @@ def _body(
     yield "  }"
 
 
-def _set(name: str, kind: str, elements: Sequence[str]) -> Iterator[str]:
-    yield f"  {name} {{"
-    yield f"    type {kind};"
-    if elements:
-        yield f"    elements = {{ {', '.join(elements)} }}"
-    yield "  }"
+def _frontend(port: HostPort) -> bytes:
+    # Every part of a key is padded to four bytes.
+    return bytes([_PROTOCOLS[port.protocol], 0, 0, 0]) + port.host_port.to_bytes(2, "big") + bytes(2)
 
 
-def _target(port: HostPort) -> str:
-    return f"{address.text(port.pod)} . {port.port}"
+def _backend(port: HostPort) -> bytes:
+    return port.pod + port.port.to_bytes(2, "big") + bytes(2)
+
+
+def _of_family(prefixes: Iterable[address.Prefix], family: address.Family) -> list[address.Prefix]:
+    return [prefix for prefix in prefixes if prefix.family is family]
 
 
 def merged(prefixes: Iterable[address.Prefix]) -> list[str]:

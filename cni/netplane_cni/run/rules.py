@@ -3,49 +3,79 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from netplane.kernel.nft.objects import IPV4, IPV6, Table
+from netplane.kernel.errors import KernelError
+from netplane.kernel.nft import diff
+from netplane.kernel.nft.objects import Batch, Element, Set, Table
+from netplane.lib import log
 from netplane_cni.plan import masquerade
 
 Facts = Callable[[], masquerade.Facts]
-TABLES = (Table(IPV4, masquerade.TABLE), Table(IPV6, masquerade.TABLE))
+Held = Mapping[Set, frozenset[Element]]
 
 
 class Kernel(Protocol):
-    """What is needed of nf_tables; `nft.run.Socket` is the kernel's."""
+    """What is needed of nf_tables: `nft.run.Socket`, or `nft.fake.Kernel`."""
 
     async def load(self, text: str) -> None:
         """Run nft commands in one transaction."""
+
+    def commit(self, batch: Batch) -> None:
+        """Make all changes of the batch in one transaction, or none."""
+
+    def dump(self, target: Set) -> list[Element]:
+        """List a set's elements."""
 
     def fingerprint(self, table: Table) -> str:
         """Return a hash of a table's chains and rules as the kernel holds them."""
 
 
 class Rules:
-    """The tables of this node. Changes that come while one is being made share the next transaction."""
+    """The tables of this node. Rules are loaded as text, whole; host ports come and go as elements, in microseconds."""
 
     def __init__(self, kernel: Kernel, facts: Facts) -> None:
         self._kernel = kernel
         self._facts = facts
         self._lock = asyncio.Lock()
-        self._loaded = ""
+        self._skeleton = ""
         self._prints: tuple[str, ...] = ()
+        self._held: Held = {}
 
     async def bring_up_to_date(self, *, must_look: bool = False) -> int:
-        """Return once the kernel holds what the facts want, and how many transactions that took.
+        """Return once the kernel holds what the facts want, and how many changes that took.
 
-        With `must_look` the kernel is asked whether somebody else has changed the rules since.
+        With `must_look` the kernel is asked whether somebody else has changed anything since.
         """
         async with self._lock:
-            text = masquerade.text(self._facts())
-            if text == self._loaded and not (must_look and self._seen() != self._prints):
-                return 0
-            self._loaded = ""
-            await self._kernel.load(text)
-            self._loaded, self._prints = text, self._seen()
-            return 1
+            facts = self._facts()
+            want = {target: frozenset(found) for target, found in masquerade.elements(facts).items()}
+            if masquerade.skeleton(facts) != self._skeleton or (must_look and self._has_drifted(want)):
+                return await self._load(facts, want)
+            batch = Batch()
+            for target, elements in want.items():
+                batch.runs += diff.elements(target, elements, self._held[target]).runs
+            try:
+                self._kernel.commit(batch)
+            except KernelError as error:
+                log.get("cni").warning("a host port met foreign elements, loading all anew", why=str(error))
+                return await self._load(facts, want)
+            self._held = want
+            return len(batch)
 
-    def _seen(self) -> tuple[str, ...]:
-        return tuple(self._kernel.fingerprint(table) for table in TABLES)
+    async def _load(self, facts: masquerade.Facts, want: Held) -> int:
+        self._skeleton = ""  # Until it is loaded, nobody knows.
+        await self._kernel.load(masquerade.text(facts))
+        self._skeleton, self._held, self._prints = masquerade.skeleton(facts), want, self._seen(want)
+        return 1
+
+    def _has_drifted(self, want: Held) -> bool:
+        try:
+            have = {target: frozenset(e._replace(comment="") for e in self._kernel.dump(target)) for target in want}
+            return have != self._held or self._seen(want) != self._prints
+        except KernelError:
+            return True
+
+    def _seen(self, want: Held) -> tuple[str, ...]:
+        return tuple(self._kernel.fingerprint(table) for table in sorted({t.table for t in want}, key=str))

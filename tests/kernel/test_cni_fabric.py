@@ -1,0 +1,215 @@
+"""Nodes come, go and change: paths to their pods follow within a second, and nobody else's routes are touched."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from netplane.kernel import netns
+from netplane.kernel.link import run as link
+from netplane.kernel.link.diff import Paths
+from netplane.kernel.link.objects import LinkName, Route, add, remove
+from netplane.kube import types
+from netplane.kube.fake import FakeApi
+from netplane_cni.plan import fabric
+from tests.support.cni_nodes import Machine, World, echo, ip, talk, until
+from tests.support.http_api import HttpApi
+
+T = TypeVar("T")
+
+
+def paths(machine: Machine) -> Paths:
+    with link.Socket(machine.netns) as socket:
+        there = socket.link(fabric.DEVICE)
+        return socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=there.index if there else 0)
+
+
+def networks(machine: Machine) -> set[bytes]:
+    return {route.network for route in paths(machine).routes if route.type == "unicast"}
+
+
+@pytest.fixture(params=["vxlan", "direct"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with World(tmp_path / "world", nodes=2, fabric=request.param) as made:
+        yield made
+
+
+def test_paths_follow_nodes_that_join_leave_and_move(world: World) -> None:
+    one, two = world.machines
+    world.tell([one.node()])
+    one.start()
+    assert networks(one) == set()
+    world.tell([one.node(), two.node()])
+    until(lambda: networks(one) == {ip("10.244.2.0"), ip("fd00:244:0:2::")}, limit=1.5)
+    moved = two.node()
+    moved["status"]["addresses"] = [{"type": "InternalIP", "address": a} for a in ("172.30.0.99", "fd00:30::99")]
+    moved["spec"]["podCIDRs"] = ["10.244.7.0/24", "fd00:244:0:7::/64"]
+    world.tell([one.node(), moved])
+    until(lambda: networks(one) == {ip("10.244.7.0"), ip("fd00:244:0:7::")}, limit=1.5)
+    found = paths(one)
+    if world.fabric == "vxlan":
+        assert {forward.remote for forward in found.forwards} == {ip("172.30.0.99")}
+        assert {neighbour.address for neighbour in found.neighbours} == networks(one)
+    else:
+        assert {route.via for route in found.routes if route.via} == {ip("172.30.0.99"), ip("fd00:30::99")}
+    world.tell([one.node()])
+    until(lambda: networks(one) == set(), limit=1.5)
+    assert (paths(one).neighbours, paths(one).forwards) == (frozenset(), frozenset())
+
+
+def test_a_node_installed_anew_under_its_name_is_reached_again(world: World) -> None:
+    one, two = world.machines
+    one.start()
+    two.start()
+    a = one.pod("a")
+    two.kill()
+    with link.Socket(two.netns) as socket:
+        socket.commit([remove(LinkName(fabric.DEVICE))])
+    for file in (two.folder / "state").iterdir():
+        file.unlink()
+    again = two.node()
+    again["metadata"]["uid"] = "another"
+    world.tell([one.node(), again])
+    two.start()
+    b = two.pod("b")
+    with echo(b.netns) as server:
+        assert talk(server, a.netns, b.addresses[0]) == a.addresses[0]
+
+
+def test_foreign_routes_stay_and_stray_ones_of_ours_go_at_start(world: World) -> None:
+    one = world.machines[0]
+    foreign = Route(ip("10.99.0.0"), 16, via=ip("172.30.0.1"))
+    stray = Route(ip("10.98.0.0"), 16, via=ip("172.30.0.1"), protocol=fabric.FABRIC_PROTOCOL)
+    with link.Socket(one.netns) as socket:
+        socket.commit([add(foreign), add(stray)])
+        one.start()
+        found = {route.network for route in socket.routes()}
+    assert ip("10.99.0.0") in found
+    assert ip("10.98.0.0") not in found
+
+
+def test_what_others_break_is_repaired(world: World) -> None:
+    one, two = world.machines
+    one.start()
+    two.start()
+    a, b = one.pod("a"), two.pod("b")
+    with link.Socket(one.netns) as socket:
+        there = socket.link(fabric.DEVICE)
+        broken = [remove(route) for route in paths(one).routes if route.type == "unicast"]
+        broken += [remove(LinkName(fabric.DEVICE))] if there else []
+        socket.commit(broken)
+    until(lambda: ip("10.244.2.0") in networks(one), limit=20)
+    with echo(b.netns) as server:
+        talk(server, a.netns, b.addresses[0])
+
+
+def test_nodes_that_clash_are_named_and_the_first_keeps_its_place(world: World) -> None:
+    one, two = world.machines
+    twin, shared = two.node(), two.node()
+    twin["metadata"] = {"name": "node-3", "uid": "3"}
+    twin["status"]["addresses"] = [{"type": "InternalIP", "address": a} for a in ("172.30.0.13", "fd00:30::13")]
+    shared["metadata"] = {"name": "node-4", "uid": "4"}
+    shared["spec"]["podCIDRs"] = ["10.244.4.0/24"]
+    shared["status"]["addresses"] = [{"type": "InternalIP", "address": one.addresses[0]}]
+    world.tell([one.node(), two.node(), twin, shared])
+    one.start()
+    problems = one.status()["fabric"]["problems"]
+    assert problems["node-3"] == "its pod network overlaps that of node-2"
+    assert "NAT address" in problems["node-4"]
+    assert networks(one) == {ip("10.244.2.0"), ip("fd00:244:0:2::")}
+
+
+def test_ipv6_alone_joins_nodes_too(tmp_path: Path) -> None:
+    with World(tmp_path / "world", nodes=2, families=[6]) as world:
+        for machine in world.machines:
+            machine.start()
+        a, b = (machine.pod("p") for machine in world.machines)
+        assert world.machines[0].status()["mtu"] == 1430
+        with echo(b.netns) as server:
+            assert talk(server, a.netns, b.addresses[0]) == a.addresses[0]
+
+
+class ApiInside:
+    """An API server that listens on loopback in a machine's own namespace."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.fake = FakeApi()
+        self._http = HttpApi(self.fake)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(machine.netns,))
+
+    def _run(self, place: str) -> None:
+        with netns.inside(place):
+            asyncio.set_event_loop(self._loop)
+            self._loop.run_forever()
+        self._loop.close()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        found: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return found.result(10)
+
+    def __enter__(self) -> ApiInside:
+        self._thread.start()
+        self.do(self._http.start())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(Exception):
+            self.do(self._http.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def stop(self) -> None:
+        self.do(self._http.stop())
+
+    def start(self) -> None:
+        self.do(self._http.start())
+
+    def kubeconfig(self, path: Path) -> Path:
+        server = f"http://127.0.0.1:{self._http.port}"
+        entry = {"clusters": [{"name": "c", "cluster": {"server": server}}], "users": [{"name": "u", "user": {}}]}
+        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        path.write_text(json.dumps({**entry, "contexts": [context], "current-context": "x"}))
+        return path
+
+
+def test_the_daemon_follows_an_api_server_and_outlives_it(tmp_path: Path) -> None:
+    with World(tmp_path / "world", nodes=2) as world, ApiInside(world.machines[0]) as api:
+        one, two = world.machines
+        world.kubeconfig = api.kubeconfig(tmp_path / "kubeconfig")
+        one.start(wait=False)
+        until(
+            lambda: one.status().get("waiting_for") == "Node node-1 does not exist yet: does its agent run?", limit=20
+        )
+        assert one.call("ADD", one.container("early")).body["code"] == 11
+        early = one.node()
+        early["spec"] = {}
+        api.do(api.fake.create(types.NODES, early))
+        until(lambda: "no spec.podCIDRs yet" in one.status()["waiting_for"])
+        assert not one.conflist.exists()
+        assert one.call("STATUS").body["code"] == 50
+        api.do(api.fake.patch(types.NODES, "node-1", {"spec": one.node()["spec"]}))
+        until(lambda: one.status()["ready"] and one.conflist.exists(), limit=1.5)
+        published = api.do(api.fake.get(types.NODES, "node-1"))["metadata"]["annotations"]
+        assert published[fabric.MAC_ANNOTATION] == fabric.computed_mac("node-1").hex(":")
+        pod = one.pod("early-again")
+        api.do(api.fake.create(types.NODES, two.node()))
+        began = time.monotonic()
+        until(lambda: ip("10.244.2.0") in networks(one), limit=1.0)
+        assert time.monotonic() - began < 1.0
+        api.stop()
+        later = one.pod("without-api")
+        with echo(later.netns) as server:
+            talk(server, pod.netns, later.addresses[0])
+        api.start()
+        api.do(api.fake.delete(types.NODES, "node-2"))
+        until(lambda: networks(one) == set(), limit=15)
