@@ -32,8 +32,9 @@ def touched(view: View, change: Change) -> Iterable[Path]:
     if change.new is None or (_waits(change.new) and not (change.old and _waits(change.old))):
         for kind, dependent in view.owned(metadata.get("uid", "")):
             yield path(kind, dependent)
-    for reference in (*references, *((change.old or {}).get("metadata", {}).get("ownerReferences") or ())):
-        row = view.row_of(reference["uid"])
+    before = (change.old or {}).get("metadata", {}).get("ownerReferences") or ()
+    for uid in sorted({reference["uid"] for reference in (*references, *before)}):
+        row = view.row_of(uid)
         owner = view.get(*row) if row else None
         if row and owner and _waits(owner):
             yield path(row[0], owner)

@@ -174,7 +174,7 @@ class Runner:
         try:
             todo: Sequence[writes.Write] = controller.decide(self.view, key, self._clock.now())
             again = await self._executor.carry_out(todo, recorder)
-        except (errors.Conflict, execute.Stale) as error:
+        except (errors.Conflict, errors.NotFound, execute.Stale) as error:
             _LOG.debug("decided on old facts; again", cause=str(error), **told)
             queue.add_limited(key)
         except errors.ApiError as error:
