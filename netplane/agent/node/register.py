@@ -1,0 +1,155 @@
+"""Make this machine a node of the cluster and keep saying that it lives: Node, its status, its Lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Never
+
+from netplane.agent.node import machine, objects
+from netplane.agent.node.objects import Identity
+from netplane.agent.runtime.protocol import Runtime
+from netplane.kube import errors, meta
+from netplane.kube.api import Api
+from netplane.kube.types import LEASES, NODES, Object
+from netplane.lib import clock as clocks
+from netplane.lib import log, notify
+
+RENEW = 10.0
+LOOK = 10.0
+LOOK_UNREADY = 0.5
+REPORT = 300.0
+RETRY = 1.0
+LONGEST_RETRY = 7.0
+
+_log = log.get("agent.node")
+
+
+class Registration:
+    """This node in the API. `images` lists what the status tells of images."""
+
+    def __init__(
+        self,
+        api: Api,
+        identity: Identity,
+        runtime: Runtime,
+        *,
+        disk: Path,
+        clock: clocks.Clock,
+        images: Callable[[], Sequence[Object]] = tuple,
+    ) -> None:
+        self._api = api
+        self._identity = identity
+        self._runtime = runtime
+        self._disk = disk
+        self._clock = clock
+        self._images = images
+        self._machine = machine.machine(disk)
+        self._uid = ""
+        self._sent: Object = {}
+        self._sent_at = 0.0
+        self.registered = asyncio.Event()
+        self.is_ready = False
+
+    @property
+    def memory(self) -> int:
+        """The machine's memory in bytes."""
+        return self._machine.memory
+
+    @property
+    def capacity(self) -> dict[str, str]:
+        """What the node offers to pods."""
+        return objects.capacity(self._identity, self._machine)
+
+    async def run(self) -> Never:
+        """Register, then keep status and Lease fresh until cancelled. The API being away is waited out."""
+        await self._register()
+        self.registered.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_lease())
+            group.create_task(self._keep_status())
+        raise AssertionError("both go on for ever")
+
+    async def _register(self) -> None:
+        delay = RETRY
+        while True:
+            try:
+                await self._ensure_node()
+                return
+            except errors.ApiError as error:
+                _log.warning("not registered yet", node=self._identity.name, error=str(error))
+                notify.status(f"cannot register: {error}")
+            await self._clock.sleep(delay)
+            delay = min(delay * 2, LONGEST_RETRY)
+
+    async def _ensure_node(self) -> None:
+        wanted = objects.node(self._identity, self._machine)
+        try:
+            found = await self._api.create(NODES, wanted)
+            _log.info("node registered", node=self._identity.name)
+        except errors.AlreadyExists:
+            patch = {"metadata": {"labels": wanted["metadata"]["labels"]}}
+            found = await self._api.patch(NODES, self._identity.name, patch)
+        self._uid = meta.uid(found)
+        self._sent = {"conditions": (found.get("status") or {}).get("conditions") or []}
+        self._sent_at = 0.0
+
+    async def _keep_status(self) -> Never:
+        while True:
+            try:
+                await self._report()
+            except errors.NotFound:
+                _log.warning("node was deleted; registering again", node=self._identity.name)
+                await self._register()
+                continue
+            except errors.ApiError as error:
+                _log.warning("node status not sent", error=str(error))
+            await self._clock.sleep(LOOK if self.is_ready else LOOK_UNREADY)
+
+    async def _report(self) -> None:
+        state = await self._runtime.status()
+        self.is_ready = state.network.ok and state.runtime.ok
+        now = self._clock.now()
+        status = objects.status(
+            self._identity,
+            self._machine,
+            machine.pressure(self._disk),
+            state,
+            before=self._sent.get("conditions") or [],
+            now=now,
+            images=self._images(),
+        )
+        is_due = self._clock.monotonic() - self._sent_at >= REPORT or not self._sent_at
+        if not is_due and not objects.differs(self._sent, status):
+            return
+        # A merge patch would take away conditions of others, such as NetworkUnavailable.
+        await self._api.patch(NODES, self._identity.name, {"status": status}, kind="strategic", subresource="status")
+        self._sent, self._sent_at = status, self._clock.monotonic()
+
+    async def _keep_lease(self) -> Never:
+        is_made = False
+        while True:
+            delay = RENEW
+            try:
+                if is_made:
+                    now = clocks.rfc3339_micro(self._clock.now())
+                    renewal: dict[str, Any] = {"spec": {"renewTime": now}}
+                    await self._api.patch(LEASES, self._identity.name, renewal, namespace=objects.LEASE_NAMESPACE)
+                else:
+                    await self._make_lease()
+                    is_made = True
+            except errors.NotFound:
+                is_made, delay = False, RETRY
+            except errors.ApiError as error:
+                _log.warning("lease not renewed", error=str(error))
+                delay = RETRY
+            await self._clock.sleep(delay)
+
+    async def _make_lease(self) -> None:
+        wanted = objects.lease(self._identity, self._clock.now(), self._uid)
+        try:
+            await self._api.create(LEASES, wanted)
+        except errors.AlreadyExists:
+            patch = {"spec": wanted["spec"], "metadata": {"ownerReferences": wanted["metadata"]["ownerReferences"]}}
+            await self._api.patch(LEASES, self._identity.name, patch, namespace=objects.LEASE_NAMESPACE)
