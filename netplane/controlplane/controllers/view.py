@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from netplane.kube.types import PODS, Key, Object, Resource, key_of
+from netplane.kube.types import LEASES, NODES, PODS, Key, Object, Resource, key_of
 
 Row = tuple[Resource, Key]
+_TIMED = (LEASES, NODES)
+"""The types of which it matters when we saw them change or go."""
 START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -194,8 +196,9 @@ class View:
         self._controlled.put([controller_uid(obj) or "/" + key[0]], row, obj)
         self._on_node.put(_node(resource, obj), row, obj)
         self._uids[_uid(obj)] = row
-        self._seen[row] = now
-        self._gone.pop(row, None)
+        if resource in _TIMED:
+            self._seen[row] = now
+            self._gone.pop(row, None)
         return Change(resource, key, held, obj)
 
     def _remove(self, row: Row, held: Object, now: datetime) -> Change:
@@ -205,8 +208,8 @@ class View:
         del self._namespaces[resource][key[0]][key]
         self._assumed.pop(row, None)
         self._doomed.discard(_uid(held))
-        self._seen.pop(row, None)
-        if not resource.namespaced:
+        if resource in _TIMED:
+            self._seen.pop(row, None)
             self._gone[row] = now
         return Change(resource, key, held, None)
 

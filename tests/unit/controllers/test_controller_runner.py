@@ -48,7 +48,7 @@ async def _cluster(*, nodes: int = 2) -> AsyncIterator[fake.FakeApi]:
 def _serves(api: fake.FakeApi, number: int) -> Callable[[], bool]:
     def ready() -> bool:
         slices = api.objects(ENDPOINTSLICES).values()
-        return sum(found["conditions"]["ready"] for each in slices for found in each["endpoints"]) == number
+        return number == sum(bool(found["conditions"]["ready"]) for each in slices for found in each["endpoints"])
 
     return ready
 
