@@ -25,7 +25,7 @@ def add_node(spec: LabSpec, folders: Folders, steps: Steps) -> str:
         state.save(grown, folders)
     with steps.step("start its daemons", total=3) as advance:
         ups.ensure_keeper(grown, folders)
-        ups.wait_for_units(folders, expected=len(units.of_lab(grown, folders, ups.program())), advance=advance)
+        ups.wait_for_units(folders, expected=len(units.of_lab(grown, folders, host.program())), advance=advance)
     with steps.step("it becomes Ready") as advance:
         ups.wait_for_nodes(folders, {node.name}, advance)
     return node.name
@@ -48,7 +48,7 @@ def remove_node(spec: LabSpec, folders: Folders, name: str, steps: Steps) -> Non
 
 def kill(spec: LabSpec, folders: Folders, what: str) -> None:
     """Kill -9 one daemon, or everything on a node and its cable with it."""
-    known = [unit.name for unit in units.of_lab(spec, folders, ups.program())]
+    known = [unit.name for unit in units.of_lab(spec, folders, host.program())]
     nodes = [node.name for node in spec.node_specs()]
     socket = folders.run / "keeper.sock"
     if what in known:

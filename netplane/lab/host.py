@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -173,6 +174,11 @@ def entered(spec: LabSpec, folders: Folders, place: str, argv: Sequence[str]) ->
     pin = folders.mount_namespace(place)
     mounts = [f"--mount={pin}"] if pin.exists() else []
     return ["nsenter", f"--net={NETNS / spec.netns(place)}", *mounts, "--", *argv]
+
+
+def program() -> str:
+    """Return the absolute path of the `netplane` command beside this interpreter."""
+    return str(Path(sys.executable).with_name("netplane"))
 
 
 def _ensure_private(folder: Path) -> None:

@@ -204,19 +204,18 @@ def logs(name: str, unit: str, follow: bool) -> None:
 @NAME
 def keeper(name: str) -> None:
     """Keep the lab's daemons running (started by `up`)."""
+    from netplane.lab import host, state, units
     from netplane.lab import keeper as keepers
-    from netplane.lab import state, units
-    from netplane.lab import up as ups
     from netplane.lib import log
     from netplane.lib.cli import run_async
 
     spec, folders = state.required(name)
-    keepers.reserve_listen_fd(units.server(spec, folders, ups.program()))
+    keepers.reserve_listen_fd(units.server(spec, folders, host.program()))
     log.setup("info")
 
     def wanted() -> tuple[units.Unit, ...]:
         current = state.load(folders)
-        return units.of_lab(current, folders, ups.program()) if current else ()
+        return units.of_lab(current, folders, host.program()) if current else ()
 
     run_async(keepers.Keeper(folders.run, wanted).run())
 

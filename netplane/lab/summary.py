@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 
 import yaml
@@ -12,7 +13,7 @@ from rich.table import Table
 from netplane.lab import host, protocol, units
 from netplane.lab.spec import Folders, LabSpec
 
-OUT = Console(highlight=False, soft_wrap=True)
+OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 
 
 def print_welcome(spec: LabSpec) -> None:
@@ -64,7 +65,7 @@ def _print_tables(spec: LabSpec, folders: Folders, shown: list[protocol.UnitStat
         OUT.print("[yellow]its keeper does not run: netplane lab up starts it")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("PLACE", "ADDRESS", "DAEMON", "STATE", "PID", "UP", "RESTARTS", *(("SAYS", "LOG") if wide else ())):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     table.add_row("client", ",".join(spec.client_addresses), "", _mark("client", spec, present))
     _add_unit(table, "underlay", ",".join(spec.api_addresses), state.get("server"), "server", folders, wide=wide)
     for node in spec.node_specs():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -52,7 +51,7 @@ def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
             advance()
     with steps.step("start the daemons", total=1 + 3 * len(spec.nodes)) as advance:
         ensure_keeper(spec, folders)
-        wait_for_units(folders, expected=len(units.of_lab(spec, folders, program())), advance=advance)
+        wait_for_units(folders, expected=len(units.of_lab(spec, folders, host.program())), advance=advance)
     with steps.step("nodes become Ready", total=len(spec.nodes)) as advance:
         wait_for_nodes(folders, {node.name for node in spec.node_specs()}, advance)
 
@@ -149,16 +148,11 @@ def is_up(folders: Folders) -> bool:
     return True
 
 
-def program() -> str:
-    """Return the absolute path of the `netplane` command beside this interpreter."""
-    return str(Path(sys.executable).with_name("netplane"))
-
-
 def _start_keeper(spec: LabSpec, folders: Folders) -> None:
     (folders.run / "log").mkdir(parents=True, exist_ok=True)
     with (folders.run / "log" / "keeper.log").open("ab") as output:
         keeper = subprocess.Popen(
-            [program(), "lab", "keeper", f"--name={spec.name}"],
+            [host.program(), "lab", "keeper", f"--name={spec.name}"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
