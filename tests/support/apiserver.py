@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,11 +65,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def program() -> list[str]:
+    """Return the command `netplane`, of this very checkout."""
+    return [sys.executable, "-c", "from netplane.cli import main; main()"]
+
+
 def command(data_dir: Path, port: int, options: Sequence[str] = ("--no-controllers",)) -> list[str]:
     """Return the command line of a server on loopback."""
     listen = ["--listen", f"127.0.0.1:{port}"]
-    program = [sys.executable, "-c", "from netplane.cli import main; main()"]
-    return [*program, "server", "--data-dir", str(data_dir), *listen, *options]
+    return [*program(), "server", "--data-dir", str(data_dir), *listen, *options]
 
 
 def start(data_dir: Path, *, port: int = 0, options: Sequence[str] = ("--no-controllers",)) -> Server:
@@ -82,7 +85,7 @@ def start(data_dir: Path, *, port: int = 0, options: Sequence[str] = ("--no-cont
         process = subprocess.Popen(command(data_dir, port, options), stdout=log, stderr=log, env=environment)
     server = Server(data_dir, port, process)
     try:
-        _wait(server)
+        wait(server)
     except BaseException:
         process.kill()
         process.wait()
@@ -90,12 +93,14 @@ def start(data_dir: Path, *, port: int = 0, options: Sequence[str] = ("--no-cont
     return server
 
 
-def _wait(server: Server) -> None:
+def wait(server: Server) -> None:
+    """Wait until the server is ready; fail with its log when it ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise AssertionError(f"the server ended: {(server.data_dir / 'server.log').read_text()}")
-        with contextlib.suppress(urllib.error.URLError, OSError):
+        # The CA is not there before the server has made it: OSError covers that as well.
+        with contextlib.suppress(OSError):
             answer = urllib.request.urlopen(f"{server.url}/readyz", context=server.context(), timeout=2)
             answer.close()
             return

@@ -204,7 +204,7 @@ async def _run(
         ssl_certfile=material.server_certificate,
         ssl_keyfile=material.server_key,
         timeout_keep_alive=120,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
         backlog=_BACKLOG,
         lifespan="on",
     )

@@ -1,0 +1,210 @@
+"""The store of one process: compare-and-swap, order, restarts, and a disk that refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netplane.controlplane.store import embedded, history, protocol, sqlite
+from netplane.kube.types import Object
+
+PODS = "pods"
+LEASES = "leases.coordination.k8s.io"
+
+
+def index(_: str, obj: Object) -> history.Index:
+    return history.Index(obj["metadata"].get("labels") or {}, {})
+
+
+def pod(name: str, **more: Any) -> Object:
+    return {"metadata": {"name": name, "namespace": "default"}, **more}
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[embedded.Embedded]:
+    store = embedded.Embedded(path, index)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+
+
+async def test_a_write_is_seen_by_readers_once_it_returned(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        made = await store.create(PODS, pod("a"))
+        assert store.cache(PODS).records[("default", "a")] is made
+        assert b'"resourceVersion":"%d"' % made.revision in made.value
+
+
+async def test_a_name_is_given_once(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        await store.create(PODS, pod("a"))
+        with pytest.raises(protocol.Exists):
+            await store.create(PODS, pod("a"))
+
+
+async def test_of_two_creates_at_once_one_wins(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        done = await asyncio.gather(*(store.create(PODS, pod("a")) for _ in range(2)), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done) == ["Exists", "Record"]
+
+
+async def test_an_update_from_an_old_revision_conflicts_also_with_a_staged_write(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        made = await store.create(PODS, pod("a"))
+        writes = [store.update(PODS, pod("a", n=n), expected=made.revision) for n in range(2)]
+        done = await asyncio.gather(*writes, return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done) == ["Conflict", "Record"]
+
+
+async def test_what_is_staged_is_where_the_next_write_starts(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        first = asyncio.ensure_future(store.create(PODS, pod("a")))
+        await asyncio.sleep(0)
+        staged = store.latest(PODS, ("default", "a"))
+        assert staged is not None
+        await store.update(PODS, pod("a", n=1), expected=staged.revision)
+        await first
+
+
+async def test_events_come_in_the_order_of_revisions(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        await asyncio.gather(*(store.create(PODS, pod(f"p{n}")) for n in range(50)))
+        revisions = [event.revision for event in store.cache(PODS).window.since(0, limit=100)]
+        assert revisions == sorted(revisions)
+        assert len(revisions) == 50
+
+
+async def test_objects_and_history_survive_a_restart_and_revisions_go_on(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        made = await store.create(PODS, pod("a"))
+        gone = await store.create(PODS, pod("b"))
+        last = await store.delete(PODS, pod("b"), expected=gone.revision)
+    async with opened(tmp_path / "db") as store:
+        assert list(store.cache(PODS).records) == [("default", "a")]
+        window = store.cache(PODS).window
+        assert [e.revision for e in window.since(window.position(made.revision), limit=9)] == [
+            gone.revision,
+            last.revision,
+        ]
+        assert (await store.create(PODS, pod("c"))).revision > last.revision
+
+
+async def test_a_revision_used_by_a_lease_is_not_given_again_after_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        made = await store.create(LEASES, pod("node"))
+        last = await store.delete(LEASES, pod("node"), expected=made.revision)
+    async with opened(tmp_path / "db") as store:
+        assert (await store.create(PODS, pod("a"))).revision > last.revision
+
+
+async def test_leases_leave_no_trace_in_the_log(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        made = await store.create(LEASES, pod("node"))
+        await store.update(LEASES, pod("node", n=1), expected=made.revision)
+    db = sqlite3.connect(tmp_path / "db")
+    with contextlib.closing(db):
+        assert db.execute("SELECT count(*) FROM log").fetchone() == (0,)
+
+
+async def test_watchers_of_leases_list_anew_after_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as store:
+        made = await store.create(LEASES, pod("node"))
+        await store.update(LEASES, pod("node", n=1), expected=made.revision)
+    async with opened(tmp_path / "db") as store:
+        with pytest.raises(history.Expired):
+            store.cache(LEASES).window.position(made.revision)
+
+
+async def test_a_refused_batch_leaves_nothing_behind_and_the_next_write_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path / "db") as store:
+        whole = sqlite.Database.write
+
+        def full(self: sqlite.Database, rows: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(sqlite.Database, "write", full)
+        with pytest.raises(protocol.Unavailable, match="disk is full"):
+            await store.create(PODS, pod("a"))
+        monkeypatch.setattr(sqlite.Database, "write", whole)
+        assert store.latest(PODS, ("default", "a")) is None
+        await store.create(PODS, pod("a"))
+
+
+async def test_writes_that_build_on_a_refused_one_are_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path / "db") as store:
+        whole = sqlite.Database.write
+        failures = iter([True])
+
+        def once_full(self: sqlite.Database, rows: Any) -> None:
+            if next(failures, False):
+                raise sqlite3.OperationalError("database or disk is full")
+            whole(self, rows)
+
+        monkeypatch.setattr(sqlite.Database, "write", once_full)
+        first = asyncio.ensure_future(store.create(PODS, pod("a")))
+        await asyncio.sleep(0)
+        staged = store.latest(PODS, ("default", "a"))
+        assert staged is not None
+        second = asyncio.ensure_future(store.update(PODS, pod("a", n=1), expected=staged.revision))
+        done = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(each).__name__ for each in done] == ["Unavailable", "Unavailable"]
+    async with opened(tmp_path / "db") as store:
+        assert not store.cache(PODS).records
+
+
+async def test_a_damaged_file_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with opened(path) as store:
+        await store.create(PODS, pod("a"))
+    damaged = bytearray(path.read_bytes())
+    damaged[100:4096] = b"\xff" * 3996
+    path.write_bytes(damaged)
+    with pytest.raises(sqlite.Broken, match="db"):
+        await embedded.Embedded(path, index).start()
+    assert path.read_bytes() == damaged
+
+
+def row(name: str, revision: int, op: int) -> sqlite.Row:
+    return sqlite.Row(PODS, ("default", name), revision, op, b"{}")
+
+
+def test_one_batch_may_delete_and_make_the_same_object(tmp_path: Path) -> None:
+    database = sqlite.Database(tmp_path / "db")
+    database.write([row("a", 2, sqlite.CREATE), row("a", 3, sqlite.DELETE), row("a", 4, sqlite.CREATE)])
+    assert [(r.key[1], r.revision) for r in database.load().current] == [("a", 4)]
+    database.write([row("a", 5, sqlite.UPDATE), row("a", 6, sqlite.DELETE)])
+    assert not database.load().current
+    database.close()
+
+
+def test_compaction_takes_the_oldest_events_and_remembers_how_far_it_went(tmp_path: Path) -> None:
+    database = sqlite.Database(tmp_path / "db")
+    database.write([row(f"p{n}", n, sqlite.CREATE) for n in range(1, 11)])
+    assert database.compact(below=8, limit=5) == 5
+    assert database.compact(below=8, limit=5) == 2
+    loaded = database.load()
+    assert [r.revision for r in loaded.log] == [8, 9, 10]
+    assert (loaded.floor, loaded.revision) == (7, 10)
+    database.close()
+
+
+def test_a_backup_holds_what_the_file_held(tmp_path: Path) -> None:
+    database = sqlite.Database(tmp_path / "db")
+    database.write([row("a", 1, sqlite.CREATE)])
+    sqlite.backup(tmp_path / "db", tmp_path / "copy")
+    database.close()
+    copy = sqlite.Database(tmp_path / "copy")
+    assert [r.key for r in copy.load().current] == [("default", "a")]
+    copy.close()
