@@ -1,0 +1,206 @@
+"""Compile one Service port to elements. Which ids and classes it has been given is book's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from netplane.kernel.nft import objects
+from netplane.kernel.nft.objects import COMMENT_MAX, Element, Set, u32
+from netplane.model.address import Packed, Prefix
+from netplane_proxy.plan.forwarding import Backend, Kind, PortForwarding, PortKey
+from netplane_proxy.plan.nftables import layout
+from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout, Pairs
+
+_LOCAL_KINDS = (Kind.INTERNAL_LOCAL, Kind.EXTERNAL_LOCAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One Service port with what it was given: its list id, affinity class (0 none), and its backends' order.
+
+    `cluster` and `local` are the backends as the kernel holds them, each `layout.Slots.width` bytes, in the order of
+    their indexes. That order is history: a change moves as few as it can.
+    """
+
+    id: int
+    affinity_class: int
+    cluster: bytes
+    local: bytes
+    port: PortForwarding
+
+    @property
+    def layout(self) -> Layout:
+        """The sets of its family."""
+        return LAYOUTS[self.port.key.family]
+
+    @property
+    def lists(self) -> tuple[tuple[int, bytes], ...]:
+        """The lists that its frontends lead to: id and backends."""
+        kinds = {frontend.kind for frontend in self.port.frontends}
+        found = []
+        if not kinds <= {Kind.INTERNAL_LOCAL}:
+            found.append((self.id, self.cluster))
+        if not kinds.isdisjoint(_LOCAL_KINDS):
+            found.append((self.id | layout.LOCAL, self.local))
+        return tuple(found)
+
+    def backends(self) -> dict[int, frozenset[bytes]]:
+        """Return the backends by list id, without their order."""
+        width = self.layout.slots.width
+        return {
+            list_id: frozenset(slots[at : at + width] for at in range(0, len(slots), width))
+            for list_id, slots in self.lists
+        }
+
+
+def row(port: PortForwarding, *, list_id: int, affinity_class: int, cluster: bytes = b"", local: bytes = b"") -> Row:
+    """Return the row of a port; `cluster` and `local` are the orders that stand now, to be kept as far as they can."""
+    width = LAYOUTS[port.key.family].slots.width
+    return Row(
+        list_id,
+        affinity_class,
+        arrange(cluster, port.cluster[: layout.MAX_BACKENDS], width),
+        arrange(local, port.local[: layout.MAX_BACKENDS], width),
+        port,
+    )
+
+
+def arrange(order: bytes, backends: Iterable[Backend], width: int) -> bytes:
+    """Return the backends in an order that differs least from the one that stands.
+
+    Whoever stays keeps the index; holes are filled by newcomers, then by moving the last ones. Without any order they
+    stand as given.
+    """
+    wanted = dict.fromkeys(map(slot, backends))
+    if not order:
+        return b"".join(wanted)
+    standing = [order[at : at + width] for at in range(0, len(order), width)]
+    kept: list[bytes | None] = []
+    for one in standing:
+        if one in wanted:
+            del wanted[one]
+            kept.append(one)
+        else:
+            kept.append(None)
+    newcomers = list(wanted)
+    for index in [index for index, one in enumerate(kept) if one is None]:
+        if newcomers:
+            kept[index] = newcomers.pop(0)
+    kept += newcomers
+    return b"".join(_closed(kept))
+
+
+def _closed(kept: list[bytes | None]) -> list[bytes]:
+    """Move the last ones into what holes there are."""
+    holes = [index for index, one in enumerate(kept) if one is None]
+    for hole in holes:
+        while kept and kept[-1] is None:
+            kept.pop()
+        if hole < len(kept):
+            kept[hole] = kept.pop()
+    return [one for one in kept if one is not None]
+
+
+def slot(backend: Backend) -> bytes:
+    """Return a backend as the `endpoints` map holds it."""
+    return backend.ip + backend.port.to_bytes(2, "big") + b"\0\0"
+
+
+def name(key: PortKey) -> str:
+    """Return the comment on a port's frontends: its name, with a hash in place of the end when it is too long."""
+    whole = str(key)
+    if len(whole) < COMMENT_MAX:
+        return objects.comment(whole)
+    mark = hashlib.sha256(whole.encode()).hexdigest()[:12]
+    return objects.comment(f"{whole[: COMMENT_MAX - 14]}~{mark}")
+
+
+def elements(row: Row) -> Iterator[tuple[Set, Element]]:
+    """Yield all elements of a row but those it shares with others (cluster IPs, hairpin)."""
+    if not row.port.frontends:
+        return
+    sets = row.layout
+    yield from _frontends(row, sets)
+    for (target, _), element in _lists(row, sets):
+        yield target, element
+    for list_id, backends in row.lists:
+        yield from _endpoints(sets, list_id, backends)
+
+
+def cluster_ips(port: PortForwarding) -> list[Packed]:
+    """List the cluster IPs it has: one, or none when it lost it to another."""
+    return [
+        frontend.address
+        for frontend in port.frontends
+        if frontend.kind in (Kind.INTERNAL, Kind.INTERNAL_LOCAL) and frontend.address is not None
+    ]
+
+
+def step(former: Row, now: Row) -> tuple[Pairs, Pairs]:
+    """Return the elements to remove and to add when a row of the same id changes: nothing that stays the same."""
+    if not former.port.frontends or not now.port.frontends:
+        return list(elements(former)), list(elements(now))
+    sets = now.layout
+    have, want = dict(_lists(former, sets)), dict(_lists(now, sets))
+    if former.affinity_class != now.affinity_class or former.port.frontends != now.port.frontends:
+        have |= {(target, element.key): element for target, element in _frontends(former, sets)}
+        want |= {(target, element.key): element for target, element in _frontends(now, sets)}
+    removed = [(place[0], element) for place, element in have.items() if want.get(place) != element]
+    added = [(place[0], element) for place, element in want.items() if have.get(place) != element]
+    had, has = dict(former.lists), dict(now.lists)
+    for list_id in {**had, **has}:
+        _move(sets, list_id, had.get(list_id, b""), has.get(list_id, b""), removed, added)
+    return removed, added
+
+
+def _move(sets: Layout, list_id: int, had: bytes, has: bytes, removed: Pairs, added: Pairs) -> None:
+    if had == has:
+        return
+    width = sets.slots.width
+    for at in range(0, max(len(had), len(has)), width):
+        before, after = had[at : at + width], has[at : at + width]
+        if before == after:
+            continue
+        key = u32(list_id) + u32(at // width)
+        if before:
+            removed.append((sets.endpoints, Element(key, before)))
+        if after:
+            added.append((sets.endpoints, Element(key, after)))
+
+
+def _frontends(row: Row, sets: Layout) -> Iterator[tuple[Set, Element]]:
+    comment = name(row.port.key)
+    for frontend in row.port.frontends:
+        ranges = frontend.source_ranges
+        key = layout.place_key(frontend.address, frontend.protocol, frontend.port)
+        value = layout.frontend_value(row.id, frontend.kind, row.affinity_class, has_ranges=ranges is not None)
+        target = sets.nodeports if frontend.address is None else sets.frontends
+        yield target, Element(key, u32(value), comment)
+        for prefix in ranges or ():
+            yield sets.source_ranges, _range(key, prefix)
+
+
+def _range(key: bytes, prefix: Prefix) -> Element:
+    return Element(key + prefix.network, None, "", key + prefix.last)
+
+
+def _lists(row: Row, sets: Layout) -> Iterator[tuple[tuple[Set, bytes], Element]]:
+    width = sets.slots.width
+    for list_id, backends in row.lists:
+        code = len(backends) // width
+        if not code:
+            # Kubernetes: refuse where nobody serves; stay silent where others do, for a balancer to go there.
+            code = layout.DROP if list_id & layout.LOCAL and row.cluster else layout.REJECT
+        elif row.affinity_class:
+            code |= layout.STICKY
+        key = u32(list_id)
+        yield (sets.lists, key), Element(key, u32(list_id | code << layout.CODE_SHIFT))
+
+
+def _endpoints(sets: Layout, list_id: int, backends: bytes) -> Iterator[tuple[Set, Element]]:
+    width = sets.slots.width
+    head = u32(list_id)
+    for at in range(0, len(backends), width):
+        yield sets.endpoints, Element(head + u32(at // width), backends[at : at + width])

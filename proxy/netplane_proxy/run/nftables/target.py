@@ -1,0 +1,271 @@
+"""The nftables backend as the daemon sees it (run/target.Target). What to write is plan/nftables'."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from netplane.kernel.errors import CommandFailed, KernelError
+from netplane.kernel.nft import events
+from netplane.kernel.nft.objects import Batch, command
+from netplane.kernel.nft.run import Kernel, Socket
+from netplane.model.address import Family
+from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
+from netplane_proxy.plan.ledger import Changes
+from netplane_proxy.plan.nftables import adopt, balance, book, skeleton
+from netplane_proxy.plan.nftables.book import Book, Change
+from netplane_proxy.plan.nftables.layout import LAYOUTS, TABLE, Pairs
+from netplane_proxy.plan.nftables.skeleton import Parameters
+from netplane_proxy.run.nftables import affinity, tables
+from netplane_proxy.run.nftables.tables import State
+from netplane_proxy.run.target import Result
+
+
+def open_target() -> NftablesTarget:
+    """Open the backend in the network namespace of this thread. KernelError without CAP_NET_ADMIN or nf_tables."""
+    kernel = Socket()
+    try:
+        return NftablesTarget(kernel, events.Listener(TABLE, kernel.port), close=kernel.close)
+    except BaseException:
+        kernel.close()
+        raise
+
+
+class NftablesTarget:
+    """The two tables `ip netplane` and `ip6 netplane`."""
+
+    def __init__(self, kernel: Kernel, listener: events.Listener | None, *, close: Callable[[], None]) -> None:
+        """Take the kernel and an ear; `close` closes the kernel."""
+        self._kernel = kernel
+        self._listener = listener
+        self._close = close
+        self._book: Book | None = None
+        self._loaded: dict[Family, Parameters] = {}
+
+    async def replace(self, forwarding: Forwarding) -> Result:
+        """Make the kernel hold exactly this, adopting what is there."""
+        began = time.perf_counter()
+        self._book = None
+        about = {family: tables.read_about(self._kernel, sets) for family, sets in LAYOUTS.items()}
+        seen = self._observe(about)
+        made, standing = adopt.book(forwarding.node, seen)
+        adopt.place(made, standing, forwarding)
+        wanted = _parameters(made)
+        states = {
+            family: tables.state(self._kernel, about[family] if family in seen.chains else _lost(about[family]), sets,
+                                 wanted[family])
+            for family, sets in LAYOUTS.items()
+        }  # fmt: skip
+        operations = await self._bring(made, seen, states, wanted)
+        operations += self._purge_all(made)
+        self._loaded = wanted
+        self._book = made
+        return Result(operations, time.perf_counter() - began)
+
+    async def commit(self, changes: Changes, revision: str) -> Result:
+        """Make these changes in one transaction. After a KernelError only `replace` helps."""
+        began = time.perf_counter()
+        made = self._current()
+        demand, before = made.demand, self._loaded
+        self._book = None
+        change = made.change(changes)
+        if made.demand != demand:
+            await self._reload(made)
+            change.added += _new_verdicts(before, self._loaded)
+        batch = change.batch()
+        self._kernel.commit(batch)
+        if change.chains or made.demand != demand:
+            self._sign(self._loaded)
+        operations = len(batch) + self._purge(change)
+        self._book = made
+        return Result(operations, time.perf_counter() - began)
+
+    async def renode(self, node: NodeFacts) -> Result:
+        """Take other facts of the node."""
+        began = time.perf_counter()
+        made = self._current()
+        former = made.node
+        self._book = None
+        made.node = node
+        if _parameters(made) != self._loaded:
+            await self._reload(made)
+            self._sign(self._loaded)
+        batch = _renoded(former, node).batch()
+        self._kernel.commit(batch)
+        self._book = made
+        return Result(len(batch), time.perf_counter() - began)
+
+    async def drift(self) -> AsyncIterator[str]:
+        """Yield a line for each change of our tables by somebody else."""
+        if self._listener is None:
+            return
+        async for change in self._listener.changes():
+            yield str(change)
+
+    async def cleanup(self) -> None:
+        """Remove both tables."""
+        self._book = None
+        there = self._kernel.tables()
+        gone = [tables.removal(sets) for sets in LAYOUTS.values() if sets.table in there]
+        if gone:
+            await self._kernel.load("".join(gone))
+            self._drain()
+
+    def close(self) -> None:
+        """Let go of the kernel and leave everything in place."""
+        if self._listener is not None:
+            self._listener.close()
+        self._close()
+
+    def _current(self) -> Book:
+        if self._book is None:
+            raise KernelError(errno.ESTALE, "change table netplane", "what it holds is not known; compare first")
+        return self._book
+
+    def _observe(self, about: Mapping[Family, tables.About | None]) -> adopt.Observed:
+        try:
+            return tables.observe(self._kernel, about)
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return adopt.Observed()  # Somebody deleted a set: nothing left to adopt.
+
+    async def _bring(
+        self,
+        made: Book,
+        seen: adopt.Observed,
+        states: Mapping[Family, State],
+        wanted: Mapping[Family, Parameters],
+    ) -> int:
+        """Load what chains need it, then commit what elements differ, in several transactions with room between."""
+        operations = 0
+        is_signed = all(was == "ours" for was in states.values())
+        if not is_signed:
+            await self._load(made, seen, states, wanted)
+            operations += 1
+        for change in adopt.compare(made, seen):
+            batch = change.batch()
+            self._kernel.commit(batch)
+            operations += len(batch)
+            if change.chains or not is_signed:
+                self._sign(wanted)
+                is_signed = True
+            await asyncio.sleep(0)
+        return operations
+
+    async def _load(
+        self,
+        made: Book,
+        seen: adopt.Observed,
+        states: Mapping[Family, State],
+        wanted: Mapping[Family, Parameters],
+    ) -> None:
+        foreign = [family for family, was in states.items() if was == "foreign"]
+        stale = [family for family, was in states.items() if was == "stale"]
+        try:
+            await self._load_text(made, seen, foreign, states, wanted)
+        except CommandFailed:
+            if not stale:
+                raise
+            # Chains of ours that cannot be changed in place, for somebody built on them: replace the tables whole.
+            again: dict[Family, State] = {**states, **dict.fromkeys(stale, "foreign")}
+            await self._load_text(made, seen, foreign + stale, again, wanted)
+            return
+        batch = Batch()
+        for family in stale:
+            for count in sorted(made.counts[family]):
+                for chain in balance.chains(LAYOUTS[family], count):
+                    batch.replace_chain(chain)
+        self._kernel.commit(batch)
+
+    async def _load_text(
+        self,
+        made: Book,
+        seen: adopt.Observed,
+        foreign: list[Family],
+        states: Mapping[Family, State],
+        wanted: Mapping[Family, Parameters],
+    ) -> None:
+        """Load the text; what a replaced table was filled with counts as seen."""
+        elements = _filling(made, foreign)
+        await tables.load(self._kernel, states, wanted, {family: _text(made, family, elements) for family in foreign})
+        self._drain()
+        for family in foreign:
+            sets = LAYOUTS[family]
+            seen.elements |= {target: {} for target in sets.compiled}
+            seen.chains[family] = tuple(chain.name for n in made.counts[family] for chain in balance.chains(sets, n))
+        for target, element in elements:
+            seen.of(target)[element.key] = element
+
+    async def _reload(self, made: Book) -> None:
+        """Bring the skeletons up to date with what the book asks of them."""
+        wanted = _parameters(made)
+        await tables.load(self._kernel, dict.fromkeys(wanted, "stale"), wanted, {})
+        self._loaded = wanted
+        self._drain()
+
+    def _sign(self, wanted: Mapping[Family, Parameters]) -> None:
+        for family, sets in LAYOUTS.items():
+            tables.sign(self._kernel, sets, wanted[family])
+
+    def _drain(self) -> None:
+        if self._listener is not None:
+            self._listener.drain()
+
+    def _purge(self, change: Change) -> int:
+        freed = 0
+        for family in LAYOUTS:
+            left = {list_id: backends for (where, list_id), backends in change.bereaved.items() if where is family}
+            if left:
+                freed += affinity.purge(self._kernel, family, left, lists=left.keys())
+        return freed
+
+    def _purge_all(self, made: Book) -> int:
+        return sum(affinity.purge(self._kernel, family, made.backends(family)) for family in LAYOUTS)
+
+
+def _lost(about: tables.About | None) -> tables.About | None:
+    """Return what to make of a table whose sets could not be read: one of another frame."""
+    return None if about is None else tables.About()
+
+
+def _parameters(made: Book) -> dict[Family, Parameters]:
+    return {family: made.parameters(family) for family in LAYOUTS}
+
+
+def _filling(made: Book, families: list[Family]) -> Pairs:
+    """Return all elements of some tables, in an order in which they can be loaded."""
+    if not families:
+        return []
+    of = {LAYOUTS[family].table for family in families}
+    return [pair for change in adopt.compare(made, adopt.Observed()) for pair in change.added if pair[0].table in of]
+
+
+def _text(made: Book, family: Family, elements: Pairs) -> str:
+    """Print what a new table of a family shall hold: the chains of endpoint counts, and elements."""
+    sets = LAYOUTS[family]
+    chains = "".join(balance.text(sets, count) for count in sorted(made.counts[family]))
+    lines = (f"{command('add', *pair)}\n" for pair in elements if pair[0].table == sets.table)
+    return f"{chains}{''.join(lines)}"
+
+
+def _new_verdicts(before: Mapping[Family, Parameters], after: Mapping[Family, Parameters]) -> Pairs:
+    found: Pairs = []
+    for family, sets in LAYOUTS.items():
+        known = {(target, element.key) for target, element in skeleton.verdicts(sets, before[family])}
+        found += [pair for pair in skeleton.verdicts(sets, after[family]) if (pair[0], pair[1].key) not in known]
+    return found
+
+
+def _renoded(former: NodeFacts, node: NodeFacts) -> Change:
+    change = Change()
+    for family, sets in LAYOUTS.items():
+        had = book.node_elements(former, family)
+        had += [(sets.service_cidrs, one) for one in book.intervals(former.service_cidrs, family)]
+        has = book.node_elements(node, family)
+        has += [(sets.service_cidrs, one) for one in book.intervals(node.service_cidrs, family)]
+        change.removed += [pair for pair in had if pair not in has]
+        change.added += [pair for pair in has if pair not in had]
+    return change
