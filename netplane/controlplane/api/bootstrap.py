@@ -78,7 +78,7 @@ _NODE = [
     _rule(("get",), "", "serviceaccounts"),
     _rule(READ, "node.k8s.io", "runtimeclasses"),
     _rule(READ, "discovery.k8s.io", "endpointslices"),
-    {"verbs": ["create"], "nonResourceURLs": ["/netplane.io/v1/node-certificate"]},
+    {"verbs": ["post"], "nonResourceURLs": ["/netplane.io/v1/node-certificate"]},
 ]
 _PROXY = [
     _rule(READ, "", "endpoints services nodes namespaces"),
