@@ -92,11 +92,14 @@ class Server:
                 config.ssl.load_cert_chain(*certificate.files(self._pki))
 
     async def _ensure_certificate(self) -> None:
+        said = ""
         while not certificate.is_good(self._pki, self._identity, self._clock.now()):
             try:
                 await certificate.obtain(self._api, self._pki, self._identity)
             except errors.ApiError as error:
-                _log.warning("no serving certificate yet", error=str(error))
+                if str(error) != said:
+                    said = str(error)
+                    _log.warning("no serving certificate yet", error=said)
                 await self._clock.sleep(RETRY)
 
 
