@@ -38,7 +38,9 @@ _SYSCTLS = (
     "net.ipv4.conf.all.send_redirects=0",
     "net.ipv4.conf.default.send_redirects=0",
     "net.ipv4.icmp_ratelimit=0",
+    "net.ipv4.icmp_ratemask=0",
     "net.ipv6.icmp.ratelimit=0",
+    "net.ipv6.icmp.ratemask=",
     "net.netfilter.nf_conntrack_checksum=0",
     "net.ipv6.conf.all.accept_dad=0",
     "net.ipv6.conf.default.accept_dad=0",
@@ -61,12 +63,14 @@ class PacketLab:
     node: str
     wire: socket.socket
     senders: dict[int, socket.socket]
+    conntrack: socket.socket
     listeners: list[socket.socket] = field(default_factory=list)
     number: int = 1
 
     def send(self, packets: Iterable[Packet]) -> list[Left | None]:
         """Send first packets of as many connections, and return how each left; None for those nobody saw again."""
         sent = list(packets)
+        self.forget_connections()
         first = self.number
         self.number += len(sent)
         self._drain({}, first, first, 0.0)
@@ -77,6 +81,11 @@ class PacketLab:
                 self._drain(seen, first, self.number, 0.0)
         self._drain(seen, first, self.number, _QUIET_SECONDS)
         return [seen.get(first + at) for at in range(len(sent))]
+
+    def forget_connections(self) -> None:
+        """Flush connection tracking: source ports are used again sooner or later."""
+        self.conntrack.send(struct.pack("=IHHIIBBH", 20, 0x0102, 0x5, 1, 0, 0, 0, 0))
+        assert struct.unpack_from("=i", self.conntrack.recv(4096), 16)[0] == 0
 
     def _send(self, packet: Packet, number: int) -> None:
         whole = ip_packet(packet, number)
@@ -193,14 +202,15 @@ def packet_lab() -> Iterator[PacketLab]:
         with netns.inside(world):
             wire = stack.enter_context(_packet_socket("w0"))
         with netns.inside(node):
+            conntrack = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
             senders = {4: _raw(socket.AF_INET, socket.IPPROTO_RAW), 16: _raw(socket.AF_INET6, socket.IPPROTO_RAW)}
             listeners = [_packet_socket("lo")]
             for family in (socket.AF_INET, socket.AF_INET6):
                 listeners += [_raw(family, protocol) for protocol in (TCP, UDP, SCTP)]
-        for one in (*senders.values(), *listeners):
+        for one in (conntrack, *senders.values(), *listeners):
             stack.enter_context(one)
         time.sleep(0.05)  # the link comes up on its own time
-        yield PacketLab(node, wire, senders, listeners)
+        yield PacketLab(node, wire, senders, conntrack, listeners)
 
 
 def _wire(node: str, world: str) -> None:

@@ -84,9 +84,9 @@ class PortForwarding:
     `cluster` serves Cluster policy, `local` (backends on this node) serves Local policy; both sorted, without
     duplicates, and every backend equally likely. An empty `cluster` means that nothing serves anywhere: reject.
     An empty `local` under a Local policy while `cluster` has some: drop. `affinity_seconds` is 0 without affinity.
-    `hairpin` are the backend addresses that may be their own client here, so that a connection from one to itself must
-    be masqueraded. `serving`, for UDP alone, are all backends whose running flows may go on: a change of policy, of
-    hints or of readiness cuts nobody off (as kube-proxy's conntrack clean-up has it).
+    `hairpin` are the backend addresses that may be their own client here: a connection from one to itself, by
+    whichever Service of the node, must be masqueraded. `serving`, for UDP alone, are all backends whose running flows
+    may go on: a change of policy, of hints or of readiness cuts nobody off (kube-proxy's conntrack clean-up).
     """
 
     key: PortKey
@@ -109,7 +109,7 @@ class NodeFacts:
 
     `pod_cidrs` tells a pod's packet from others (kube-proxy's --cluster-cidr); without any in a family nothing counts
     as pod: cluster IPs are then never masqueraded for outsiders, and Local policy has no short cut for pods. A packet
-    to a `service_cidrs` address that is no frontend is rejected when the address is allocated, else dropped.
+    to a `service_cidrs` address that is no frontend is rejected, whether somebody has the address or not.
     `masquerade_bit` is the bit of the packet mark that asks for masquerading: 14 is 0x4000.
     """
 

@@ -91,6 +91,7 @@ class Oracle:
         """Index the rows by place."""
         self._node = forwarding.node
         self._rows = ledger.by_place(forwarding.ports)
+        self._hairpin = frozenset(ip for row in forwarding.ports.values() for ip in row.hairpin)
         self._cluster_ips = {
             frontend.address
             for _, frontend in self._rows.values()
@@ -111,15 +112,23 @@ class Oracle:
         backends = row.local if is_local else row.cluster
         if not backends:
             return _without_backends(row, name)
-        bound = (affinity or {}).get(AffinityKey(packet.source, row.key, is_local)) if row.affinity_seconds else None
-        if bound in backends:
-            assert bound is not None
+        key = AffinityKey(packet.source, row.key, is_local)
+        bound = (affinity or {}).get(key) if row.affinity_seconds else None
+        if bound is not None and bound in backends:
             backends, why = (bound,), f"{why}, and the client is bound to {bound}"
         outcomes = tuple(
-            Outcome(backend, masquerade or (packet.source == backend.ip and backend.ip in row.hairpin))
+            Outcome(backend, masquerade or (packet.source == backend.ip and backend.ip in self._hairpin))
             for backend in backends
         )
         return Verdict(Action.DNAT, outcomes, f"{name}: {why}")
+
+    def affinity_key(self, packet: Packet) -> AffinityKey | None:
+        """Return by what the packet's client is remembered; None where it is not."""
+        hit = self._frontend(packet)
+        if hit is None or not hit[0].affinity_seconds:
+            return None
+        is_local, _, _ = _policy(hit[1].kind, packet, self._node)
+        return AffinityKey(packet.source, hit[0].key, is_local)
 
     def _frontend(self, packet: Packet) -> tuple[PortForwarding, Frontend] | None:
         family = address.family(packet.destination)
@@ -134,7 +143,7 @@ class Oracle:
         if packet.destination in self._cluster_ips:
             return Verdict(Action.REJECT, reason=f"{where} is a cluster IP without {aim}")
         if address.any_contains(self._node.service_cidrs, packet.destination):
-            return Verdict(Action.DROP, reason=f"{where} is a Service address that nobody has")
+            return Verdict(Action.REJECT, reason=f"{where} is a Service address that nobody has")
         return Verdict(Action.UNTOUCHED, reason=f"{where} {aim} is no Service's")
 
 
