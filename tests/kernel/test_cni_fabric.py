@@ -17,7 +17,7 @@ import pytest
 from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane.kernel.link.diff import Paths
-from netplane.kernel.link.objects import LinkName, Route, add, remove
+from netplane.kernel.link.objects import LinkChange, LinkName, Route, add, change, remove
 from netplane.kube import types
 from netplane.kube.fake import FakeApi
 from netplane_cni.plan import fabric
@@ -107,9 +107,18 @@ def test_what_others_break_is_repaired(world: World) -> None:
         broken = [remove(route) for route in paths(one).routes if route.type == "unicast"]
         broken += [remove(LinkName(fabric.DEVICE))] if there else []
         socket.commit(broken)
-    until(lambda: ip("10.244.2.0") in networks(one), limit=20)
+    until(lambda: ip("10.244.2.0") in networks(one), limit=2)
     with echo(b.netns) as server:
         talk(server, a.netns, b.addresses[0])
+
+
+def test_a_smaller_mtu_of_the_underlay_is_followed(world: World) -> None:
+    one = world.machines[0]
+    one.start()
+    with link.Socket(one.netns) as socket:
+        socket.commit([change(LinkChange(name="eth0", mtu=1400))])
+    overhead = 50 if world.fabric == "vxlan" else 0
+    until(lambda: one.status()["mtu"] == 1400 - overhead, limit=2)
 
 
 def test_nodes_that_clash_are_named_and_the_first_keeps_its_place(world: World) -> None:

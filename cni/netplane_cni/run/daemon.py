@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from netplane.kernel.link import events
 from netplane.kernel.nft import run as nft
 from netplane.kube.api import Api
 from netplane.lib import health, log, metrics, notify
@@ -114,6 +115,7 @@ class Daemon:
                 group.create_task(self._verbs.sweeping())
                 group.create_task(self._loop.run())
                 group.create_task(self._follow_nodes())
+                stack.callback(self._follow_kernel())
                 notify.ready()
                 self._log.info("serving", socket=settings.socket, node=settings.node, fabric=settings.fabric.mode)
 
@@ -129,6 +131,22 @@ class Daemon:
                 self._note_what_is_missing()
                 self._fabric.offer(found, revision)
                 self._loop.wake(revision)
+
+    def _follow_kernel(self) -> Callable[[], None]:
+        """Look at the paths as soon as somebody else may have changed them; return what ends it."""
+        monitor, loop = events.Monitor(), asyncio.get_running_loop()
+
+        def hear() -> None:
+            if any(self._fabric.is_concerned(event) for event in monitor.take()):
+                self._loop.verify()
+
+        loop.add_reader(monitor.fileno(), hear)
+
+        def end() -> None:
+            loop.remove_reader(monitor.fileno())
+            monitor.close()
+
+        return end
 
     def _source(self) -> AsyncGenerator[tuple[nodes.Nodes, str], None]:
         if self._api is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from netplane.kernel import sysctl
 from netplane.kernel.errors import KernelError
-from netplane.kernel.link import diff
+from netplane.kernel.link import diff, events
 from netplane.kernel.link import run as link
 from netplane.kernel.link.objects import (
     Address,
@@ -71,6 +71,17 @@ class Fabric:
         """Wait for what is being done and let go. The paths stay."""
         self._thread.shutdown()
         self._socket.close()
+
+    def is_concerned(self, event: events.Event) -> bool:
+        """Tell whether somebody else's change may have broken the paths: then `act` must look."""
+        known = self._have
+        if event.port == self._socket.port:
+            return False
+        if known is None:
+            return True
+        if event.kind == "route":
+            return event.protocol == fabric.FABRIC_PROTOCOL
+        return event.kind == "lost" or event.index in (known.index, known.underlay.index)
 
     def offer(self, nodes: Mapping[str, Node], revision: str) -> None:
         """Put newer nodes in place of those not taken yet."""

@@ -58,6 +58,8 @@ class Socket:
         else:
             with netns.inside(place):
                 self._socket = _open()
+        self.port: int = self._socket.getsockname()[0]
+        """The netlink port, by which `events` tell our changes from others'."""
         self._sequence = 0
 
     def __enter__(self) -> Socket:
@@ -199,6 +201,7 @@ class Socket:
 
 def _open() -> socket.socket:
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    opened.bind((0, 0))
     opened.settimeout(10.0)
     for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_STRICT):
         opened.setsockopt(SOL_NETLINK, option, 1)
