@@ -6,6 +6,7 @@ The order of each act is the real API server's. All functions change the object 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from netplane.controlplane.registry import schema
@@ -13,6 +14,7 @@ from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import metadata as metadata_rules
 from netplane.controlplane.registry.schema import decode
 from netplane.controlplane.registry.types import ResourceType
+from netplane.kube.shape import Shape
 from netplane.kube.types import Object
 
 FieldValidation = Literal["Strict", "Warn", "Ignore"]
@@ -67,10 +69,23 @@ def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str)
     if rt.has_status and rt.crd is not None:
         obj.pop("status", None)
     elif rt.has_status and not rt.creates_with_status:
-        obj["status"] = {}
+        obj["status"] = _blank_status(rt)
     rt.default(obj)
     rt.prepare_create(obj)
     return _metadata_faults(rt, metadata) + rt.validate(obj)
+
+
+@cache
+def _required_counts(rt_shape: Shape) -> tuple[str, ...]:
+    status = rt_shape.fields.get("status")
+    if status is None:
+        return ()
+    return tuple(sorted(name for name in status.required if status.child(name).kind == "integer"))
+
+
+def _blank_status(rt: ResourceType) -> Object:
+    """Return the status of a new object: counts that the type requires are 0, as the real API writes them."""
+    return dict.fromkeys(_required_counts(schema.shape_of(rt)), 0)
 
 
 def update(rt: ResourceType, new: Object, old: Object) -> list[Fault]:

@@ -1,0 +1,86 @@
+"""A node agent that answers logs, exec and port-forward from memory, with a certificate of the cluster's CA."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+from aiohttp import WSMsgType, web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.support.http_client import Client
+
+STATUS = {"metadata": {}, "status": "Success"}
+
+
+async def _logs(request: web.Request) -> web.StreamResponse:
+    if request.match_info["pod"] == "broken":
+        return web.Response(status=400, text="container is waiting to start")
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    await answer.write(f"{request.match_info['container']} {request.query_string}\n".encode())
+    await answer.write(b"last line\n")
+    return answer
+
+
+async def _exec(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"))
+    await socket.prepare(request)
+    said = b""
+    if request.query.get("stdin"):
+        async for message in socket:
+            if message.type is not WSMsgType.BINARY or message.data[:1] == b"\xff":
+                break
+            said += message.data[1:]
+    await socket.send_bytes(b"\x01" + " ".join(request.query.getall("command")).encode() + b":" + said + b"\n")
+    await socket.send_bytes(b"\x03" + orjson.dumps(STATUS))
+    await socket.close()
+    return socket
+
+
+async def _port_forward(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(protocols=("SPDY/3.1+portforward.k8s.io",))
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_bytes(message.data[::-1])
+    return socket
+
+
+async def _summary(request: web.Request) -> web.Response:
+    return web.json_response({"asked": request.path_qs, "bearer": "authorization" in request.headers})
+
+
+def _identity(api: Client, directory: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    asked = {"node": "node-1", "publicKey": public.decode(), "addresses": ["127.0.0.1"]}
+    code, signed = api.ask("POST", "/netplane.io/v1/node-certificate", asked)
+    assert code == 201, signed
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (directory / "agent.pem").write_bytes(signed["certificate"].encode() + private)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "agent.pem")
+    return context
+
+
+@contextlib.asynccontextmanager
+async def running(api: Client, directory: Path) -> AsyncIterator[int]:
+    """Run the agent on loopback and yield its port."""
+    app = web.Application()
+    app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", _logs)
+    app.router.add_get("/exec/{namespace}/{pod}/{container}", _exec)
+    app.router.add_get("/portForward/{namespace}/{pod}", _port_forward)
+    app.router.add_get("/stats/summary", _summary)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_identity(api, directory)).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
