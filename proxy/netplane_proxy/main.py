@@ -18,12 +18,11 @@ from aiohttp import web
 
 from netplane.kernel.link.run import Socket
 from netplane.kube import client, errors
-from netplane.lib import cli, clock, config, health, notify
+from netplane.lib import cli, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
 from netplane_proxy.run import nftables
 from netplane_proxy.run.daemon import Daemon, Parts
-from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.memory import Memory
 
 _CAP_NET_ADMIN = 12
@@ -46,7 +45,7 @@ _METRICS = "127.0.0.1:10249"
     help='Networks of the addresses NodePorts listen on, by commas; "primary": the Node\'s own addresses.',
 )
 @click.option("--cluster-cidr", default="", help="Networks of all pods; tells pods' packets from others'.")
-@click.option("--service-cidr", default="", help="Networks of cluster IPs: unknown ones there are dropped.")
+@click.option("--service-cidr", default="", help="Networks of cluster IPs: packets to unknown ones are dropped.")
 @click.option("--detect-local-mode", type=_LOCAL_MODES, default="ClusterCIDR", help="Whose packets count as a pod's.")
 @click.option("--masquerade-all", is_flag=True, help="Masquerade all traffic to cluster IPs.")
 @click.option(
@@ -63,7 +62,7 @@ _METRICS = "127.0.0.1:10249"
 @click.option("--resync-seconds", default=600.0, type=click.FloatRange(1), help="How often to compare with the kernel.")
 @click.option("--cleanup", "is_cleanup", is_flag=True, help="Remove every trace and exit (as `proxy cleanup`).")
 @click.pass_context
-def proxy(context: click.Context, is_cleanup: bool, **options: Any) -> None:
+def proxy(context: click.Context, /, is_cleanup: bool, **options: Any) -> None:
     """Forward Services on this node: watch the API server and keep the kernel's rules as its Services say."""
     context.obj = options
     if context.invoked_subcommand is not None:
@@ -124,10 +123,9 @@ async def _run(options: Mapping[str, Any]) -> None:
     memory = Memory(options["state_dir"] / "forwarding.json")
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(_client(options["kubeconfig"]))
-        target = stack.enter_context(contextlib.closing(nftables.open_target(wanted.masquerade_bit)))
+        target = stack.enter_context(contextlib.closing(nftables.open_target()))
         links = stack.enter_context(Socket())
-        conntrack = stack.enter_context(contextlib.closing(Conntrack()))
-        parts = Parts(api, target, Sweeper(conntrack, clock=clock.SYSTEM), memory, lambda: _addresses(links))
+        parts = Parts(api, target, None, memory, lambda: _addresses(links))
         gc.set_threshold(_GARBAGE_THRESHOLD, 50, 100)
         daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=_settle_down)
         await _serve(stack, daemon, options)
@@ -152,7 +150,7 @@ async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, options: Mapp
 
 async def _cleanup(options: Mapping[str, Any]) -> None:
     need_net_admin()
-    with contextlib.closing(nftables.open_target(options["masquerade_bit"])) as target:
+    with contextlib.closing(nftables.open_target()) as target:
         await target.cleanup()
     Memory(options["state_dir"] / "forwarding.json").forget()
 

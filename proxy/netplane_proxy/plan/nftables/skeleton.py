@@ -200,6 +200,7 @@ def _hooks(sets: Layout, given: Parameters) -> Written:
         "meta priority set {ip} daddr . meta l4proto . th dport map @frontends goto frontend",
         "{ip} daddr @nodeport_ips meta priority set meta l4proto . th dport map @nodeports goto frontend",
         "{ip} daddr @cluster_ips goto refuse",
+        # As kube-proxy: "Drop traffic to unallocated ClusterIPs" (its chain cluster-ips-check).
         "{ip} daddr @service_cidrs drop",
     )
     yield "prerouting", "type nat hook prerouting priority -100; policy accept;", "goto services"
