@@ -5,7 +5,9 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 procps util-linux nftables iptables libxtables12 \
-  conntrack crun busybox-static curl
+  conntrack crun conmon busybox-static curl $(KUBECTL)
+# Debian's kubectl is old, but better than none; a newer one on the PATH is left alone.
+KUBECTL := $(shell command -v kubectl >/dev/null || echo kubernetes-client)
 MISSING = $(shell for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
 PYTEST := $(BIN)/pytest -q
 SRC := netplane cni proxy tests

@@ -47,6 +47,7 @@ def up(name: str, **options: Any) -> None:
     from netplane.lab.progress import Steps
 
     folders = specs.folders(name)
+    _require_built(options)
     with state.locked(folders), _spec_errors():
         known = state.load(folders)
         wanted = specs.check(_wanted(name, known, options))
@@ -241,6 +242,13 @@ def _wanted(name: str, known: LabSpec | None, options: dict[str, Any]) -> LabSpe
             " (add-node and remove-node change the number of nodes)"
         )
     return wanted
+
+
+def _require_built(options: dict[str, Any]) -> None:
+    for option, built in (("proxy_mode", "nftables"), ("runtime", "embedded")):
+        if options[option] not in (None, built):
+            flag = option.replace("_", "-")
+            raise UserError(f"--{flag} {options[option]}: not built yet; --{flag} {built} is")
 
 
 def _require_root() -> None:

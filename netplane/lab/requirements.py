@@ -16,6 +16,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "nft": "nftables",
     "crun": "crun",
+    "conmon": "conmon",
     "nsenter": "util-linux",
     "unshare": "util-linux",
     "mount": "mount",
