@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 from netplane.controlplane.controllers import pods
 from netplane.controlplane.controllers.view import View
-from netplane.kube import meta, select
-from netplane.kube.types import PODS, SERVICES, Key, Object, key_of
+from netplane.kube import meta
+from netplane.kube.types import Key, Object, key_of
 
 ZONE = "topology.kubernetes.io/zone"
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -46,25 +46,13 @@ def family_of(address: str) -> str:
 
 def chosen(view: View, service: Object) -> list[Object]:
     """Return the Pods the Service selects that have an address and run, terminating ones included, sorted by name."""
-    selector = select.from_map(service["spec"]["selector"])
-    return [
-        pod
-        for pod in view.all(PODS, service["metadata"]["namespace"])
-        if selector.matches(pod["metadata"].get("labels")) and addresses(pod) and not pods.is_terminal(pod)
-    ]
+    found = view.labelled(service["metadata"]["namespace"], service["spec"]["selector"])
+    return [pod for pod in found if addresses(pod) and not pods.is_terminal(pod)]
 
 
 def selecting(view: View, pod: Object) -> list[Key]:
     """Return the keys of the Services that select a Pod."""
-    labels = pod["metadata"].get("labels")
-    if not labels:
-        return []
-    return [
-        key_of(service)
-        for service in view.all(SERVICES, pod["metadata"]["namespace"])
-        if has_selector(service)
-        and all(labels.get(name) == value for name, value in service["spec"]["selector"].items())
-    ]
+    return [key_of(service) for service in view.selecting(pod) if has_selector(service)]
 
 
 def addresses(pod: Object) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Never
 
 from netplane.controlplane.controllers import execute, writes
 from netplane.controlplane.controllers.table import Controller
+from netplane.controlplane.controllers.triggers import Trigger
 from netplane.controlplane.controllers.view import Change, View
 from netplane.controlplane.controllers.workqueue import Queue
 from netplane.kube import errors, events
@@ -157,8 +158,15 @@ class Runner:
             for resource in (change.resource, None):
                 trigger = controller.triggers.get(resource)
                 if trigger is not None:
-                    for key in trigger(self.view, change):
-                        queue.add(key)
+                    self._trigger(trigger, change, queue)
+
+    def _trigger(self, trigger: Trigger, change: Change, queue: Queue[Any]) -> None:
+        try:
+            for key in trigger(self.view, change):
+                queue.add(key)
+        except Exception:  # one strange object must not end the control plane
+            told = {"type": change.resource.group_resource, "key": execute.key_text(change.key)}
+            _LOG.exception("change not understood", queue=queue.name, **told)
 
     async def _work(self, controller: Controller, recorder: events.Recorder) -> Never:
         queue = self._queues[controller.name]

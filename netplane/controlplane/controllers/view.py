@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from netplane.kube.types import LEASES, NODES, PODS, Key, Object, Resource, key_of
+from netplane.kube.types import LEASES, NODES, PODS, SERVICES, Key, Object, Resource, key_of
 
 Row = tuple[Resource, Key]
 _TIMED = (LEASES, NODES)
@@ -80,6 +80,8 @@ class View:
         self._owned = _Index()
         self._controlled = _Index()
         self._on_node = _Index()
+        self._labelled = _Index()
+        self._selecting = _Index()
         self._uids: dict[str, Row] = {}
         self._seen: dict[Row, datetime] = {}
         self._gone: dict[Row, datetime] = {}
@@ -115,6 +117,23 @@ class View:
     def on_node(self, name: str) -> list[Object]:
         """Return the Pods bound to a Node, sorted by key."""
         return _of(self._on_node.get(name), PODS)
+
+    def labelled(self, namespace: str, labels: Mapping[str, str]) -> list[Object]:
+        """Return the Pods of a namespace that carry all of these labels, sorted by key."""
+        pairs = sorted(labels.items())
+        found = min((self._labelled.get(f"{namespace}/{name}={value}") for name, value in pairs), key=len, default={})
+        chosen = [obj for obj in found.values() if labels.items() <= (obj["metadata"].get("labels") or {}).items()]
+        return sorted(chosen, key=key_of)
+
+    def selecting(self, pod: Object) -> list[Object]:
+        """Return the Services of the Pod's namespace whose selector it meets, sorted by key."""
+        namespace, labels = key_of(pod)[0], pod["metadata"].get("labels") or {}
+        found: dict[Key, Object] = {}
+        for name, value in labels.items():
+            for row, service in self._selecting.get(f"{namespace}/{name}={value}").items():
+                if service["spec"]["selector"].items() <= labels.items():
+                    found[row[1]] = service
+        return [found[key] for key in sorted(found)]
 
     def row_of(self, uid: str) -> Row | None:
         """Return where the object of this uid stands, or None."""
@@ -195,6 +214,8 @@ class View:
         self._owned.put(_owner_uids(obj), row, obj)
         self._controlled.put([controller_uid(obj) or "/" + key[0]], row, obj)
         self._on_node.put(_node(resource, obj), row, obj)
+        self._labelled.put(_labels(resource, obj), row, obj)
+        self._selecting.put(_selector(resource, obj), row, obj)
         self._uids[_uid(obj)] = row
         if resource in _TIMED:
             self._seen[row] = now
@@ -217,6 +238,8 @@ class View:
         self._owned.drop(_owner_uids(held), row)
         self._controlled.drop([controller_uid(held) or "/" + row[1][0]], row)
         self._on_node.drop(_node(row[0], held), row)
+        self._labelled.drop(_labels(row[0], held), row)
+        self._selecting.drop(_selector(row[0], held), row)
         if self._uids.get(_uid(held)) == row:
             del self._uids[_uid(held)]
 
@@ -237,3 +260,20 @@ def _owner_uids(obj: Object) -> list[str]:
 def _node(resource: Resource, obj: Object) -> list[str]:
     name = obj.get("spec", {}).get("nodeName") if resource == PODS else None
     return [name] if name else []
+
+
+def _labels(resource: Resource, obj: Object) -> list[str]:
+    """Return the words a Pod is found by: each of its labels."""
+    if resource != PODS:
+        return []
+    namespace = key_of(obj)[0]
+    return [f"{namespace}/{name}={value}" for name, value in (obj["metadata"].get("labels") or {}).items()]
+
+
+def _selector(resource: Resource, obj: Object) -> list[str]:
+    """Return the word a Service is found by: the first of the labels it selects; one suffices, the rest is compared."""
+    selector = obj.get("spec", {}).get("selector") if resource == SERVICES else None
+    if not selector:
+        return []
+    name = min(selector)
+    return [f"{key_of(obj)[0]}/{name}={selector[name]}"]

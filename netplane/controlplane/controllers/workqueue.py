@@ -26,6 +26,7 @@ class Queue(Generic[K]):
     """Keys in order of arrival. A key added while it is worked on comes again when that work is done."""
 
     def __init__(self, name: str, *, clock: clocks.Clock = clocks.SYSTEM) -> None:
+        self.name = name
         self._clock = clock
         self._ready: deque[K] = deque()
         self._waiting: dict[K, float] = {}

@@ -13,7 +13,7 @@ from netplane.controlplane.scheduler.decide import Placed, Unplaced, decide
 from netplane.kube import errors, events, meta
 from netplane.kube.api import Api
 from netplane.kube.informer import Batch, Informers, Query
-from netplane.kube.types import NAMESPACES, NODES, PODS, Key
+from netplane.kube.types import NAMESPACES, NODES, PODS, Key, Object
 from netplane.lib import clock as clocks
 from netplane.lib import log, metrics
 
@@ -43,8 +43,8 @@ class Scheduler:
         self._informers = Informers(
             api,
             [
-                Query(PODS, field_selector="", transform=facts.pod),
-                Query(NODES, transform=facts.node),
+                Query(PODS, transform=_pod),
+                Query(NODES, transform=_node),
                 Query(NAMESPACES, transform=lambda obj: dict(meta.labels(obj))),
             ],
             clock=clock,
@@ -169,7 +169,7 @@ class Scheduler:
 
     def _look(self, pod: facts.Pod, group: asyncio.TaskGroup) -> None:
         began = self._clock.monotonic()
-        outcome = decide(self.cluster, pod)
+        outcome = self._outcome(pod)
         _DECIDED.observe(self._clock.monotonic() - began)
         self._attempts[pod.key] = attempts = self._attempts.get(pod.key, 0) + 1
         self._not_before[pod.key] = began + min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(attempts, 20))
@@ -181,6 +181,13 @@ class Scheduler:
         else:
             _ATTEMPTS.labels("unschedulable").inc()
             group.create_task(self._tell(pod, outcome))
+
+    def _outcome(self, pod: facts.Pod) -> Placed | Unplaced:
+        try:
+            return decide(self.cluster, pod)
+        except Exception:  # one strange Pod must not end the control plane
+            _LOG.exception("decision failed", pod="/".join(pod.key))
+            return Unplaced("the scheduler failed on this pod; its log says why")
 
     async def _bind(self, pod: facts.Pod, node: str) -> None:
         namespace, name = pod.key
@@ -234,3 +241,17 @@ class Scheduler:
 def _demands(pod: facts.Pod) -> tuple[object, ...]:
     """Return what a Pod asks for: a change of it is worth a new look, a change of its own condition is not."""
     return pod.requests, pod.demand, pod.tolerations, pod.near, pod.apart, pod.spread, pod.labels, pod.uid, pod.is_gated
+
+
+def _pod(obj: Object) -> facts.Pod:
+    try:
+        return facts.pod(obj)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no Pod the scheduler understands: {error!r}") from error
+
+
+def _node(obj: Object) -> facts.Node:
+    try:
+        return facts.node(obj)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no Node the scheduler understands: {error!r}") from error

@@ -22,7 +22,7 @@ from netplane.kube.types import (
     Object,
     Resource,
 )
-from tests.support import fake_agent, workloads
+from tests.support import instant_agent, workloads
 
 CONFIG = ControllerConfig(cluster_cidrs=("10.244.0.0/16",), node_mask_v4=24)
 
@@ -38,7 +38,7 @@ async def _cluster(*, nodes: int = 2) -> AsyncIterator[fake.FakeApi]:
         tasks = [
             group.create_task(runner.Runner(api, controllers(CONFIG)).run(_discover)),
             group.create_task(scheduler.run(api)),
-            *(group.create_task(fake_agent.run(api, f"node-{number}", number)) for number in range(1, nodes + 1)),
+            *(group.create_task(instant_agent.run(api, f"node-{number}", number)) for number in range(1, nodes + 1)),
         ]
         yield api
         for task in tasks:
