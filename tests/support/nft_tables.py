@@ -9,7 +9,7 @@ from netplane.model.address import Family
 from netplane_proxy.plan import oracle
 from netplane_proxy.plan.forwarding import Backend, Forwarding
 from netplane_proxy.plan.ledger import Changes
-from netplane_proxy.plan.nftables import adopt, book, skeleton
+from netplane_proxy.plan.nftables import adopt, balance, book, skeleton
 from netplane_proxy.plan.nftables.layout import LAYOUTS
 from tests.support.nft_simulator import Simulator
 
@@ -45,7 +45,11 @@ class Tables:
     def chains(self, family: Family) -> dict[str, tuple[str, ...]]:
         """Return the chains that the book asks for."""
         assert self.book is not None
-        return skeleton.chains(LAYOUTS[family], self.book.parameters(family))
+        sets = LAYOUTS[family]
+        found = skeleton.chains(sets, self.book.parameters(family))
+        for count in self.book.counts[family]:
+            found |= {chain.name: tuple(rule.text for rule in chain.rules) for chain in balance.chains(sets, count)}
+        return found
 
     def simulator(self, family: Family) -> Simulator:
         """Return what runs packets through one family's table."""
