@@ -201,7 +201,7 @@ def _hooks(sets: Layout, given: Parameters) -> Written:
         "{ip} daddr @nodeport_ips meta priority set meta l4proto . th dport map @nodeports goto frontend",
         "{ip} daddr @cluster_ips goto refuse",
         # As kube-proxy: "Drop traffic to unallocated ClusterIPs" (its chain cluster-ips-check).
-        "{ip} daddr @service_cidrs goto refuse",
+        "{ip} daddr @service_cidrs drop",
     )
     yield "prerouting", "type nat hook prerouting priority -100; policy accept;", "goto services"
     yield "output", "type nat hook output priority -100; policy accept;", "goto services"
