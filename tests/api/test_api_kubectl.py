@@ -144,7 +144,7 @@ def test_deleting_a_namespace_removes_everything_in_it(kubectl: Kubectl, namespa
     assert "not found" in kubectl("get", "namespace", namespace, is_refused=True)
 
 
-def test_a_defined_resource_is_served_explained_and_gone_again(kubectl: Kubectl, namespace: str) -> None:
+def test_a_defined_resource_is_served_scaled_and_gone_again(kubectl: Kubectl, namespace: str) -> None:
     group = f"{namespace}.example.com"
     crd = {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -159,6 +159,7 @@ def test_a_defined_resource_is_served_explained_and_gone_again(kubectl: Kubectl,
                     "name": "v1",
                     "served": True,
                     "storage": True,
+                    "subresources": {"scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}},
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
@@ -175,5 +176,7 @@ def test_a_defined_resource_is_served_explained_and_gone_again(kubectl: Kubectl,
     kubectl("-n", namespace, "create", "-f", "-", stdin=json.dumps(widget))
     shown = kubectl("-n", namespace, "get", f"widgets.{group}", "one", "-o", "jsonpath={.spec.size}")
     assert shown == "3"
+    kubectl("-n", namespace, "scale", f"widgets.{group}", "one", "--replicas=5")
+    assert kubectl("-n", namespace, "get", f"widgets.{group}", "one", "-o", "jsonpath={.spec.size}") == "5"
     kubectl("delete", "crd", f"widgets.{group}", "--timeout=10s")
     assert "doesn't have a resource type" in kubectl("-n", namespace, "get", f"widgets.{group}", is_refused=True)

@@ -207,7 +207,8 @@ def test_a_service_account_may_do_what_its_role_says(api: Client, server: apiser
 
 def test_spdy_upgrades_are_told_the_way_out(api: Client, namespace: str) -> None:
     pods = f"/api/v1/namespaces/{namespace}/pods"
-    api.ask("POST", pods, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    spec = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}
+    api.ask("POST", pods, {"metadata": {"name": "p"}, "spec": spec})
     upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
     code, told = api.ask("POST", f"{pods}/p/exec?command=sh", headers=upgrade)
     assert (code, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS" in told["message"]) == (400, True)

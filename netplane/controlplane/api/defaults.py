@@ -24,6 +24,11 @@ async def ensure(at: cluster.Cluster) -> None:
         await _ensure(at, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for role in (*bootstrap.cluster_roles(), *bootstrap.cluster_role_bindings()):
         await _ensure(at, role, keeps=("rules", "aggregationRule", "roleRef", "subjects"))
+    await ensure_service(at)
+
+
+async def ensure_service(at: cluster.Cluster) -> None:
+    """Have the Service `kubernetes` and its endpoints; somebody may have deleted them with all others."""
     await _ensure(at, _service(at))
     if not at.settings.advertise.is_loopback:
         # On loopback alone no pod could reach us: the Service stays without endpoints, which says so.

@@ -18,7 +18,7 @@ def scale_of(paths: types.ScalePaths, obj: Object) -> Object:
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     replicas = _at(obj, paths.replicas)
     shown: Object = {"replicas": _at(obj, paths.status_replicas) or 0}
-    selector = _selector_text(_at(obj, paths.selector))
+    selector = _selector_text(_at(obj, paths.selector)) if paths.selector else ""
     if selector:
         shown["selector"] = selector
     return {

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import fcntl
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -208,10 +209,12 @@ async def _run(
         backlog=_BACKLOG,
         lifespan="on",
     )
+    # Its warnings tell of clients' upgrade requests, which are answered; its errors are ours to see.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = _Server(config)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(_until_done(server, sockets))
-        helpers = [group.create_task(_tick(at))]
+        helpers = [group.create_task(_kept_running(at, "ticker", _tick))]
         helpers.append(group.create_task(_kept_running(at, "custom resources", custom.follow)))
         helpers += [group.create_task(_kept_running(at, name, part)) for name, part in parts]
         try:
@@ -232,10 +235,11 @@ async def _until_done(server: _Server, sockets: list[socket.socket]) -> None:
 
 
 async def _tick(at: cluster.Cluster) -> None:
-    """Wake every watch now and then, so that it can send the bookmark that is due."""
+    """Wake every watch now and then, so that it can send the bookmark that is due; keep our own Service."""
     while True:
         await at.clock.sleep(_TICK)
         _ring_all(at)
+        await defaults.ensure_service(at)
 
 
 def _ring_all(at: cluster.Cluster) -> None:

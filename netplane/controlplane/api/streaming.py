@@ -29,6 +29,9 @@ _HOP_BY_HOP = frozenset(
 
 async def plain(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> None:
     """Refuse an exec, attach or port-forward that is no WebSocket, and name the way out."""
+    pod = _pod(at, of, request)
+    if request.target is not None and request.target.subresource != "portforward":
+        _container(pod, options.text(request.query, "container"))
     lead = "" if b"spdy" in request.headers.get(b"upgrade", b"").lower() else "Upgrade request required: "
     raise status.bad_request(lead + _WAY_OUT)
 
