@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _WHITEOUT = ".wh."
@@ -138,10 +139,9 @@ def _set_opaque(folder: Path) -> None:
         os.setxattr(folder, "trusted.overlay.opaque", b"y")
 
 
-class _needing_root(contextlib.AbstractContextManager[None]):  # noqa: N801  # reads as a word of its `with`
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, PermissionError):
-            raise LayerError(f"cannot {self._what}: {os.strerror(errno.EPERM)}; unpacking images needs root") from error
+@contextlib.contextmanager
+def _needing_root(what: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise LayerError(f"cannot {what}: {os.strerror(errno.EPERM)}; unpacking images needs root") from error

@@ -11,13 +11,16 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
+import io
 import json
 import os
 import shutil
 import tarfile
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,42 +90,37 @@ class Store:
                         self._unpack(blob.diff_id, opened.layer(blob))
                 for image, references in zip(found, names, strict=True):
                     for full in references:
-                        self._write(full, image.digest, image.config, [blob.diff_id for blob in image.layers])
+                        self._write(full, image.digest, image.config, tuple(blob.diff_id for blob in image.layers))
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise ImageError(f"cannot import {path}: {reason}{_room(error, self.root)}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-            raise ImageError(f"cannot import {path}: {_why(error)}") from error
+            raise ImageError(f"cannot import {path}: {_reason(error, self.root)}") from error
+        except (ValueError, EOFError) as error:
+            raise ImageError(f"cannot import {path}: {error}") from error
+        except (LookupError, TypeError, AttributeError, tarfile.TarError, zlib.error) as error:
+            raise ImageError(f"cannot import {path}: it is damaged ({type(error).__name__}: {error})") from error
         return tuple(full for references in names for full in references)
 
     def put(
         self,
         name: str,
         config: Mapping[str, Any],
-        fill: Callable[[Path], str],
+        layer_tar: io.BytesIO,
         *,
         base: Image | None = None,
         inputs: str = "",
     ) -> Image:
-        """Make an image of one layer on top of `base`'s: `fill` writes it to an empty folder and returns its diff id."""
+        """Make an image of one layer, an uncompressed tar, on top of the layers of `base`. Raises ImageError."""
         full = reference.normalize(name)
+        diff_id = f"sha256:{hashlib.file_digest(layer_tar, 'sha256').hexdigest()}"
+        layer_tar.seek(0)
+        diff_ids = [*(f"sha256:{folder.name}" for folder in (base.layers if base else ())), diff_id]
+        document = {"config": dict(config), "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+        digest = f"sha256:{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}"
         try:
             with self._writing():
-                with self._work() as folder:
-                    diff_id = fill(folder)
-                    size = _size(folder)
-                    self._keep(folder, diff_id, size)
-                below = [f"sha256:{path.name}" for path in base.layers] if base else []
-                document = {"config": dict(config), "rootfs": {"type": "layers", "diff_ids": [*below, diff_id]}}
-                digest = _digest(document)
-                self._write(full, digest, document, [*below, diff_id], inputs=inputs)
+                self._unpack(diff_id, archive.Reader(layer_tar, archive.LayerBlob(full, "", diff_id)))
+                return self._write(full, digest, document, diff_ids, inputs=inputs)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise ImageError(f"cannot build {full}: {reason}{_room(error, self.root)}") from error
-        found = self.find(full)
-        if found is None:
-            raise ImageError(f"cannot build {full}: it was removed at once; build again")
-        return found
+            raise ImageError(f"cannot build {full}: {_reason(error, self.root)}") from error
 
     def remove(self, name: str) -> bool:
         """Forget a reference, and the layers that no image and no running container needs. Returns whether it was."""
@@ -149,11 +147,14 @@ class Store:
         _write_text(target.with_suffix(".size"), str(size))
         folder.rename(target)
 
-    def _write(self, full: str, digest: str, document: Mapping[str, Any], layers: list[str], inputs: str = "") -> None:
+    def _write(
+        self, full: str, digest: str, document: Mapping[str, Any], layers: Sequence[str], *, inputs: str = ""
+    ) -> Image:
         config = document.get("config") or {}
         size = sum(int((self._layers / f"{_hex(diff_id)}.size").read_text()) for diff_id in layers)
         content = {"reference": full, "digest": digest, "config": config, "layers": layers, "size": size}
         _write_text(self._file(full), json.dumps({**content, "inputs": inputs}, indent=1))
+        return Image(full, digest, config, tuple(self._layers / _hex(diff_id) for diff_id in layers), size, inputs)
 
     def _read(self, path: Path) -> Image | None:
         try:
@@ -216,16 +217,6 @@ def _path_of(full: str) -> str:
     return full.rpartition(":")[0]
 
 
-def _digest(document: Mapping[str, Any]) -> str:
-    import hashlib
-
-    return f"sha256:{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}"
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
 def _write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("w") as file:
@@ -244,13 +235,6 @@ def _mounted() -> str:
     return "".join(tables)
 
 
-def _room(error: OSError, root: Path) -> str:
-    return f"; make room below {root}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ImageError):
-        return str(error)
-    if isinstance(error, ValueError | EOFError) and str(error):
-        return str(error)
-    return f"it is damaged ({type(error).__name__}: {error})"
+def _reason(error: OSError, root: Path) -> str:
+    hint = f"; make room below {root}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{error.strerror or error}{hint}"
