@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from netplane import __version__
+from netplane.agent.images import Store
 from netplane.agent.lifecycle.roster import Roster
 from netplane.agent.lifecycle.services import Services
 from netplane.agent.node.objects import Identity
@@ -31,7 +32,7 @@ from netplane.agent.volumes.run import Volumes
 from netplane.kube import client
 from netplane.kube.events import Recorder
 from netplane.kube.informer import Informers, Query
-from netplane.kube.types import PODS, SERVICES
+from netplane.kube.types import PODS, SERVICES, Object
 from netplane.lib import cli, clock, config, log, notify
 
 _log = log.get("agent")
@@ -119,13 +120,11 @@ async def run(options: Options) -> None:
 
 
 def _runtime(options: Options, layout: Layout) -> embedded.Embedded:
-    from netplane.agent import images
-
     return embedded.Embedded(
         layout,
         embedded.programs(layout),
         plugins=Plugins(options.cni_conf_dir, options.cni_bin_dirs, layout.networks),
-        images=images.Store(options.image_dir),
+        images=Store(options.image_dir),
         host=machine.probe(),
         clock=clock.SYSTEM,
         version=__version__,
@@ -141,7 +140,10 @@ async def _serve(options: Options, runtime: embedded.Embedded, api: client.Clien
         options.labels,
         f"{runtime.name}://{runtime.version}",
     )
-    registration = Registration(api, identity, runtime, disk=options.state_dir, clock=clock.SYSTEM)
+    store = Store(options.image_dir)
+    registration = Registration(
+        api, identity, runtime, disk=options.state_dir, clock=clock.SYSTEM, images=lambda: _images(store)
+    )
     mine = f"spec.nodeName={options.node_name}"
     informers = Informers(api, [Query(PODS, field_selector=mine), Query(SERVICES)])
     recorder = Recorder(api, "kubelet", host=options.node_name)
@@ -169,6 +171,10 @@ async def _serve(options: Options, runtime: embedded.Embedded, api: client.Clien
         await server.serving.wait()
         _log.info("agent ready", node=options.node_name, port=options.port)
         notify.ready()
+
+
+def _images(store: Store) -> list[Object]:
+    return [{"names": [image.reference], "sizeBytes": image.size} for image in store.list()]
 
 
 def _facts(options: Options, registration: Registration) -> NodeFacts:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from netplane.agent.network.run import Plugins
+from netplane.agent.runtime.cni.run import Plugins
 from netplane.agent.runtime.embedded import machine, mounts, runtime
 from netplane.agent.runtime.embedded.layout import Layout
 from netplane.agent.runtime.embedded.runtime import Embedded
@@ -23,8 +23,8 @@ MS_REC_PRIVATE = 0x4000 | 0x40000
 BUSYBOX = "netplane.local/busybox:1"
 
 PROGRAMS = (
-    "sh", "sleep", "echo", "cat", "ls", "id", "env", "hostname", "nc", "httpd", "wget", "kill", "ps", "stat", "dd", "touch",
-    "sync", "true", "false", "tail", "head", "stty", "mkdir", "rm", "date",
+    "sh", "sleep", "echo", "cat", "ls", "id", "env", "hostname", "nc", "httpd", "wget", "kill", "ps", "stat", "dd",
+    "touch", "sync", "true", "false", "tail", "head", "stty", "mkdir", "rm", "date",
 )  # fmt: skip
 
 PLUGIN = """#!/bin/sh

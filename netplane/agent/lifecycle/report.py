@@ -115,7 +115,9 @@ def _patch(sent: Mapping[str, Any], status: Object) -> Object:
     """Return what changed, as a strategic merge patch: only our conditions, and addresses that went are deleted."""
     patch = {key: value for key, value in status.items() if sent.get(key) != value}
     if "conditions" in patch:
-        patch["conditions"] = [c for c in patch["conditions"] if c["type"] in OWN_CONDITIONS]
+        # Entries are merged by type: what a condition says no longer must be taken away by name.
+        silent = {"reason": None, "message": None}
+        patch["conditions"] = [{**silent, **c} for c in patch["conditions"] if c["type"] in OWN_CONDITIONS]
     for key in ("podIPs", "hostIPs"):
         if key in patch:
             stays = {entry["ip"] for entry in patch[key]}

@@ -16,7 +16,7 @@ from netplane.kube.api import Api
 from netplane.kube.events import Recorder
 from netplane.lib.clock import Clock
 
-AT_ONCE = 8
+AT_ONCE = 4
 """How many sandboxes and containers are made at the same time: more only wait for each other's processor time."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from netplane.agent.images import reference as references
 from netplane.agent.lifecycle.services import Services
 from netplane.agent.pods import config, environment
 from netplane.agent.pods.environment import ConfigError
@@ -82,6 +83,7 @@ class Starting:
 
     async def _image(self) -> ImageStatus:
         reference, runtime = self.container.image, self.services.runtime
+        self._check_name(reference)
         found = runtime.image(reference)
         if self.container.pull_policy == "Never" and found is None:
             text = f'Container image "{reference}" is not present with pull policy of Never'
@@ -100,6 +102,15 @@ class Starting:
             raise StartFailed(Waiting("ErrImagePull", str(error)), is_image=True) from error
         self._event("Normal", "Pulled", f'Successfully pulled image "{reference}"')
         return found
+
+    def _check_name(self, reference: str) -> None:
+        try:
+            references.normalize(reference)
+        except references.BadReference as error:
+            text = f'Failed to apply default image tag "{reference}": couldn\'t parse image name: {error}'
+            self._event("Warning", "InspectFailed", text)
+            self._event("Warning", "Failed", "Error: InvalidImageName")
+            raise StartFailed(Waiting("InvalidImageName", text), is_image=True) from error
 
     async def _config(self, image: ImageStatus) -> ContainerConfig:
         node, pod = self.services.node, self.pod
