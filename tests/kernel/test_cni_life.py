@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane_cni.plan import attach
+from netplane_cni.run import leases as journals
 from tests.support.cni_nodes import Machine, Pod, World, echo, talk, until
 
 
@@ -198,8 +201,6 @@ def test_another_boot_ends_all_leases(machine: Machine) -> None:
     machine.pod("before")
     machine.kill()
     journal = machine.folder / "state" / "leases.journal"
-    from netplane_cni.run import leases as journals
-
     lines = [journals.unpack(raw) for raw in journal.read_bytes().splitlines(keepends=True)]
     journal.write_bytes(b"".join(journals.pack({**line, "boot": "an earlier one"}) for line in lines if line))
     machine.start()
@@ -221,8 +222,6 @@ def test_a_daemon_in_another_mount_namespace_serves_by_the_open_file(machine: Ma
     folder = machine.folder
     pod = machine.container("hidden")
     hide = f'mount -t tmpfs none {folder}/pods && exec nsenter --net={machine.netns} $0 "$@"'
-    import sys
-
     argv = ["unshare", "-m", "sh", "-c", hide, str(Path(sys.executable).parent / "netplane"), "cni", "daemon"]
     argv += [
         f"--node-name={machine.name}",
@@ -258,7 +257,7 @@ def test_a_daemon_killed_at_any_moment_of_add_leaves_what_a_retry_mends(machine:
     assert_untouched(machine)
 
 
-def _retry(machine: Machine, pod: Pod, *, starts_with_del: bool) -> dict[str, object]:
+def _retry(machine: Machine, pod: Pod, *, starts_with_del: bool) -> dict[str, Any]:
     if starts_with_del:
         assert machine.call("DEL", pod).code == 0
     answer = machine.call("ADD", pod)
@@ -272,8 +271,6 @@ def test_uninstall_leaves_others_files_and_purge_leaves_nothing(machine: Machine
     for other in others:
         other.write_text("{}")
     machine.kill(signal.SIGTERM)
-    import sys
-
     netplane = str(Path(sys.executable).parent / "netplane")
     argv = ["nsenter", f"--net={machine.netns}", netplane, "cni", "uninstall", "--purge"]
     argv += [f"--conf-dir={machine.folder}/conf", f"--bin-dir={machine.folder}/bin"]

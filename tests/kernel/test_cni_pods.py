@@ -20,8 +20,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with World(folder, nodes=2, fabric=request.param) as made:
         for machine in made.machines:
             machine.start(wait=False)
-        for machine in made.machines:
-            until(lambda machine=machine: machine.status().get("ready") and machine.conflist.exists(), limit=20)
+        until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in made.machines), limit=20)
         yield made
 
 

@@ -70,7 +70,8 @@ class Runtime:
             if action == "add":
                 self.told.pop(name, None)
         except Killed:
-            if action == "delete":
+            # A runtime whose ADD or DEL got no answer knows nothing of the container's network any more.
+            if action in ("add", "delete"):
                 self.told.pop(name, None)
             await self.restart()
 
@@ -101,8 +102,8 @@ class Runtime:
             await self.restart()
         elif action == "tear":
             node.stop()
-            with open(node.folder / "state" / "leases.journal", "ab") as file:
-                file.write(b'00000000 {"op":"hold","contai')
+            with open(node.folder / "state" / "leases.journal", "ab") as journal:
+                journal.write(b'00000000 {"op":"hold","contai')
             await node.start()
         elif action == "restart":
             await self.restart()

@@ -126,13 +126,13 @@ def skeleton(facts: Facts) -> str:
 
 def removal() -> str:
     """Return nft's text after which neither table is there."""
-    return "".join(f"table {_WORD[f]} {TABLE}\ndelete table {_WORD[f]} {TABLE}\n" for f in address.Family)
+    return "".join(f"table {_WORD[f]} {TABLE} {{}}\ndelete table {_WORD[f]} {TABLE}\n" for f in address.Family)
 
 
 def _replacement(family: address.Family, facts: Facts, held: Mapping[Set, Sequence[Element]]) -> str:
     # Naming the table makes it if it is not there, so that deleting it cannot fail.
     word = _WORD[family]
-    head = f"table {word} {TABLE}\ndelete table {word} {TABLE}\n"
+    head = f"table {word} {TABLE} {{}}\ndelete table {word} {TABLE}\n"
     pods = _of_family(facts.pods, family)
     if not pods:
         return head
