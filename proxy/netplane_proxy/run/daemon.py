@@ -257,6 +257,8 @@ class Daemon:
     async def _watch_drift(self) -> None:
         """Compare everything as soon as the kernel tells that somebody else changed our tables."""
         async for line in self._parts.target.drift():
+            if self._kernel.locked():
+                continue  # Our own nft(8) at work; a comparison that did something is followed by another.
             _LOG.warning("foreign change of our rules", what=line)
             telemetry.DRIFT.inc()
             self._loop.verify()
