@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from netplane.controlplane.registry import strategy
+from netplane.controlplane.registry import builtin, strategy
 from tests.support.registry_objects import NOW, created, deployment, made, pod, type_of, updated
 
 
@@ -223,7 +223,5 @@ def test_generated_names_fit_a_label() -> None:
 
 
 def test_every_type_refuses_an_empty_object_without_breaking() -> None:
-    from netplane.controlplane.registry import builtin
-
     for rt in builtin().all():
         made(rt, {"metadata": {"name": "x"}})

@@ -79,7 +79,9 @@ CLAIM = (
 def node(obj: Object, now: datetime) -> list[Any]:
     """One row of nodes."""
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    ready = next((each["status"] for each in status.get("conditions") or () if each["type"] == "Ready"), None)
+    ready = next(
+        (each.get("status", "") for each in status.get("conditions") or () if each.get("type") == "Ready"), None
+    )
     words = ["Unknown" if ready is None else "Ready" if ready == "True" else "NotReady"]
     if spec.get("unschedulable"):
         words.append("SchedulingDisabled")
@@ -104,7 +106,9 @@ def _roles(labels: dict[str, str]) -> list[str]:
 
 
 def _address(status: Object, kind: str) -> str:
-    return next((each["address"] for each in status.get("addresses") or () if each["type"] == kind), "<none>")
+    return next(
+        (each.get("address", "") for each in status.get("addresses") or () if each.get("type") == kind), "<none>"
+    )
 
 
 def event(obj: Object, now: datetime) -> list[Any]:
@@ -122,7 +126,9 @@ def event(obj: Object, now: datetime) -> list[Any]:
         times.age(last or first, now),
         obj.get("type", ""),
         obj.get("reason", ""),
-        f"{involved.get('kind', '').lower()}/{involved['name']}" if involved.get("name") else involved.get("kind", ""),
+        f"{involved.get('kind', '').lower()}/{involved.get('name', '')}"
+        if involved.get("name")
+        else involved.get("kind", ""),
         involved.get("fieldPath", ""),
         f"{component}, {host}" if host else component,
         (obj.get("message") or obj.get("note") or "").strip(),
@@ -138,7 +144,7 @@ def binding(obj: Object, now: datetime) -> list[Any]:
     subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for each in obj.get("subjects") or ():
         is_account = each.get("kind") == "ServiceAccount"
-        text = f"{each.get('namespace', '')}/{each['name']}" if is_account else each["name"]
+        text = f"{each.get('namespace', '')}/{each.get('name', '')}" if is_account else each.get("name", "")
         subjects.setdefault(each.get("kind", ""), []).append(text)
     return [
         metadata["name"],
@@ -255,11 +261,11 @@ def _metric(wanted: Object, current: Object) -> str:
     now = next((value.get("current") or {} for value in current.values() if isinstance(value, dict)), {})
     if "averageUtilization" in target:
         value = now.get("averageUtilization")
-        text = f"{'<unknown>' if value is None else f'{value}%'}/{target['averageUtilization']}%"
+        text = f"{'<unknown>' if value is None else f'{value}%'}/{target.get('averageUtilization', '')}%"
     else:
         value = now.get("averageValue") or now.get("value")
         text = f"{value or '<unknown>'}/{target.get('averageValue') or target.get('value')}"
-    return f"{source['name']}: {text}" if source.get("name") else text
+    return f"{source.get('name', '')}: {text}" if source.get("name") else text
 
 
 def disruption_budget(obj: Object, now: datetime) -> list[Any]:
@@ -284,5 +290,5 @@ def parameters(obj: Object) -> str:
     found = (obj.get("spec") or {}).get("parameters")
     if not found:
         return "<none>"
-    group = f".{found['apiGroup']}" if found.get("apiGroup") else ""
-    return f"{found['kind']}{group}/{found['name']}"
+    group = f".{found.get('apiGroup', '')}" if found.get("apiGroup") else ""
+    return f"{found.get('kind', '')}{group}/{found.get('name', '')}"

@@ -193,7 +193,7 @@ def validate_update(new: Object, old: Object) -> list[Fault]:
         value = spec["names"].get(field)
         if value != before["names"].get(field):
             found.append(faults.invalid(f"spec.names.{field}", value, "field is immutable"))
-    present = {each["name"] for each in spec.get("versions") or ()}
+    present = {each.get("name") for each in spec.get("versions") or ()}
     for index, name in enumerate((old.get("status") or {}).get("storedVersions") or ()):
         if name not in present:
             detail = "must appear in spec.versions"

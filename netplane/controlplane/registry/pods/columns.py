@@ -64,12 +64,12 @@ def _word(reason: str, metadata: Object, status: Object) -> str:
 def _gates(gates: list[Object], conditions: list[Object]) -> str:
     if not gates:
         return "<none>"
-    true = {each["type"] for each in conditions if each.get("status") == "True"}
-    return f"{sum(each['conditionType'] in true for each in gates)}/{len(gates)}"
+    true = {each.get("type", "") for each in conditions if each.get("status") == "True"}
+    return f"{sum(each.get('conditionType', '') in true for each in gates)}/{len(gates)}"
 
 
 def _has(conditions: list[Object], kind: str) -> bool:
-    return any(each["type"] == kind and each.get("status") == "True" for each in conditions)
+    return any(each.get("type") == kind and each.get("status") == "True" for each in conditions)
 
 
 class _Tally:
@@ -79,21 +79,21 @@ class _Tally:
 
     def __init__(self, spec: Object, status: Object) -> None:
         restartable = {
-            each["name"] for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"
+            each.get("name", "") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"
         }
         conditions = status.get("conditions") or []
         self.ready = self.restarts = 0
         self.last_restart = ""
         self.total = len(spec.get("containers") or ()) + len(restartable)
         self.reason: str = status.get("reason") or status.get("phase") or ""
-        if any(c["type"] == "PodScheduled" and c.get("reason") == "SchedulingGated" for c in conditions):
+        if any(c.get("type") == "PodScheduled" and c.get("reason") == "SchedulingGated" for c in conditions):
             self.reason = "SchedulingGated"
         initial = status.get("initContainerStatuses") or []
         initializing = self._initial(initial, restartable, len(spec.get("initContainers") or ()))
         if not initializing or _has(conditions, "Initialized"):
             self.restarts, self.last_restart = 0, ""
             for each in initial:
-                if each["name"] in restartable:
+                if each.get("name", "") in restartable:
                     self._count(each)
             self._main(status.get("containerStatuses") or [], is_ready=_has(conditions, "Ready"))
 
@@ -115,7 +115,7 @@ class _Tally:
             terminated = state.get("terminated")
             if terminated is not None and terminated.get("exitCode", 0) == 0:
                 continue
-            if container["name"] in restartable and container.get("started"):
+            if container.get("name", "") in restartable and container.get("started"):
                 self.ready += bool(container.get("ready"))
                 continue
             waiting = (state.get("waiting") or {}).get("reason", "")
@@ -147,7 +147,7 @@ class _Tally:
 
 def _ending(terminated: Object) -> str:
     if terminated.get("reason"):
-        return str(terminated["reason"])
+        return str(terminated.get("reason", ""))
     if terminated.get("signal"):
-        return f"Signal:{terminated['signal']}"
+        return f"Signal:{terminated.get('signal', '')}"
     return f"ExitCode:{terminated.get('exitCode', 0)}"

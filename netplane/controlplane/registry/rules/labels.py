@@ -24,12 +24,12 @@ def selector_text(selector: Object | None) -> str:
         return "<none>"
     exact = selector.get("matchLabels") or {}
     terms = [(key, f"{key}={exact[key]}") for key in exact]
-    terms += [(each["key"], _term(each)) for each in selector.get("matchExpressions") or ()]
+    terms += [(each.get("key", ""), _term(each)) for each in selector.get("matchExpressions") or ()]
     return ",".join(text for _, text in sorted(terms)) or "<none>"
 
 
 def _term(expression: Object) -> str:
-    key, operator = expression["key"], expression["operator"]
+    key, operator = expression.get("key", ""), expression.get("operator", "")
     if operator == "Exists":
         return str(key)
     if operator == "DoesNotExist":
@@ -46,7 +46,7 @@ def matches(selector: Object, labels: Mapping[str, str]) -> bool:
 
 
 def _holds(expression: Object, labels: Mapping[str, str]) -> bool:
-    key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
+    key, operator, values = expression.get("key", ""), expression.get("operator", ""), expression.get("values") or ()
     if operator == "In":
         return bool(labels.get(key) in values)
     if operator == "NotIn":

@@ -43,8 +43,8 @@ def service(obj: Object, now: datetime) -> list[Any]:
 
 
 def _port(port: Object) -> str:
-    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
-    return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
+    node_port = f":{port.get('nodePort', '')}" if port.get("nodePort") else ""
+    return f"{port.get('port', '')}{node_port}/{port.get('protocol', 'TCP')}"
 
 
 def _external(spec: Object, status: Object) -> str:
@@ -69,9 +69,9 @@ def endpoints(obj: Object, now: datetime) -> list[Any]:
     for subset in obj.get("subsets") or ():
         addresses = subset.get("addresses") or ()
         if not subset.get("ports"):
-            found += [each["ip"] for each in addresses]
+            found += [each.get("ip", "") for each in addresses]
         for port in subset.get("ports") or ():
-            found += [_joined(each["ip"], port["port"]) for each in addresses]
+            found += [_joined(each.get("ip", ""), port.get("port", "")) for each in addresses]
     return [metadata["name"], _first(found) or "<none>", times.age(metadata.get("creationTimestamp"), now)]
 
 
@@ -104,7 +104,7 @@ def ingress(obj: Object, now: datetime) -> list[Any]:
     """One row of ingresses."""
     spec, metadata = obj.get("spec") or {}, obj["metadata"]
     rules = spec.get("rules") or []
-    hosts = [each["host"] for each in rules[:_SHOWN] if each.get("host")]
+    hosts = [each.get("host", "") for each in rules[:_SHOWN] if each.get("host")]
     text = ",".join(hosts) or "*"
     if hosts and len(rules) > _SHOWN:
         text += f" + {len(rules) - _SHOWN} more..."

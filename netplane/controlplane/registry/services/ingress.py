@@ -116,12 +116,8 @@ def ingress_class(obj: Object) -> list[Fault]:
 
 def ingress_class_update(new: Object, old: Object) -> list[Fault]:
     """A class's controller never changes."""
-    value = new["spec"].get("controller")
-    return (
-        []
-        if value == old["spec"].get("controller")
-        else [faults.invalid("spec.controller", value, "field is immutable")]
-    )
+    value, before = ((each.get("spec") or {}).get("controller") for each in (new, old))
+    return [] if value == before else [faults.invalid("spec.controller", value, "field is immutable")]
 
 
 def network_policy(obj: Object) -> list[Fault]:

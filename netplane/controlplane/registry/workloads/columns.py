@@ -53,7 +53,10 @@ def _parts(obj: Object) -> tuple[str, Object, Object, str]:
 def images(template: Object | None) -> list[str]:
     """The names and images of a template's containers, each joined by commas."""
     containers = ((template or {}).get("spec") or {}).get("containers") or ()
-    return [",".join(each["name"] for each in containers), ",".join(each.get("image", "") for each in containers)]
+    return [
+        ",".join(each.get("name", "") for each in containers),
+        ",".join(each.get("image", "") for each in containers),
+    ]
 
 
 def deployment(obj: Object, now: datetime) -> list[Any]:
@@ -112,7 +115,7 @@ def job(obj: Object, now: datetime) -> list[Any]:
     name, spec, status, created = _parts(obj)
     done = status.get("succeeded", 0)
     if spec.get("completions") is not None:
-        completions = f"{done}/{spec['completions']}"
+        completions = f"{done}/{spec.get('completions', '')}"
     else:
         parallel = spec.get("parallelism", 0)
         completions = f"{done}/1 of {parallel}" if parallel > 1 else f"{done}/1"
@@ -128,7 +131,7 @@ def job(obj: Object, now: datetime) -> list[Any]:
 
 
 def _job_word(obj: Object, status: Object) -> str:
-    true = {each["type"] for each in status.get("conditions") or () if each.get("status") == "True"}
+    true = {each.get("type", "") for each in status.get("conditions") or () if each.get("status") == "True"}
     if "Complete" in true:
         return "Complete"
     if "Failed" in true:
@@ -145,8 +148,8 @@ def _job_word(obj: Object, status: Object) -> str:
 def _duration(status: Object, now: datetime) -> str:
     if not status.get("startTime"):
         return ""
-    ended = times.parse(status["completionTime"]) if status.get("completionTime") else now
-    return times.human(ended - times.parse(status["startTime"]))
+    ended = times.parse(status.get("completionTime", "")) if status.get("completionTime") else now
+    return times.human(ended - times.parse(status.get("startTime", "")))
 
 
 def cron_job(obj: Object, now: datetime) -> list[Any]:
@@ -173,6 +176,6 @@ def controller_revision(obj: Object, now: datetime) -> list[Any]:
     owner = next((each for each in metadata.get("ownerReferences") or () if each.get("controller")), None)
     shown = "<none>"
     if owner:
-        group = owner["apiVersion"].partition("/")[0] if "/" in owner["apiVersion"] else ""
-        shown = f"{owner['kind'].lower()}{'.' if group else ''}{group}/{owner['name']}"
+        group = owner.get("apiVersion", "").partition("/")[0] if "/" in owner.get("apiVersion", "") else ""
+        shown = f"{owner.get('kind', '').lower()}{'.' if group else ''}{group}/{owner.get('name', '')}"
     return [metadata["name"], shown, obj.get("revision", 0), times.age(metadata.get("creationTimestamp"), now)]
