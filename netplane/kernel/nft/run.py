@@ -5,15 +5,17 @@ Closing a socket that has committed waits for the kernel's RCU (16 ms and more),
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from netplane.kernel import process
+from netplane.kernel import netns, process
 from netplane.kernel.errors import KernelError, from_os
 from netplane.kernel.nft import wire
 from netplane.kernel.nft.objects import Batch, Element, Set, Table, command
@@ -26,6 +28,7 @@ SEND_BUFFER, RECEIVE_BUFFER = 256 << 20, 16 << 20
 RECEIVE_SIZE = 1 << 18
 ANSWER_TIMEOUT = 30.0
 LOAD_TIMEOUT = 60.0
+NFT = ("nft", "-f", "-")
 DUMP_ATTEMPTS = 20
 
 TABLE_NAME, CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 1, 3, 4, 5, 7
@@ -63,18 +66,28 @@ class Kernel(Protocol):
 
 async def load(text: str) -> None:
     """Run nft commands in one transaction. Raises CommandFailed with what nft says, and then nothing has changed."""
-    await process.run(["nft", "-f", "-"], stdin=text, timeout=LOAD_TIMEOUT)
+    await process.run(NFT, stdin=text, timeout=LOAD_TIMEOUT)
+
+
+def load_sync(text: str) -> None:
+    """Do as `load` does, for callers that are not on an event loop: in the network namespace of this thread."""
+    process.run_sync(NFT, stdin=text, timeout=LOAD_TIMEOUT)
 
 
 class Socket:
-    """A kept-open netlink socket of the network namespace in which it was made. Needs CAP_NET_ADMIN there."""
+    """A kept-open netlink socket of the network namespace in which it was made. Needs CAP_NET_ADMIN there.
+
+    It serves that namespace from whatever thread and namespace it is called, `load` included.
+    """
 
     def __init__(self) -> None:
         """Open it."""
+        self._namespace = os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
             self._socket.bind((0, 0))
         except OSError as error:
+            os.close(self._namespace)
             raise from_os(error, "open a netfilter socket") from error
         self.port: int = self._socket.getsockname()[0]
         """The netlink port, by which events tell our changes from others'."""
@@ -90,10 +103,11 @@ class Socket:
     def close(self) -> None:
         """Close it; may take some milliseconds."""
         self._socket.close()
+        os.close(self._namespace)
 
     async def load(self, text: str) -> None:
-        """Run nft commands in one transaction."""
-        await load(text)
+        """Run nft commands in one transaction, in the socket's namespace."""
+        await asyncio.to_thread(netns.run_in, self._namespace, lambda: load_sync(text))
 
     def commit(self, batch: Batch) -> None:
         """Make all changes of the batch in one transaction, or raise KernelError and make none.
