@@ -1,0 +1,87 @@
+"""The command line says in one line what it does not do, and reads its options from flag, environment and file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from netplane_proxy import main
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(main.proxy, list(arguments), env=environment)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The options that `status` is given; it reads nothing else."""
+    found: dict[str, Any] = {}
+
+    def read_status(where: str) -> Mapping[str, Any]:
+        found.update(click.get_current_context().obj)
+        return {"mode": "nftables", "where": where}
+
+    monkeypatch.setattr(main, "read_status", read_status)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+@pytest.mark.parametrize("command", [(), ("cleanup",)])
+def test_modes_without_a_backend_are_refused_in_one_line(mode: str, command: tuple[str, ...]) -> None:
+    result = run("--mode", mode, *command)
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        rf"netplane: --mode {mode} is not available in this version; use --mode nftables\n", result.stderr
+    )
+
+
+def test_an_unknown_mode_is_a_mistake_of_usage() -> None:
+    assert run("--mode", "ebpf").exit_code == 2
+
+
+def test_status_without_a_proxy_says_so() -> None:
+    result = run("--metrics-bind-address", "127.0.0.1:1", "status")
+    assert result.exit_code == 1
+    assert "no proxy answers at http://127.0.0.1:1/status" in result.stderr
+
+
+def test_kube_proxys_names_work(seen: dict[str, Any]) -> None:
+    run("--hostname-override", "n7", "--proxy-mode", "nftables", "--iptables-masquerade-bit", "15", "status")
+    assert (seen["node_name"], seen["masquerade_bit"]) == ("n7", 15)
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(seen: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "proxy.yaml"
+    path.write_text("node-name: of-file\ncluster-cidr: 10.1.0.0/16\nservice-cidr: 10.2.0.0/16\n")
+    run(
+        "--config",
+        str(path),
+        "--node-name",
+        "of-flag",
+        "status",
+        NETPLANE_NODE_NAME="x",
+        NETPLANE_CLUSTER_CIDR="10.3.0.0/16",
+    )
+    assert (seen["node_name"], seen["cluster_cidr"], seen["service_cidr"]) == ("of-flag", "10.3.0.0/16", "10.2.0.0/16")
+
+
+def test_a_kube_proxy_file_is_understood(seen: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.conf"
+    path.write_text(
+        "kind: KubeProxyConfiguration\nclusterCIDR: 10.244.0.0/16\nmetricsBindAddress: 127.0.0.1:7\nipvs: {}\n"
+    )
+    run("--config", str(path), "status")
+    assert (seen["cluster_cidr"], seen["metrics_bind_address"]) == ("10.244.0.0/16", "127.0.0.1:7")
+
+
+def test_a_file_with_an_unknown_option_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.yaml"
+    path.write_text("cluster-cdir: 10.1.0.0/16\n")
+    result = run("--config", str(path), "status")
+    assert result.exit_code == 2
+    assert "did you mean cluster-cidr?" in result.stderr
