@@ -12,24 +12,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from netplane.kube import errors, meta, select
+from netplane.kube import errors, meta
+from netplane.kube import fake_rules as rules
 from netplane.kube import watch as watching
 from netplane.kube.api import ObjectList, Patch, PatchKind
-from netplane.kube.types import PODS, EventType, Key, Object, Resource, key_of
+from netplane.kube.types import PODS, Key, Object, Resource, key_of
 from netplane.lib import clock as clocks
-
-_Filter = Callable[[Object], bool]
-
-_SERVER_SIDE = (
-    "uid",
-    "creationTimestamp",
-    "generation",
-    "resourceVersion",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +39,6 @@ class _Fault:
     times: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """What happened at one revision: the object before and after, None where it was not."""
-
-    revision: int
-    resource: Resource
-    old: Object | None
-    new: Object | None
-
-
 class FakeApi:
     """An `Api` without a server. Objects go in and come out as copies."""
 
@@ -71,7 +49,7 @@ class FakeApi:
         self._clock = clock
         self._has_watch_list = has_watch_list
         self._objects: dict[Resource, dict[Key, Object]] = {}
-        self._history: list[_Past] = []
+        self._history: list[rules.Past] = []
         self._oldest = 0
         self._cuts = 0
         self._faults: list[_Fault] = []
@@ -81,11 +59,13 @@ class FakeApi:
     def seed(self, resource: Resource, *objects: Object) -> None:
         """Put objects in as they are, as if created or replaced, without an action."""
         for obj in objects:
-            self._write(resource, self._objects.get(resource, {}).get(key_of(obj)), self._fresh(resource, _copy(obj)))
+            self._write(
+                resource, self._objects.get(resource, {}).get(key_of(obj)), self._fresh(resource, rules.copy(obj))
+            )
 
     def objects(self, resource: Resource) -> dict[Key, Object]:
         """Return copies of all objects of a resource, by key."""
-        return {key: _copy(obj) for key, obj in self._objects.get(resource, {}).items()}
+        return {key: rules.copy(obj) for key, obj in self._objects.get(resource, {}).items()}
 
     def drop(self, resource: Resource, name: str, namespace: str = "") -> None:
         """Take an object away at once, as if its last finalizer had gone."""
@@ -127,7 +107,7 @@ class FakeApi:
     async def get(self, resource: Resource, name: str, *, namespace: str = "", subresource: str = "") -> Object:
         """Return one object."""
         self._act("get", resource, (namespace, name), subresource)
-        return _copy(self._found(resource, (namespace, name)))
+        return rules.copy(self._found(resource, (namespace, name)))
 
     async def list(
         self,
@@ -140,8 +120,8 @@ class FakeApi:
     ) -> ObjectList:
         """Return all objects, in the order of their keys."""
         self._act("list", resource, (namespace, ""))
-        chosen = _filter(namespace, label_selector, field_selector)
-        items = [_copy(obj) for _, obj in sorted(self._objects.get(resource, {}).items()) if chosen(obj)]
+        chosen = rules.selection(namespace, label_selector, field_selector)
+        items = [rules.copy(obj) for _, obj in sorted(self._objects.get(resource, {}).items()) if chosen(obj)]
         return ObjectList(items, str(self.revision))
 
     async def pages(
@@ -171,7 +151,7 @@ class FakeApi:
         dry_run: bool = False,
     ) -> Object:
         """Create the object; a POST to `binding` binds a pod."""
-        made = _copy(obj)
+        made = rules.copy(obj)
         metadata = made.setdefault("metadata", {})
         if namespace is not None and resource.namespaced:
             metadata["namespace"] = namespace
@@ -187,12 +167,12 @@ class FakeApi:
         made = self._fresh(resource, made)
         if not dry_run:
             self._write(resource, None, made)
-        return _copy(made)
+        return rules.copy(made)
 
     async def update(self, resource: Resource, obj: Object, *, subresource: str = "") -> Object:
         """Replace the object, or only its status."""
-        self._act("update", resource, key_of(obj), subresource, _copy(obj))
-        return self._replace(resource, self._found(resource, key_of(obj)), _copy(obj), subresource)
+        self._act("update", resource, key_of(obj), subresource, rules.copy(obj))
+        return self._replace(resource, self._found(resource, key_of(obj)), rules.copy(obj), subresource)
 
     async def patch(
         self,
@@ -206,18 +186,15 @@ class FakeApi:
         field_manager: str = "netplane",
         force: bool = False,
     ) -> Object:
-        """Change the object by JSON merge patch (RFC 7396); strategic and apply are taken as that, JSON is refused."""
+        """Change the object. An apply is taken as a merge patch; of strategic merges only conditions merge by key."""
         self._act("patch", resource, (namespace, name), subresource, patch)
-        if not isinstance(patch, dict):
-            raise errors.BadRequest(400, "BadRequest", "the fake knows no JSON patch")
-        there = self._objects.get(resource, {}).get((namespace, name))
-        if there is None and kind == "apply":
-            made = self._fresh(resource, _copy(patch))
+        if kind == "apply" and isinstance(patch, dict) and (namespace, name) not in self._objects.get(resource, {}):
+            made = self._fresh(resource, rules.copy(patch))
             self._write(resource, None, made)
-            return _copy(made)
+            return rules.copy(made)
         old = self._found(resource, (namespace, name))
-        new = merge(_copy(old), _copy(patch))
-        if "resourceVersion" not in (patch.get("metadata") or {}):
+        new = rules.patched(rules.copy(old), patch, kind)
+        if not isinstance(patch, dict) or "resourceVersion" not in (patch.get("metadata") or {}):
             new["metadata"].pop("resourceVersion", None)
         return self._replace(resource, old, new, subresource)
 
@@ -235,17 +212,15 @@ class FakeApi:
         """Delete the object, or mark it where finalizers or a pod's grace hold it."""
         self._act("delete", resource, (namespace, name), "", {"gracePeriodSeconds": grace_seconds})
         old = self._found(resource, (namespace, name))
-        for wanted, found, what in (
-            (uid, meta.uid(old), "uid"),
-            (resource_version, meta.resource_version(old), "resourceVersion"),
-        ):
-            if wanted is not None and wanted != found:
-                raise errors.conflict(resource, name, f"Precondition failed: {what} in precondition: {wanted}")
-        grace = _grace(resource, old, grace_seconds)
+        if uid not in (None, meta.uid(old)):
+            raise errors.conflict(resource, name, f"Precondition failed: UID in precondition: {uid}")
+        if resource_version not in (None, meta.resource_version(old)):
+            raise errors.conflict(resource, name, f"Precondition failed: ResourceVersion: {resource_version}")
+        grace = rules.grace(resource, old, grace_seconds)
         if not grace and not old["metadata"].get("finalizers"):
             self._write(resource, old, None)
             return
-        new = _copy(old)
+        new = rules.copy(old)
         new["metadata"].setdefault("deletionTimestamp", clocks.rfc3339(self._clock.now()))
         new["metadata"]["deletionGracePeriodSeconds"] = grace
         self._write(resource, old, new)
@@ -265,7 +240,7 @@ class FakeApi:
         self._act("watch", resource, (namespace, ""))
         if send_initial_events and not self._has_watch_list:
             raise errors.Invalid(422, "Invalid", "sendInitialEvents is forbidden for watch")
-        chosen = _filter(namespace, label_selector, field_selector)
+        chosen = rules.selection(namespace, label_selector, field_selector)
         revision, cuts = int(resource_version or 0), self._cuts
         if revision and revision < self._oldest:
             raise errors.Gone(410, "Expired", f"too old resource version: {revision} ({self._oldest})")
@@ -277,18 +252,18 @@ class FakeApi:
             past = [entry for entry in self._history if entry.revision > revision]
             for entry in past:
                 revision = entry.revision
-                if entry.resource == resource and (told := _told(entry, chosen)):
+                if entry.resource == resource and (told := rules.told(entry, chosen)):
                     yield watching.Event(*told, self._clock.monotonic())
             if self._cuts != cuts:
                 return
             if not past and revision >= self.revision:
                 await self._changed.wait()
 
-    def _initial(self, resource: Resource, chosen: _Filter, with_end: bool) -> Iterable[watching.Event]:
+    def _initial(self, resource: Resource, chosen: rules.Filter, with_end: bool) -> Iterable[watching.Event]:
         moment = self._clock.monotonic()
         for obj in list(self._objects.get(resource, {}).values()):
             if chosen(obj):
-                yield watching.Event("ADDED", _copy(obj), moment)
+                yield watching.Event("ADDED", rules.copy(obj), moment)
         if with_end:
             metadata = {"resourceVersion": str(self.revision), "annotations": {watching.INITIAL_EVENTS_END: "true"}}
             yield watching.Event("BOOKMARK", {"kind": resource.kind, "metadata": metadata}, moment)
@@ -322,7 +297,7 @@ class FakeApi:
     def _post(self, resource: Resource, key: Key, subresource: str, body: Object) -> Object:
         if resource == PODS and subresource == "binding":
             old = self._found(resource, key)
-            new = _copy(old)
+            new = rules.copy(old)
             new["spec"]["nodeName"] = body["target"]["name"]
             status = new.setdefault("status", {})
             status["conditions"] = meta.with_condition(
@@ -341,24 +316,15 @@ class FakeApi:
             raise errors.conflict(
                 resource, before["name"], f"Precondition failed: UID in precondition: {metadata['uid']}"
             )
-        if subresource == "status":
-            new = {**_copy(old), "status": new.get("status") or {}}
-        else:
-            new.pop("status", None)
-            if "status" in old:
-                new["status"] = _copy(old["status"])
-        kept = {name: before[name] for name in _SERVER_SIDE if name in before}
-        new = {"apiVersion": old["apiVersion"], "kind": old["kind"], **new, "metadata": {**new["metadata"], **kept}}
-        if new.get("spec") != old.get("spec"):
-            new["metadata"]["generation"] = before.get("generation", 1) + 1
+        new = rules.replaced(old, new, is_status=subresource == "status")
         if new == old:
-            return _copy(old)
+            return rules.copy(old)
         is_released = meta.is_deleting(new) and not new["metadata"].get("finalizers")
         if is_released and not before.get("deletionGracePeriodSeconds"):
             self._write(resource, old, None)
-            return _copy(new)
+            return rules.copy(new)
         self._write(resource, old, new)
-        return _copy(new)
+        return rules.copy(new)
 
     def _write(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         self.revision += 1
@@ -368,60 +334,9 @@ class FakeApi:
             objects[key_of(new)] = new
         elif old is not None:
             del objects[key_of(old)]
-        self._history.append(_Past(self.revision, resource, old, new))
+        self._history.append(rules.Past(self.revision, resource, old, new))
         self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """Return the target changed by a JSON merge patch: null removes, objects merge, all else replaces (RFC 7396)."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge(merged.get(key), value)
-    return merged
-
-
-def _copy(obj: Object) -> Object:
-    copied: Object = orjson.loads(orjson.dumps(obj))
-    return copied
-
-
-def _filter(namespace: str, label_selector: str, field_selector: str) -> _Filter:
-    by_labels, by_fields = select.parse(label_selector), select.parse_fields(field_selector)
-
-    def chosen(obj: Object) -> bool:
-        is_inside = not namespace or obj["metadata"].get("namespace", "") == namespace
-        return is_inside and by_labels.matches(meta.labels(obj)) and by_fields.matches(obj)
-
-    return chosen
-
-
-def _told(past: _Past, chosen: _Filter) -> tuple[EventType, Object] | None:
-    """Return what a watcher with this filter is told: leaving the selection looks like deletion."""
-    was = past.old is not None and chosen(past.old)
-    if past.new is not None and chosen(past.new):
-        return ("MODIFIED" if was else "ADDED"), _copy(past.new)
-    if was and past.old is not None:
-        last = _copy(past.new or past.old)
-        last["metadata"]["resourceVersion"] = str(past.revision)
-        return "DELETED", last
-    return None
-
-
-def _grace(resource: Resource, obj: Object, asked: int | None) -> int:
-    """Return how long the object lives on after deletion: only pods on a node do, until their agent lets go."""
-    spec = obj.get("spec") or {}
-    if resource != PODS or not spec.get("nodeName"):
-        return 0
-    if asked is not None:
-        return asked
-    grace: int = spec.get("terminationGracePeriodSeconds", 30)
-    return grace

@@ -9,7 +9,7 @@ from typing import Any
 
 from netplane.controlplane.controllers import pods, writes
 from netplane.controlplane.controllers.view import Change, View
-from netplane.kube import fake
+from netplane.kube import patch as patching
 from netplane.kube.types import PODS, Key, Object, Resource, key_of
 from netplane.lib import timestamp
 
@@ -51,7 +51,7 @@ class World:
 
     def change(self, resource: Resource, key: Key, patch: Object) -> Object:
         """Merge a patch into a stored object, as a user or an agent would."""
-        return self._put(resource, fake.merge(self.objects[resource, key], patch))
+        return self._put(resource, patching.merge(self.objects[resource, key], patch))
 
     def remove(self, resource: Resource, key: Key) -> None:
         """Take an object out of the store."""
@@ -125,7 +125,7 @@ class World:
                 self._update(write)
             case writes.Patch():
                 held = self._guarded(write.resource, write.key, write.patch.get("metadata", {}))
-                patched = fake.merge(held, write.patch)
+                patched = patching.merge(held, write.patch)
                 self._seen(write.resource, self._put(write.resource, patched, bump="spec" in write.patch))
             case writes.Delete():
                 self._delete(write)

@@ -3,7 +3,7 @@
 import pytest
 
 from netplane.kube import errors
-from netplane.kube.fake import FakeApi, merge
+from netplane.kube.fake import FakeApi
 from netplane.kube.types import DEPLOYMENTS, NODES, PODS, Object
 
 
@@ -79,9 +79,20 @@ async def test_faults_come_as_often_as_asked() -> None:
         await api.get(NODES, "n")
 
 
-def test_merge_patch_follows_rfc_7396() -> None:
-    assert merge({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": None}, "d": [2], "e": {"f": None}}) == {
-        "a": {"c": 2},
-        "d": [2],
-        "e": {},
-    }
+async def test_each_kind_of_patch_changes_what_it_says() -> None:
+    api = FakeApi()
+    made = await api.create(PODS, {**pod(a=1), "status": {"conditions": [{"type": "A", "status": "True"}]}})
+    assert (await api.patch(PODS, "p", {"spec": {"a": None, "b": 2}}, namespace="ns"))["spec"] == {"b": 2}
+    operations = [{"op": "replace", "path": "/spec/b", "value": 3}]
+    assert (await api.patch(PODS, "p", operations, namespace="ns", kind="json"))["spec"] == {"b": 3}
+    condition = {"status": {"conditions": [{"type": "B", "status": "True"}]}}
+    patched = await api.patch(PODS, "p", condition, namespace="ns", kind="strategic", subresource="status")
+    assert {entry["type"] for entry in patched["status"]["conditions"]} == {"A", "B"}
+    assert patched["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+async def test_a_patch_that_does_not_fit_is_invalid() -> None:
+    api = FakeApi()
+    await api.create(PODS, pod())
+    with pytest.raises(errors.Invalid):
+        await api.patch(PODS, "p", [{"op": "remove", "path": "/spec/none"}], namespace="ns", kind="json")
