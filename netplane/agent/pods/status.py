@@ -121,9 +121,10 @@ def _container_status(
     if earlier and not result["lastState"]:
         message = extra.messages.get(earlier.id, "")
         result["lastState"] = {"terminated": _terminated(earlier, extra.runtime, message)}
-    is_done = container.is_init and not container.is_sidecar and latest.state == "exited" and latest.exit_code == 0
+    is_done = latest.state == "exited" and latest.exit_code == 0
+    runs_to_its_end = container.is_init and not container.is_sidecar
     result |= {
-        "ready": is_done or seen.is_ready(container, latest),
+        "ready": is_done if runs_to_its_end else seen.is_ready(container, latest),
         "started": seen.is_started(container, latest),
         "restartCount": latest.attempt,
         "image": latest.image or container.image,
