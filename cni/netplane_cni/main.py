@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -48,7 +49,7 @@ def cni() -> None:
 @click.option("--kubeconfig", type=click.Path(), default=None, help="How to reach the API server.")
 @click.option("--nodes-file", type=click.Path(path_type=Path), help="Nodes as JSON, in place of an API server.")
 @click.option("--node-name", default=lambda: socket.gethostname().lower(), show_default="host name")
-@click.option("--fabric", "mode", type=click.Choice(["vxlan", "direct"]), default="vxlan", help="How nodes are joined.")
+@click.option("--fabric", type=click.Choice(["vxlan", "direct"]), default="vxlan", help="How nodes are joined.")
 @click.option("--vxlan-id", type=click.IntRange(0, (1 << 24) - 1), default=1)
 @click.option("--vxlan-port", type=click.IntRange(1, 65535), default=4789)
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")
@@ -117,7 +118,7 @@ async def _daemon(**options: Any) -> None:
 
     settings = Settings(
         node=options["node_name"],
-        fabric=fabric.Settings(options["mode"], options["vxlan_id"], options["vxlan_port"]),
+        fabric=fabric.Settings(options["fabric"], options["vxlan_id"], options["vxlan_port"]),
         socket=str(options["run_dir"] / "cni.sock"),
         state_dir=options["state_dir"],
         conf_dir=options["conf_dir"],
@@ -136,6 +137,8 @@ async def _daemon(**options: Any) -> None:
         if options["nodes_file"] is None:
             loaded = client.load(options["kubeconfig"])
             api = await stack.enter_async_context(client.Client(loaded, user_agent="netplane-cni"))
+        # What is here stays: collections that walk over it would cost single ADDs some milliseconds.
+        gc.freeze()
         await Daemon(settings, api=api, nodes_file=options["nodes_file"], clock=clock.SYSTEM).run()
 
 

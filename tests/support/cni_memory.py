@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from netplane.kernel.conntrack import Flow
 from netplane.kernel.errors import KernelError
 from netplane.kernel.link.objects import Link
 from netplane.kernel.nft import fake as nft
@@ -89,6 +91,21 @@ class Cables:
         return self.faulty
 
 
+@dataclass
+class Flows:
+    """The flows that are tracked."""
+
+    there: list[Flow] = field(default_factory=list)
+
+    def flows(self, family: int) -> list[Flow]:
+        return [flow for flow in self.there if (len(flow.source) == 4) == (family == 2)]
+
+    def delete(self, flows: Iterable[Flow]) -> int:
+        gone = list(flows)
+        self.there = [flow for flow in self.there if flow not in gone]
+        return len(gone)
+
+
 class TestedJournal(Journal):
     """A journal whose writes count as steps, before and after."""
 
@@ -113,6 +130,7 @@ class Node:
         self.chaos = Chaos()
         self.cables = Cables(self.chaos)
         self.nft = nft.Kernel()
+        self.flows = Flows()
         self.boot = "boot-1"
         self.verbs: Verbs
         self.journal: Journal
@@ -120,7 +138,7 @@ class Node:
     async def start(self) -> None:
         self.journal = TestedJournal(str(self.folder / "state"), self.clock, self.chaos)
         self.journal.open()
-        rules = Rules(self.nft, self._facts)
+        rules = Rules(self.nft, self.flows, self._facts)
         self.verbs = Verbs(self.journal, self.cables, rules, clock=self.clock, boot=self.boot, cool_down=self.cool_down)
         self.verbs.prepared = Prepared(self.pools, 1450)
         await self.verbs.recover()
@@ -161,4 +179,5 @@ class Node:
 
     def _facts(self) -> masquerade.Facts:
         leases = tuple(self.verbs.leases)
-        return masquerade.Facts(tuple(pool.prefix for pool in self.pools), (), leases)
+        node = (address.parse("172.30.0.11"),)
+        return masquerade.Facts(tuple(pool.prefix for pool in self.pools), (), leases, node=node)

@@ -6,8 +6,9 @@ Addresses come in packed and ports as numbers, so nothing a user wrote is ever i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from netplane.kernel.nft import objects as nft
 from netplane.kernel.nft.objects import IPV4, IPV6, PORT, PROTOCOL, Element, Set, Table
@@ -21,14 +22,38 @@ _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _MULTICAST = {address.Family.V4: "224.0.0.0/4", address.Family.V6: "ff00::/8"}
 
 
+class Flow(Protocol):
+    """What matters of a tracked connection: where its first packet went, and who answers."""
+
+    @property
+    def destination(self) -> address.Packed:
+        """The address that the client speaks to."""
+
+    @property
+    def port(self) -> int:
+        """The port that the client speaks to."""
+
+    @property
+    def answering(self) -> address.Packed:
+        """The address that its packets are led to."""
+
+    @property
+    def answering_port(self) -> int:
+        """The port that its packets are led to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the tables follow from: our pods' networks, the networks that are inside, and the leases with host ports."""
+    """What the tables follow from: our pods' networks, the networks that are inside, and the leases with host ports.
+
+    `node` are the addresses of this node, by which others reach its host ports.
+    """
 
     pods: tuple[address.Prefix, ...]
     inside: tuple[address.Prefix, ...]
     leases: tuple[Lease, ...] = ()
     masquerades: bool = True
+    node: tuple[address.Packed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,6 +89,23 @@ def clash(lease: Lease, leases: Iterable[Lease]) -> str:
         if other is not None:
             return f"{port.protocol} host port {port.host_port} is held by {other.pod or other.container}"
     return ""
+
+
+def is_stale(
+    flow: Flow, *, added: Iterable[HostPort], gone: Iterable[HostPort], node: Collection[address.Packed]
+) -> bool:
+    """Tell whether a tracked UDP flow still goes where a host port led before it changed.
+
+    UDP has no end that the kernel could see: a client that keeps sending keeps its old translation for ever.
+    """
+    answering = flow.answering, flow.answering_port
+    if any(flow.port == port.host_port and answering == (port.pod, port.port) for port in gone):
+        return True
+    for port in added:
+        is_to_it = flow.destination == port.host_ip if port.host_ip else flow.destination in node
+        if is_to_it and flow.port == port.host_port and answering != (port.pod, port.port):
+            return True
+    return False
 
 
 def _of(lease: Lease) -> Iterator[HostPort]:

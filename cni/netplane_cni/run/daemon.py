@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from netplane.kernel import conntrack
 from netplane.kernel.link import events
 from netplane.kernel.nft import run as nft
 from netplane.kube.api import Api
@@ -75,7 +76,7 @@ class Daemon:
         self._me: Node | None = None
         self._journal = Journal(str(settings.state_dir), clock)
         self._wirer = Wirer()
-        self._rules = Rules(nft.Socket(), self._facts)
+        self._rules = Rules(nft.Socket(), conntrack.Socket(), self._facts)
         self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready)
         self._verbs = Verbs(
             self._journal,
@@ -206,7 +207,8 @@ class Daemon:
             inside += [cidr for node in self._nodes.values() for cidr in node.pod_cidrs]
         ours = self._me.pod_cidrs if self._me else ()
         with_ports = tuple(lease for lease in self._verbs.leases if lease.ports)
-        return masquerade.Facts(ours, tuple(inside), with_ports, self._settings.masquerades)
+        addresses = (*self._me.internal_ips, *self._me.external_ips) if self._me else ()
+        return masquerade.Facts(ours, tuple(inside), with_ports, self._settings.masquerades, addresses)
 
     async def _call(self, environment: dict[str, str], stdin: bytes, namespace: int | None) -> tuple[int, bytes]:
         """Answer one call of the shim: (exit code, standard output)."""

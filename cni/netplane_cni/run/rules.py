@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from netplane.kernel.conntrack import Flow
 from netplane.kernel.errors import KernelError
 from netplane.kernel.nft import diff
-from netplane.kernel.nft.objects import Batch, Element, Set, Table
+from netplane.kernel.nft.objects import IPV4, IPV6, Batch, Element, Set, Table
 from netplane.lib import log
 from netplane_cni.plan import masquerade
+from netplane_cni.plan.masquerade import HostPort
 
 Facts = Callable[[], masquerade.Facts]
+HostPorts = frozenset[HostPort]
 Held = Mapping[Set, frozenset[Element]]
 
 
@@ -32,11 +35,23 @@ class Kernel(Protocol):
         """Return a hash of a table's chains and rules as the kernel holds them."""
 
 
+class Flows(Protocol):
+    """The connections that the kernel tracks; `conntrack.Socket` is the kernel's."""
+
+    def flows(self, family: int) -> list[Flow]:
+        """List UDP flows of a family."""
+
+    def delete(self, flows: Iterable[Flow]) -> int:
+        """Delete flows."""
+
+
 class Rules:
     """The tables of this node. Rules are loaded as text, whole; host ports come and go as elements, in microseconds."""
 
-    def __init__(self, kernel: Kernel, facts: Facts) -> None:
+    def __init__(self, kernel: Kernel, flows: Flows, facts: Facts) -> None:
         self._kernel = kernel
+        self._flows = flows
+        self._ports: frozenset[HostPort] = frozenset()
         self._facts = facts
         self._lock = asyncio.Lock()
         self._skeleton = ""
@@ -50,19 +65,39 @@ class Rules:
         """
         async with self._lock:
             facts = self._facts()
-            want = {target: frozenset(found) for target, found in masquerade.elements(facts).items()}
-            if masquerade.skeleton(facts) != self._skeleton or (must_look and self._has_drifted(want)):
-                return await self._load(facts, want)
-            batch = Batch()
-            for target, elements in want.items():
-                batch.runs += diff.elements(target, elements, self._held[target]).runs
-            try:
-                self._kernel.commit(batch)
-            except KernelError as error:
-                log.get("cni").warning("a host port met foreign elements, loading all anew", why=str(error))
-                return await self._load(facts, want)
-            self._held = want
-            return len(batch)
+            count = await self._bring(facts, must_look=must_look)
+            await self._forget_stale(facts)
+            return count
+
+    async def _bring(self, facts: masquerade.Facts, *, must_look: bool) -> int:
+        want = {target: frozenset(found) for target, found in masquerade.elements(facts).items()}
+        if masquerade.skeleton(facts) != self._skeleton or (must_look and self._has_drifted(want)):
+            return await self._load(facts, want)
+        batch = Batch()
+        for target, elements in want.items():
+            batch.runs += diff.elements(target, elements, self._held[target]).runs
+        try:
+            self._kernel.commit(batch)
+        except KernelError as error:
+            log.get("cni").warning("a host port met foreign elements, loading all anew", why=str(error))
+            return await self._load(facts, want)
+        self._held = want
+        return len(batch)
+
+    async def _forget_stale(self, facts: masquerade.Facts) -> None:
+        """Drop the flows that UDP host ports which came or went have left behind."""
+        now = frozenset(port for port in masquerade.host_ports(facts.leases) if port.protocol == "udp")
+        added, gone = now - self._ports, self._ports - now
+        for family in {len(port.pod) for port in added | gone}:
+            await asyncio.to_thread(self._forget, IPV4 if family == 4 else IPV6, added, gone, facts)
+        self._ports = now
+
+    def _forget(self, family: int, added: HostPorts, gone: HostPorts, facts: masquerade.Facts) -> None:
+        self._flows.delete(
+            flow
+            for flow in self._flows.flows(family)
+            if masquerade.is_stale(flow, added=added, gone=gone, node=facts.node)
+        )
 
     async def _load(self, facts: masquerade.Facts, want: Held) -> int:
         self._skeleton = ""  # Until it is loaded, nobody knows.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from netplane.kernel.conntrack import Flow
 from netplane.kernel.errors import KernelError
 from netplane.model import address
 from netplane_cni.plan.ipam import Lease
@@ -101,6 +102,22 @@ async def test_a_refused_rule_takes_the_cable_away_again(node: Node) -> None:
     assert (await refusal(node.add("a", runtimeConfig=ports))).code == 11
     assert len(node.cables.there) == 1
     assert [lease.container for lease in node.verbs.leases] == ["first"]
+
+
+async def test_udp_flows_of_a_host_port_that_changed_hands_are_forgotten_and_no_others(node: Node) -> None:
+    client, here, there = (address.parse(ip) for ip in ("10.9.0.1", "172.30.0.11", "8.8.8.8"))
+    ports = {"portMappings": [{"hostPort": 53, "containerPort": 5353, "protocol": "udp"}]}
+    to_the_node = Flow(17, client, 1000, here, 53, here, 53)
+    elsewhere, other_port = Flow(17, client, 1001, there, 53, there, 53), Flow(17, client, 1002, here, 54, here, 54)
+    node.flows.there = [to_the_node, elsewhere, other_port]
+    pod = address.parse(await node.add("a", runtimeConfig=ports))
+    assert node.flows.there == [elsewhere, other_port]
+    to_the_pod = Flow(17, client, 1000, here, 53, pod, 5353)
+    node.flows.there.append(to_the_pod)
+    await node.add("b")
+    assert to_the_pod in node.flows.there
+    await node.delete("a")
+    assert node.flows.there == [elsewhere, other_port]
 
 
 async def test_a_full_disk_refuses_adds_and_loses_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
