@@ -78,9 +78,13 @@ def not_found(field: str, value: Any) -> Fault:
 
 
 def shown(value: Any) -> str:
-    """Return a value as faults quote it: texts in double quotes, the rest as JSON."""
+    """Return a value as faults quote it: texts, and lists and maps of texts, as Go prints them; the rest as JSON."""
     if isinstance(value, str):
         return orjson.dumps(value).decode()
+    if value and isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
+        return f"[]string{{{', '.join(map(shown, value))}}}"
+    if value and isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
+        return f"map[string]string{{{', '.join(f'{shown(key)}:{shown(value[key])}' for key in sorted(value))}}}"
     if value is None:
         return "null"
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode()

@@ -143,14 +143,14 @@ def track(
     return entries.dump()
 
 
-def _owned(found: Mapping[Path, Any]) -> Fields:
+def _owned(found: Iterable[Path]) -> Fields:
     return frozenset(path for path in found if path not in _NEVER_OWNED and path[:2] not in _NEVER_OWNED)
 
 
 def _compare(old: Mapping[Path, Any], new: Mapping[Path, Any]) -> tuple[Fields, Fields]:
     """Return the fields that were added or have another value, and those that are gone."""
     changed = {path for path, value in new.items() if path not in old or _is_other(old[path], value)}
-    return _owned(dict.fromkeys(changed)), _owned(dict.fromkeys(old.keys() - new.keys()))
+    return _owned(changed), _owned(old.keys() - new.keys())
 
 
 def _is_other(one: Any, other: Any) -> bool:
@@ -266,14 +266,16 @@ def _entry(manager: Manager, owned: Fields, time: str) -> Object:
 
 
 def _is_upgrade(live: Object, manager: str, conflicts: Mapping[Manager, Fields], shape: Shape) -> bool:
-    """True when kubectl goes over from client-side apply: all it fights for is what it had last applied itself."""
+    """True when kubectl goes over from client-side apply: all it fights for is as it had last applied it itself."""
     applied = (live["metadata"].get("annotations") or {}).get(LAST_APPLIED)
     if manager != "kubectl" or not applied:
         return False
     try:
-        known = _owned(fields.of(orjson.loads(applied), shape))
+        last = fields.of(orjson.loads(applied), shape)
     except (orjson.JSONDecodeError, TypeError, KeyError):
         return False
+    now = fields.of(live, shape)
+    known = _owned({path for path, value in last.items() if path in now and not _is_other(value, now[path])})
     return all(paths <= known for paths in conflicts.values())
 
 

@@ -136,6 +136,16 @@ def test_kubectl_may_change_what_it_had_applied_at_the_client() -> None:
     assert orjson.loads(new["metadata"]["annotations"][managed.LAST_APPLIED])["spec"]["replicas"] == 2
 
 
+def test_what_changed_since_it_was_applied_at_the_client_is_a_conflict() -> None:
+    live = config(replicas=1)
+    live["metadata"]["annotations"] = {managed.LAST_APPLIED: orjson.dumps(config(replicas=1)).decode()}
+    live["metadata"]["managedFields"] = apply.track(
+        None, live, shape=SHAPE, manager="kubectl-client-side-apply", now=DAY(1)
+    )
+    with pytest.raises(apply.ConflictError, match="hpa"):
+        applied(written(live, "hpa", replicas=5), config(replicas=2), "kubectl")
+
+
 def test_a_subresource_has_an_entry_of_its_own() -> None:
     live = applied(None, config(replicas=1))
     new = {**copy.deepcopy(live), "status": {"readyReplicas": 1}}

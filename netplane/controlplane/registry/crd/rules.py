@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import names, times
@@ -148,8 +150,12 @@ def _list(value: list[Any], schema: Schema, path: str, found: list[Fault]) -> No
         _keys(value, schema, kind, path, found)
 
 
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
 def _has_duplicates(value: list[Any]) -> bool:
-    return len({faults.shown(each) for each in value}) < len(value)
+    return len({_json(each) for each in value}) < len(value)
 
 
 def _keys(value: list[Any], schema: Schema, kind: str, path: str, found: list[Fault]) -> None:
@@ -160,9 +166,9 @@ def _keys(value: list[Any], schema: Schema, kind: str, path: str, found: list[Fa
             if not isinstance(each, dict):
                 continue
             key = {name: each[name] for name in schema.get("x-kubernetes-list-map-keys") or () if name in each}
-        if faults.shown(key) in seen:
-            found.append(faults.duplicate(f"{path}[{index}]", key))
-        seen.add(faults.shown(key))
+        if _json(key) in seen:
+            found.append(Fault(f"{path}[{index}]", "FieldValueDuplicate", f"Duplicate value: {_json(key)}"))
+        seen.add(_json(key))
 
 
 def _holds(value: Any, schema: Schema) -> bool:

@@ -54,7 +54,8 @@ def _binary(value: Decimal) -> str:
     while number % 1024 == 0 and power < len(_BINARY_NAMES) - 1:
         number //= 1024
         power += 1
-    return f"{number}{_BINARY_NAMES[power]}"
+    # Without a suffix the text would be read as a decimal amount next time: write it as one now.
+    return f"{number}{_BINARY_NAMES[power]}" if power else canonical(str(number))
 
 
 def _in_powers(value: Decimal, suffix: Callable[[int], str]) -> str:
