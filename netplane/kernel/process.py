@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from netplane.kernel.errors import CommandFailed
 
 TIMEOUT = 10.0
+OURS_ALONE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+"""What the service manager addressed to us. crun, for one, waits for its container to answer on NOTIFY_SOCKET."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,11 @@ class Completed:
     def text(self) -> str:
         """Its standard output as text; bytes that are not UTF-8 are replaced."""
         return self.stdout.decode(errors="replace")
+
+
+def environment() -> dict[str, str]:
+    """Return our environment as a child may have it: without what the service manager addressed to us alone."""
+    return {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
 
 
 async def run(
@@ -45,7 +53,7 @@ async def run(
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=env,
+            env=environment() if env is None else env,
         )
     except OSError as error:
         raise _not_started(argv, error) from error
@@ -71,7 +79,7 @@ def run_sync(
     """Do as `run` does, for callers that are not on an event loop."""
     feed = _bytes(stdin) or b""
     try:
-        done = subprocess.run(argv, input=feed, capture_output=True, timeout=timeout, env=env, check=False)
+        done = subprocess.run(argv, input=feed, capture_output=True, timeout=timeout, env=env or environment(), check=False)
     except subprocess.TimeoutExpired as error:
         raise _not_done(argv, timeout) from error
     except OSError as error:

@@ -123,8 +123,10 @@ class Registration:
         is_due = self._clock.monotonic() - self._sent_at >= REPORT or not self._sent_at
         if not is_due and not objects.differs(self._sent, status):
             return
-        # A merge patch would take away conditions of others, such as NetworkUnavailable.
-        await self._api.patch(NODES, self._identity.name, {"status": status}, kind="strategic", subresource="status")
+        # A merge patch would take away conditions of others, such as NetworkUnavailable. Addresses are ours alone, and
+        # their merge key, the type, occurs twice on a node with both IP families.
+        body = {"status": status | {"addresses": [*status["addresses"], {"$patch": "replace"}]}}
+        await self._api.patch(NODES, self._identity.name, body, kind="strategic", subresource="status")
         self._sent, self._sent_at = status, self._clock.monotonic()
 
     async def _keep_lease(self) -> Never:

@@ -57,3 +57,11 @@ def test_run_sync_answers_alike() -> None:
 
 def test_run_sync_gives_an_empty_input_unless_told() -> None:
     assert process.run_sync(["cat"]).stdout == b""
+
+
+def test_children_do_not_inherit_what_the_service_manager_addressed_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
+    monkeypatch.setenv("NETPLANE_KEPT", "yes")
+    shown = process.run_sync(["env"]).text.splitlines()
+    assert "NETPLANE_KEPT=yes" in shown
+    assert not [line for line in shown if line.startswith("NOTIFY_SOCKET=")]

@@ -131,6 +131,7 @@ async def run_detached(programs: Programs, container_id: str, bundle: Path) -> i
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=(errors := (bundle / "stderr").open("wb")),
+        env=process.environment(),
     )
     with errors:
         try:

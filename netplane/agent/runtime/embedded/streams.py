@@ -16,6 +16,7 @@ from pathlib import Path
 
 from netplane.agent.runtime.embedded import processes
 from netplane.agent.runtime.protocol import Pipe, RuntimeFailure, Sink
+from netplane.kernel import process
 
 CHUNK = 32768
 
@@ -185,6 +186,7 @@ async def spawn(argv: Sequence[str], spec: Path, *, stdin: bool) -> Piped:
         stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=process.environment(),
     )
     return Piped(child, spec)
 
@@ -203,6 +205,7 @@ async def spawn_on_terminal(argv: Sequence[str], folder: Path, spec: Path, limit
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
+                env=process.environment(),
             )
             return Terminal(child, await _receive_terminal(listener, child, limit), spec)
         finally:
