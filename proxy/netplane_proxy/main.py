@@ -18,11 +18,12 @@ from aiohttp import web
 
 from netplane.kernel.link.run import Socket
 from netplane.kube import client, errors
-from netplane.lib import cli, config, health, notify
+from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
 from netplane_proxy.run import nftables
 from netplane_proxy.run.daemon import Daemon, Parts
+from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.memory import Memory
 
 _CAP_NET_ADMIN = 12
@@ -125,7 +126,8 @@ async def _run(options: Mapping[str, Any]) -> None:
         api = await stack.enter_async_context(_client(options["kubeconfig"]))
         target = stack.enter_context(contextlib.closing(nftables.open_target()))
         links = stack.enter_context(Socket())
-        parts = Parts(api, target, None, memory, lambda: _addresses(links))
+        conntrack = stack.enter_context(contextlib.closing(Conntrack()))
+        parts = Parts(api, target, Sweeper(conntrack, clock=clock.SYSTEM), memory, lambda: _addresses(links))
         gc.set_threshold(_GARBAGE_THRESHOLD, 50, 100)
         daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=_settle_down)
         await _serve(stack, daemon, options)

@@ -13,10 +13,12 @@ import pytest
 from netplane.kernel import netns
 from netplane.kube.fake import FakeApi
 from netplane.kube.types import ENDPOINTSLICES, NODES, SERVICES
+from netplane.lib import clock
 from netplane.model import address
 from netplane_proxy.plan import host, oracle
 from netplane_proxy.run import nftables
 from netplane_proxy.run.daemon import Daemon, Parts
+from netplane_proxy.run.flows import Conntrack, Sweeper
 from tests.support import kube_objects as objects
 from tests.support.clusters import NODE
 from tests.support.packet_lab import PacketLab, packet_lab
@@ -47,8 +49,10 @@ def api() -> FakeApi:
 @contextlib.asynccontextmanager
 async def running(api: FakeApi) -> AsyncIterator[Daemon]:
     """Run a daemon in the namespace of this thread; stopping it leaves the rules."""
-    with contextlib.closing(nftables.open_target()) as target:
-        daemon = Daemon(SETTINGS, Parts(api, target))
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(contextlib.closing(nftables.open_target()))
+        sweeper = Sweeper(stack.enter_context(contextlib.closing(Conntrack())), clock=clock.SYSTEM)
+        daemon = Daemon(SETTINGS, Parts(api, target, sweeper))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(daemon.run())
             await api.until(lambda: bool(daemon.report()["verified"]))
@@ -134,5 +138,43 @@ def test_what_the_kernel_holds_can_be_listed_and_loaded_again(lab: PacketLab, ap
         text = f"flush ruleset\n{listed.stdout}"
         subprocess.run(["nft", "-f", "-"], input=text, check=True, timeout=5, text=True)
         assert goes_to(lab) == "10.244.2.1"
+
+    on_node(lab, course)
+
+
+@pytest.mark.parametrize("target", ["10.96.0.53:80", "172.30.0.11:30053"])
+def test_a_udp_client_that_keeps_sending_moves_to_the_new_endpoint(lab: PacketLab, api: FakeApi, target: str) -> None:
+    packet = oracle.parse(f"172.31.0.2 > {target}/udp", NODE)
+
+    def seed(*ips: str) -> None:
+        api.seed(ENDPOINTSLICES, objects.endpoint_slice(*ips, of="dns", protocol="UDP"))
+
+    async def course() -> None:
+        made = objects.service("dns", "10.96.0.53", protocol="UDP", type="NodePort")
+        made["spec"]["ports"][0]["nodePort"] = 30053
+        api.seed(SERVICES, made)
+        seed("10.244.2.1")
+        async with running(api) as daemon:
+            flow = lab.flow(packet)
+            assert address.text(flow.send()) == "10.244.2.1"
+            seed("10.244.2.1", "10.244.2.2")
+            await api.until(lambda: daemon.report()["committed"] == str(api.revision))
+            assert address.text(flow.send()) == "10.244.2.1"
+            seed("10.244.2.2")
+            await api.until(lambda: address.text(flow.send()) == "10.244.2.2")
+
+    on_node(lab, course)
+
+
+def test_a_udp_client_that_was_there_first_reaches_a_service_that_comes(lab: PacketLab, api: FakeApi) -> None:
+    packet = oracle.parse("10.244.1.5 > 192.0.2.53:80/udp", NODE)
+
+    async def course() -> None:
+        async with running(api):
+            flow = lab.flow(packet)
+            assert address.text(flow.send()) == "192.0.2.53"
+            api.seed(SERVICES, objects.service("dns", "10.96.0.53", protocol="UDP", externalIPs=["192.0.2.53"]))
+            api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.7", of="dns", protocol="UDP"))
+            await api.until(lambda: address.text(flow.send()) == "10.244.2.7")
 
     on_node(lab, course)

@@ -82,6 +82,19 @@ class PacketLab:
         self._drain(seen, first, self.number, _QUIET_SECONDS)
         return [seen.get(first + at) for at in range(len(sent))]
 
+    def flow(self, packet: Packet) -> Flow:
+        """Return one connection that sends again and again from the same port."""
+        self.number += 1
+        return Flow(self, packet, self.number - 1)
+
+    def again(self, packet: Packet, number: int) -> Left | None:
+        """Send a packet of a connection that may be there already, and return how it left."""
+        seen: dict[int, Left] = {}
+        self._drain({}, number, number, 0.0)
+        self._send(packet, number)
+        self._drain(seen, number, number + 1, _QUIET_SECONDS)
+        return seen.get(number)
+
     def forget_connections(self) -> None:
         """Flush connection tracking: source ports are used again sooner or later."""
         self.conntrack.send(struct.pack("=IHHIIBBH", 20, 0x0102, 0x5, 1, 0, 0, 0, 0))
@@ -109,6 +122,20 @@ class PacketLab:
                 for number, left in _read(one, is_wire=one is self.wire, is_loopback=one is self.listeners[0]):
                     if first <= number < end and not (number in seen and left.end == "refused"):
                         seen[number] = left
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A client that keeps sending."""
+
+    lab: PacketLab
+    packet: Packet
+    number: int
+
+    def send(self) -> Packed:
+        """Send once more, and return where it went; the address of nobody when it did not arrive."""
+        left = self.lab.again(self.packet, self.number)
+        return left.destination if left is not None and left.end == "sent" else bytes(len(self.packet.source))
 
 
 def _read(one: socket.socket, *, is_wire: bool, is_loopback: bool) -> Iterator[tuple[int, Left]]:

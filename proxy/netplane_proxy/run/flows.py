@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from netplane.kernel import conntrack
 from netplane.lib import clock as clocks
 from netplane.lib import log
 from netplane.model import service
@@ -24,8 +25,39 @@ class Table(Protocol):
     def flows(self, family: Family) -> list[stale.Flow]:
         """Return the UDP flows of a family."""
 
-    def forget(self, flow: stale.Flow) -> None:
-        """Delete one flow by its exact tuple. One that is gone already is no failure."""
+    def forget(self, flows: list[stale.Flow]) -> int:
+        """Delete flows by their exact tuples; return how many were still there."""
+
+
+class Conntrack:
+    """The `Table` of the kernel, in the network namespace of the thread that made it."""
+
+    def __init__(self) -> None:
+        """Open it."""
+        self._socket = conntrack.Socket()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
+
+    def flows(self, family: Family) -> list[stale.Flow]:
+        """Return the UDP flows of a family."""
+        number = conntrack.AF_INET if family is Family.V4 else conntrack.AF_INET6
+        return [
+            stale.Flow(
+                service.Protocol.UDP,
+                flow.source,
+                flow.source_port,
+                flow.destination,
+                flow.port,
+                Backend(flow.answering, flow.answering_port),
+            )
+            for flow in self._socket.flows(number)
+        ]
+
+    def forget(self, flows: list[stale.Flow]) -> int:
+        """Delete flows by their exact tuples; return how many were still there."""
+        return self._socket.delete(conntrack.Flow(*flow[:5], *flow.answered_by) for flow in flows)
 
 
 class Sweeper:
@@ -77,9 +109,4 @@ class Sweeper:
         return count
 
     def _sweep(self, udp: Forwarding, gone: stale.Gone) -> int:
-        count = 0
-        for family in Family:
-            for flow in stale.flows(self._table.flows(family), udp, gone=gone):
-                self._table.forget(flow)
-                count += 1
-        return count
+        return sum(self._table.forget(stale.flows(self._table.flows(family), udp, gone=gone)) for family in Family)

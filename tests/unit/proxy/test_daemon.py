@@ -68,9 +68,11 @@ class FakeFlows:
     def flows(self, family: Family) -> list[stale.Flow]:
         return self.seen if family is Family.V4 else []
 
-    def forget(self, flow: stale.Flow) -> None:
-        self.seen.remove(flow)
-        self.forgotten.append(flow)
+    def forget(self, flows: list[stale.Flow]) -> int:
+        for flow in flows:
+            self.seen.remove(flow)
+        self.forgotten += flows
+        return len(flows)
 
 
 @pytest.fixture
