@@ -36,7 +36,7 @@ def applied(live: Any, wanted: Any, manager: str = "one", *, force: bool = False
 
 
 def written(live: Any, manager: str, day: int = 2, **spec: Any) -> dict[str, Any]:
-    new = copy.deepcopy(live)
+    new: dict[str, Any] = copy.deepcopy(live)
     new["spec"] |= spec
     new["metadata"]["managedFields"] = apply.track(live, new, shape=SHAPE, manager=manager, now=DAY(day))
     return new
