@@ -14,6 +14,7 @@ import click
 
 from netplane import __version__
 from netplane.agent.images import Store
+from netplane.agent.lifecycle import rotation
 from netplane.agent.lifecycle.roster import Roster
 from netplane.agent.lifecycle.services import Services
 from netplane.agent.node.objects import Identity
@@ -166,6 +167,7 @@ async def _serve(options: Options, runtime: embedded.Embedded, api: client.Clien
         group.create_task(registration.run())
         group.create_task(informers.run())
         group.create_task(roster.run())
+        group.create_task(rotation.run(runtime, clock.SYSTEM))
         await registration.registered.wait()
         group.create_task(server.run())
         await server.serving.wait()

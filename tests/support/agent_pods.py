@@ -153,10 +153,10 @@ class FakeRuntime:
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         self._try("remove_sandbox", sandbox_id)
-        self._sandboxes.pop(sandbox_id, None)
         for status in self.containers():
             if status.sandbox_id == sandbox_id:
                 del self._containers[status.id]
+        self._sandboxes.pop(sandbox_id, None)
 
     def sandboxes(self, uid: str = "") -> Sequence[SandboxStatus]:
         found = [status for status in self._sandboxes.values() if uid in ("", status.uid)]

@@ -19,6 +19,8 @@ from netplane.kube.informer import Batch, Informers
 from netplane.kube.types import PODS, Object
 from netplane.lib import log
 
+RESTART = 5.0
+
 _log = log.get("agent")
 
 
@@ -106,7 +108,16 @@ class Roster:
 
     async def _work(self, worker: Worker) -> None:
         try:
-            await worker.run()
+            while True:
+                try:
+                    await worker.run()
+                    return
+                except Exception:
+                    # A fault in keeping one pod must not end the keeping of all.
+                    _log.exception("keeper failed; beginning anew", pod=f"{worker.pod.namespace}/{worker.pod.name}")
+                await self._services.clock.sleep(RESTART)
+                worker = worker.successor()
+                self._workers[worker.pod.uid] = worker
         finally:
             self._workers.pop(worker.pod.uid, None)
 

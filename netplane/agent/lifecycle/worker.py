@@ -79,6 +79,10 @@ class Worker:
         self._objects_changed = True
         self._woken.set()
 
+    def successor(self) -> Worker:
+        """Return a keeper that begins anew with what this one knew of the API."""
+        return Worker(self.pod, self._services, is_gone=self._is_gone)
+
     @property
     def status(self) -> dict[str, object]:
         """The pod with its newest status, as /pods shows it."""
