@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -178,3 +179,22 @@ def test_a_udp_client_that_was_there_first_reaches_a_service_that_comes(lab: Pac
             await api.until(lambda: address.text(flow.send()) == "10.244.2.7")
 
     on_node(lab, course)
+
+
+def test_two_capabilities_are_enough(lab: PacketLab) -> None:
+    """What the systemd unit and the DaemonSet leave us: no entering of namespaces, nothing else of root's."""
+    program = (
+        "import asyncio\n"
+        "from netplane_proxy.plan.forwarding import Forwarding\n"
+        "from netplane_proxy.run import nftables, flows\n"
+        "flows.Conntrack()\n"
+        "print(asyncio.run(nftables.open_target().replace(Forwarding())).operations > 0)\n"
+    )
+    limits = ["setpriv", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all", "--no-new-privs"]
+    done = netns.run_in(
+        lab.node,
+        lambda: subprocess.run(
+            [*limits, sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
+        ),
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")

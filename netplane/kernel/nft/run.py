@@ -107,7 +107,14 @@ class Socket:
 
     async def load(self, text: str) -> None:
         """Run nft commands in one transaction, in the socket's namespace."""
-        await asyncio.to_thread(netns.run_in, self._namespace, lambda: load_sync(text))
+        await asyncio.to_thread(self._load, text)
+
+    def _load(self, text: str) -> None:
+        # Entering a namespace takes CAP_SYS_ADMIN, even the one where we are: a proxy in its own does without.
+        if netns.identity(netns.OWN) == netns.identity(self._namespace):
+            load_sync(text)
+        else:
+            netns.run_in(self._namespace, lambda: load_sync(text))
 
     def commit(self, batch: Batch) -> None:
         """Make all changes of the batch in one transaction, or raise KernelError and make none.
