@@ -121,5 +121,6 @@ class Api(Protocol):
     ) -> AsyncGenerator[watching.Event, None]:
         """Yield changes after `resource_version` until the server ends the watch; raises `errors.Gone` when too old.
 
+        A bookmark at the given `resource_version` comes first, once the server has agreed.
         With `send_initial_events` (WatchList) first what there is as ADDED, then a bookmark that says so.
         """

@@ -177,7 +177,10 @@ class Client:
         decoder = watching.Decoder()
         async with self._transport.open("GET", resource.path(namespace=namespace), params=params) as answer:
             if answer.status >= 400:
-                raise errors.from_response(answer.status, await answer.read())
+                wait = transport.retry_after(answer)
+                raise errors.from_response(answer.status, await answer.read(), retry_after=wait)
+            if resource_version:
+                yield watching.resumed(resource_version)
             async for chunk in answer.content.iter_any():
                 for event in decoder.feed(chunk, received=self._clock.monotonic()):
                     yield event

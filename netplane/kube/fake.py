@@ -244,6 +244,8 @@ class FakeApi:
         revision, cuts = int(resource_version or 0), self._cuts
         if revision and revision < self._oldest:
             raise errors.Gone(410, "Expired", f"too old resource version: {revision} ({self._oldest})")
+        if resource_version:
+            yield watching.resumed(resource_version)
         if not revision:
             revision = self.revision
             for event in self._initial(resource, chosen, send_initial_events):

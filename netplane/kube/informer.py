@@ -26,7 +26,7 @@ _Note = Callable[[Sequence[Change], float], None]
 
 _LOG = log.get("informer")
 _FIRST_BACKOFF = 0.1
-_LONGEST_BACKOFF = 10.0
+_LONGEST_BACKOFF = 3.0
 _SHORT_WATCH_SECONDS = 1.0
 
 
@@ -143,9 +143,11 @@ class _Follower:
         self._is_stale = True
         self._server_has_watch_list = True
         self._backoff = _FIRST_BACKOFF
+        self._began = 0.0
 
     async def run(self) -> Never:
         while True:
+            self._began = self._clock.monotonic()
             try:
                 await self._follow()
             except errors.Gone:
@@ -159,14 +161,13 @@ class _Follower:
                 _LOG.info("server tells no end of initial events; listing instead", resource=self._name)
                 self._server_has_watch_list = False
             except errors.ApiError as error:
-                await self._pause(str(error))
+                await self._pause(str(error), at_least=error.retry_after or 0.0)
 
     async def _follow(self) -> None:
         if self._is_stale and not self._server_has_watch_list:
             await self._list()
-        began = self._clock.monotonic()
         await (self._watch_initial() if self._is_stale else self._watch())
-        if self._clock.monotonic() - began < _SHORT_WATCH_SECONDS:
+        if not self._has_lasted:
             await self._pause("the watch ended at once")
 
     async def _list(self) -> None:
@@ -230,7 +231,6 @@ class _Follower:
         self._note(changes, received)
 
     def _recovered(self) -> None:
-        self._backoff = _FIRST_BACKOFF
         if self.failure:
             _LOG.info("following again", resource=self._name)
             self.failure = ""
@@ -238,12 +238,19 @@ class _Follower:
             rejected = self.store.rejected.pop()
             _LOG.warning("object left out", resource=self._name, key="/".join(rejected.key), reason=rejected.reason)
 
-    async def _pause(self, reason: str) -> None:
+    async def _pause(self, reason: str, *, at_least: float = 0.0) -> None:
+        """Wait longer after each try in a row that did not last."""
         if not self.failure:
             _LOG.warning("not following; what was known stays", resource=self._name, reason=reason)
         self.failure = reason
-        await self._clock.sleep(self._backoff * self._rng.uniform(0.5, 1.0))
+        if self._has_lasted:
+            self._backoff = _FIRST_BACKOFF
+        await self._clock.sleep(max(at_least, self._backoff * self._rng.uniform(0.5, 1.0)))
         self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
+
+    @property
+    def _has_lasted(self) -> bool:
+        return self._clock.monotonic() - self._began >= _SHORT_WATCH_SECONDS
 
     @property
     def _name(self) -> str:

@@ -93,7 +93,7 @@ class Transport:
         except TimeoutError as error:
             raise self._unreachable(f"{method} {path}: no answer in {_ANSWER_SECONDS:.0f} s") from error
         if answer.status >= 400:
-            raise errors.from_response(answer.status, content, retry_after=_retry_after(answer))
+            raise errors.from_response(answer.status, content, retry_after=retry_after(answer))
         return Response(answer.status, answer.headers, content)
 
     @contextlib.asynccontextmanager
@@ -178,7 +178,8 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
-def _retry_after(answer: aiohttp.ClientResponse) -> float | None:
+def retry_after(answer: aiohttp.ClientResponse) -> float | None:
+    """Return the seconds that an answer asks to wait, if it does."""
     text = answer.headers.get("Retry-After", "")
     return float(text) if text.isdigit() else None
 

@@ -40,6 +40,11 @@ class Event:
         return annotations.get(INITIAL_EVENTS_END) == "true"
 
 
+def resumed(resource_version: str) -> Event:
+    """Return the bookmark that tells a follower that the server took up the watch where it had ended."""
+    return Event("BOOKMARK", {"metadata": {"resourceVersion": resource_version}})
+
+
 class Decoder:
     """Cuts a stream of bytes, however it was split, into events.
 

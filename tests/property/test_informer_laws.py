@@ -40,6 +40,7 @@ async def events_of(writes: Sequence[Write]) -> tuple[list[watch.Event], dict[Ke
         write(api, name, value)
     told: list[watch.Event] = []
     changes = api.watch(CONFIGMAPS, resource_version="1")
+    assert (await anext(changes)).type == "BOOKMARK"
     while not told or int(told[-1].resource_version) < api.revision:
         if api.revision == 1:
             break

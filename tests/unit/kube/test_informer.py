@@ -148,8 +148,40 @@ async def test_an_api_that_is_down_is_asked_less_and_less_often() -> None:
         await followed.clock.advance(60)
         early = len(followed.api.actions)
         await followed.clock.advance(60)
-        assert early < 20
-        assert 6 <= len(followed.api.actions) - early <= 13
+        assert early < 40
+        assert 20 <= len(followed.api.actions) - early <= 42
+
+
+async def test_following_again_is_known_before_anything_changes() -> None:
+    followed = Followed()
+    async with followed.running():
+        await followed.next()
+        followed.api.go_down()
+        await followed.clock.advance(60)
+        assert followed.informers.failures
+        followed.api.come_up()
+        await followed.clock.advance(3)
+        assert not followed.informers.failures
+
+
+async def test_a_server_that_asks_for_a_pause_gets_it() -> None:
+    followed = Followed()
+    followed.api.fail("watch", errors.of(429, "TooManyRequests", "busy", {"retryAfterSeconds": 30}))
+    async with followed.running():
+        await followed.clock.advance(29)
+        assert len(followed.api.actions) == 1
+        await followed.clock.advance(2)
+        assert await followed.next() == {}
+
+
+async def test_watches_that_end_at_once_are_asked_for_less_and_less_often() -> None:
+    followed = Followed()
+    async with followed.running():
+        await followed.next()
+        for _ in range(300):
+            followed.api.cut_watches()
+            await followed.clock.advance(0.1)
+        assert len(followed.api.actions) < 40
 
 
 async def test_without_watch_list_everything_is_listed() -> None:
