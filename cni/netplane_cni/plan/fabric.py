@@ -73,6 +73,11 @@ def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: S
     return Plan(tunnel, tuple(cidr.network for cidr in me.pod_cidrs), mtu, peers, problems)
 
 
+def is_placed(node: Node) -> bool:
+    """Tell whether a node has its address and its pod network; agent and controllers give them soon after its birth."""
+    return bool(node.pod_cidrs and (node.internal_ips or node.external_ips))
+
+
 def underlay_family(me: Node) -> address.Family:
     """Return the family that tunnels run over: IPv4 where the node has it, for it is 20 bytes smaller.
 
@@ -138,13 +143,13 @@ def _cidrs(peer: Node, me: Node) -> tuple[address.Prefix, ...]:
 def _peers(
     nodes: Mapping[str, Node], me: Node, family: address.Family, settings: Settings
 ) -> tuple[tuple[Node, ...], dict[str, str]]:
-    """Return the nodes to make paths to, and why not to the others. Nodes without a pod network are simply early."""
+    """Return the nodes to make paths to, and why not to the others. Those not `is_placed` are simply early."""
     peers: list[Node] = []
     problems = _clashes(nodes, me)
     macs = {mac_of(me): me.name}
     for name in sorted(nodes):
         node = nodes[name]
-        if name == me.name or not node.pod_cidrs:
+        if name == me.name or not is_placed(node):
             continue
         problem = problems.get(name) or _problem(node, me, family, settings)
         if not problem and settings.mode == "vxlan" and mac_of(node) in macs:

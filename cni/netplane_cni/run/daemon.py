@@ -163,6 +163,8 @@ class Daemon:
             self._verbs.not_ready = f"Node {name} does not exist yet: does its agent run?"
         elif not me.pod_cidrs:
             self._verbs.not_ready = f"Node {name} has no spec.podCIDRs yet: does the node IPAM controller run?"
+        elif not paths.is_placed(me):
+            self._verbs.not_ready = f"Node {name} has no address in status.addresses yet: does its agent run?"
         else:
             self._verbs.not_ready = "its paths to the other nodes are being made"
         notify.status("ready" if self._verbs.prepared else self._verbs.not_ready)
@@ -170,7 +172,7 @@ class Daemon:
     async def _act(self, cause: Cause) -> Outcome:
         """Bring paths, then rules, where the nodes want them; then let the runtime know of us."""
         me = self._nodes.get(self._settings.node)
-        if me is None or not me.pod_cidrs:
+        if me is None or not paths.is_placed(me):
             return Outcome(self._loop.report.wanted)
         try:
             if cause != "change" or self._me is None or self._me.pod_cidrs != me.pod_cidrs:

@@ -96,7 +96,7 @@ class Fabric:
         """Bring the kernel where the newest nodes want it; look first unless only the nodes changed."""
         nodes, revision = self._nodes, self._revision
         me = nodes.get(self._name)
-        if me is None or not me.pod_cidrs:
+        if me is None or not fabric.is_placed(me):
             return Outcome(revision)
         must_look = cause != "change" or self._have is None or self._have.me != _place(me)
         loop = asyncio.get_running_loop()

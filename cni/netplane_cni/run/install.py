@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -42,8 +43,11 @@ async def install_binary(folder: Path, socket_path: str) -> bool:
     target = folder / BINARY
     if target.exists() and not is_ours(target):
         raise UserError(f"{target} is there and is not netplane's: move it away or choose another --bin-dir")
-    compiled = await _compiled(socket_path)
-    return _put(target, compiled if compiled is not None else _scripted(socket_path), 0o755)
+    stamp = _stamp(socket_path)
+    if target.exists() and stamp in target.read_bytes():
+        return False
+    compiled = await _compiled(socket_path, stamp)
+    return _put(target, compiled if compiled is not None else _scripted(socket_path, stamp), 0o755)
 
 
 def uninstall(bin_dir: Path, conf_dir: Path) -> list[Path]:
@@ -68,22 +72,30 @@ def earlier(folder: Path) -> list[str]:
     return sorted(name for name in names if name < CONFLIST)
 
 
-async def _compiled(socket_path: str) -> bytes | None:
+def _stamp(socket_path: str) -> bytes:
+    """Return the mark of a plugin made from these sources for this socket: one that has it need not be made again."""
+    digest = hashlib.sha256(socket_path.encode())
+    for name in ("shim.c", "shim.py"):
+        digest.update((SOURCES / name).read_bytes())
+    return f"netplane-cni build {digest.hexdigest()[:16]}".encode()
+
+
+async def _compiled(socket_path: str, stamp: bytes) -> bytes | None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    define = f'-DSOCKET_PATH="{socket_path}"'
+    define = [f'-DSOCKET_PATH="{socket_path}"', f'-DBUILD="{stamp.decode()}"', "-D_GNU_SOURCE"]
     with tempfile.TemporaryDirectory(prefix="netplane-cni-") as folder:
         out = Path(folder) / BINARY
         for linking in (["-static"], []):  # Not every machine with a compiler has the static C library.
-            argv = [compiler, "-Os", "-s", *linking, "-D_GNU_SOURCE", define, "-o", str(out), str(SOURCES / "shim.c")]
+            argv = [compiler, "-Os", "-s", *linking, *define, "-o", str(out), str(SOURCES / "shim.c")]
             with contextlib.suppress(CommandFailed):
                 await process.run(argv, timeout=COMPILE_LIMIT)
                 return out.read_bytes()
     return None
 
 
-def _scripted(socket_path: str) -> bytes:
+def _scripted(socket_path: str, stamp: bytes) -> bytes:
     # -I and -S: no site-packages, no user's environment, a third of the start-up time. The path is absolute for
     # runtimes have no PATH worth the name, and pyenv's python3 costs 100 ms.
     interpreter = next((p for p in ("/usr/bin/python3", "/usr/local/bin/python3") if os.access(p, os.X_OK)), "python3")
@@ -92,7 +104,7 @@ def _scripted(socket_path: str) -> bytes:
     if line not in source:
         raise UserError(f"{SOURCES / 'shim.py'} is damaged: reinstall netplane")
     source = source.replace(line, f"SOCKET_PATH = {socket_path.encode()!r}")
-    return f"#!{interpreter} -IS\n{source}".encode()
+    return f"#!{interpreter} -IS\n# {stamp.decode()}\n{source}".encode()
 
 
 def _put(path: Path, content: bytes, mode: int) -> bool:

@@ -145,8 +145,8 @@ def test_the_tunnel_leaves_room_for_its_headers() -> None:
         assert fabric.plan(known, known["node-1"], underlay=UNDERLAY, settings=fabric.Settings()).mtu == mtu
 
 
-def test_nodes_without_a_pod_network_are_early_and_no_problem() -> None:
-    known = nodes(node(1), node(2, pod_cidrs=()))
+def test_nodes_without_pod_network_or_address_are_early_and_no_problem() -> None:
+    known = nodes(node(1), node(2, pod_cidrs=()), node(3, internal_ips=()))
     plan = fabric.plan(known, known["node-1"], underlay=UNDERLAY, settings=fabric.Settings())
     assert (plan.peers, plan.problems) == ((), {})
 
