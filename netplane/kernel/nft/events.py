@@ -68,22 +68,15 @@ class Listener:
             raise from_os(error, "listen to changes of nf_tables") from error
         self._socket.setblocking(False)
         self._collected: dict[str, None] = {}
+        self._expected = 0
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
 
-    def drain(self) -> None:
-        """Forget what has come so far: for changes that we had another program make."""
-        self._collected.clear()
-        while True:
-            try:
-                self._socket.recv(RECEIVE_SIZE)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise from_os(error, "listen to changes of nf_tables") from error
+    def expect(self, transactions: int = 1) -> None:
+        """Say that nft(8) will soon make so many transactions on our behalf (negative: that it will not after all)."""
+        self._expected = max(0, self._expected + transactions)
 
     async def changes(self) -> AsyncIterator[Change]:
         """Yield each foreign transaction on our tables. Events that were lost count as one by somebody."""
@@ -94,6 +87,8 @@ class Listener:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise from_os(error, "listen to changes of nf_tables") from error
+                self._collected.clear()
+                self._expected = 0
                 yield Change(self._name, ("made more changes than could be heard, maybe",))
                 continue
             for change in self._read(data):
@@ -107,11 +102,17 @@ class Listener:
             number = kind & 0xFF
             if number == wire.NEWGEN:
                 if self._collected:
-                    yield Change(self._name, tuple(self._collected), *_who(body))
-                    self._collected.clear()
+                    yield from self._end(Change(self._name, tuple(self._collected), *_who(body)))
             elif number in _WHAT and _table(body) == self._name:
                 self._collected[_WHAT[number]] = None
             at += (size + 3) & ~3
+
+    def _end(self, change: Change) -> Iterator[Change]:
+        self._collected.clear()
+        if self._expected and change.program == "nft":
+            self._expected -= 1
+        else:
+            yield change
 
 
 def _table(body: bytes) -> str:

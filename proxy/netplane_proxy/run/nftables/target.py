@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from netplane.kernel.errors import CommandFailed, KernelError
 from netplane.kernel.nft import events
@@ -110,8 +110,7 @@ class NftablesTarget:
         there = self._kernel.tables()
         gone = [tables.removal(sets) for sets in LAYOUTS.values() if sets.table in there]
         if gone:
-            await self._kernel.load("".join(gone))
-            self._drain()
+            await self._by_nft(self._kernel.load("".join(gone)))
 
     def close(self) -> None:
         """Let go of the kernel and leave everything in place."""
@@ -190,8 +189,8 @@ class NftablesTarget:
     ) -> None:
         """Load the text; what a replaced table was filled with counts as seen."""
         elements = _filling(made, foreign)
-        await tables.load(self._kernel, states, wanted, {family: _text(made, family, elements) for family in foreign})
-        self._drain()
+        filling = {family: _text(made, family, elements) for family in foreign}
+        await self._by_nft(tables.load(self._kernel, states, wanted, filling))
         for family in foreign:
             sets = LAYOUTS[family]
             seen.elements |= {target: {} for target in sets.compiled}
@@ -202,17 +201,24 @@ class NftablesTarget:
     async def _reload(self, made: Book) -> None:
         """Bring the skeletons up to date with what the book asks of them."""
         wanted = _parameters(made)
-        await tables.load(self._kernel, dict.fromkeys(wanted, "stale"), wanted, {})
+        await self._by_nft(tables.load(self._kernel, dict.fromkeys(wanted, "stale"), wanted, {}))
         self._loaded = wanted
-        self._drain()
 
     def _sign(self, wanted: Mapping[Family, Parameters]) -> None:
         for family, sets in LAYOUTS.items():
             tables.sign(self._kernel, sets, wanted[family])
 
-    def _drain(self) -> None:
-        if self._listener is not None:
-            self._listener.drain()
+    async def _by_nft(self, load: Awaitable[None]) -> None:
+        """Wait for a transaction that nft(8) makes for us, which is no drift."""
+        if self._listener is None:
+            await load
+            return
+        self._listener.expect(1)
+        try:
+            await load
+        except BaseException:
+            self._listener.expect(-1)
+            raise
 
     def _purge(self, change: Change) -> int:
         freed = 0
