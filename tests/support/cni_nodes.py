@@ -232,7 +232,7 @@ class World:
 
     def _make(self) -> None:
         for path in (self.underlay, self.client):
-            netns.create(path)
+            _place(path)
         netns.run_in(self.underlay, _forwarding)
         with link.Socket(self.underlay) as wire:
             wire.commit(
@@ -250,7 +250,7 @@ class World:
 
     def _make_machine(self, wire: link.Socket, machine: Machine) -> None:
         machine.folder.mkdir(parents=True)
-        netns.create(machine.netns)
+        _place(machine.netns)
         name = f"n{machine.number}"
         _cable(wire, name, machine.netns)
         bridge = wire.link("br0")
@@ -259,6 +259,12 @@ class World:
         with link.Socket(machine.netns) as inside:
             _give(inside, "eth0", [f"{machine.addresses[0]}/24", f"{machine.addresses[1]}/64"])
             _default(inside, ["172.30.0.1", "fd00:30::1"])
+
+
+def _place(path: str) -> None:
+    netns.create(path)
+    # Links that doubt their own addresses for a second would make the tests wait for it.
+    netns.run_in(path, lambda: sysctl.write("net.ipv6.conf.default.accept_dad", 0))
 
 
 def _cable(wire: link.Socket, name: str, place: str) -> None:
