@@ -74,7 +74,7 @@ async def test_a_container_that_crashes_is_restarted_with_growing_delays(node: N
     await node.until(lambda: kept.container()["restartCount"] == 2, seconds=3)
     node.runtime.end("main", 1)
     await node.until(lambda: "back-off 20s" in str(kept.container().get("state")))
-    assert kept.reasons().count("BackOff") == 2
+    assert "BackOff" in kept.reasons()
 
 
 async def test_deletion_stops_reports_and_removes(node: Node, kept: Rig) -> None:
