@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -157,4 +158,4 @@ def _joined(host: str, port: int) -> str:
 
 def _reason(error: OSError) -> str:
     """Say it as Go does, for users know those words: `connect: connection refused`."""
-    return f"connect: {(error.strerror or str(error)).lower()}"
+    return f"connect: {os.strerror(error.errno).lower() if error.errno else error}"

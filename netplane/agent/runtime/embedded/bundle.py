@@ -30,6 +30,8 @@ class Host:
     unified_cgroups: bool
     oom_score_adj: int = 0
     can_lower_oom_score: bool = True
+    can_limit_devices: bool = True
+    controllers: frozenset[str] = frozenset({"cpu", "memory", "pids"})
     devices: tuple[tuple[str, str, int, int], ...] = ()
 
 
@@ -82,7 +84,7 @@ def container(config: ContainerConfig, image: ImageConfig, user: User, place: Pl
     linux: dict[str, Any] = {
         "cgroupsPath": place.cgroup,
         "namespaces": _namespaces(place.namespaces, host),
-        "resources": resources(config.resources, privileged=security.privileged),
+        "resources": resources(config.resources, host, privileged=security.privileged),
     }
     if not security.privileged:
         linux |= {"maskedPaths": list(MASKED), "readonlyPaths": list(READONLY)}
@@ -168,19 +170,21 @@ def mounts(wanted: Sequence[Mount], *, privileged: bool, host: Host) -> list[dic
     return [mount for mount in usual if mount["destination"] not in taken] + binds
 
 
-def resources(wanted: Resources, *, privileged: bool = False) -> dict[str, Any]:
+def resources(wanted: Resources, host: Host, *, privileged: bool = False) -> dict[str, Any]:
     """Return the OCI `resources`: limits, and which devices are open."""
     cpu: dict[str, int] = {}
     if wanted.cpu_shares:
         cpu["shares"] = wanted.cpu_shares
     if wanted.cpu_quota:
         cpu |= {"quota": wanted.cpu_quota, "period": wanted.cpu_period}
-    result: dict[str, Any] = {"devices": [{"allow": privileged, "access": "rwm"}]}
-    if cpu:
+    result: dict[str, Any] = {}
+    if host.can_limit_devices:
+        result["devices"] = [{"allow": privileged, "access": "rwm"}]
+    if cpu and "cpu" in host.controllers:
         result["cpu"] = cpu
-    if wanted.memory:
+    if wanted.memory and "memory" in host.controllers:
         result["memory"] = {"limit": wanted.memory}
-    if wanted.pids:
+    if wanted.pids and "pids" in host.controllers:
         result["pids"] = {"limit": wanted.pids}
     return result
 
@@ -210,7 +214,7 @@ def pause(
         "linux": {
             "cgroupsPath": cgroup,
             "namespaces": _namespaces(namespaces, host),
-            "resources": resources(Resources(cpu_shares=2)),
+            "resources": resources(Resources(cpu_shares=2), host),
             "sysctl": dict(sysctls),
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READONLY),

@@ -11,6 +11,9 @@ from pathlib import Path
 from netplane.agent.runtime.embedded.bundle import Host
 from netplane.agent.runtime.protocol import RuntimeFailure
 from netplane.kernel import cgroup, netns
+from netplane.lib import log
+
+_log = log.get("agent.runtime")
 
 # linux/capability.h, in the order of their numbers
 CAPABILITIES = (
@@ -42,13 +45,16 @@ def probe() -> Host:
         unified_cgroups=unified,
         oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
         can_lower_oom_score="SYS_RESOURCE" in capabilities,
+        # On cgroup v2 it takes a BPF program, for which crun 1.8 raises RLIMIT_MEMLOCK.
+        can_limit_devices=not unified or "SYS_RESOURCE" in capabilities,
+        controllers=_controllers(unified=unified),
         devices=tuple(_devices()),
     )
 
 
 async def connect_within(network: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to a port on the loopback of a network namespace, "" for the agent's own. Raises RuntimeFailure."""
-    failure = OSError()
+    answers = []
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
             sock = await asyncio.to_thread(_socket, network, family)
@@ -56,8 +62,9 @@ async def connect_within(network: str, port: int) -> tuple[asyncio.StreamReader,
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
             return await asyncio.open_connection(sock=sock)
         except OSError as error:
-            failure = error
-    raise RuntimeFailure(f"failed to connect to localhost:{port} inside the pod's network: {failure.strerror}")
+            # The event loop's own text is about its calls; users know the errno's.
+            answers.append(os.strerror(error.errno).lower() if error.errno else str(error))
+    raise RuntimeFailure(f"failed to connect to localhost:{port} inside the pod's network: {answers[0]}")
 
 
 def _socket(network: str, family: int) -> socket.socket:
@@ -65,6 +72,16 @@ def _socket(network: str, family: int) -> socket.socket:
         return socket.socket(family, socket.SOCK_STREAM)
     # A socket stays in the namespace in which it was made.
     return netns.run_in(network, lambda: socket.socket(family, socket.SOCK_STREAM))
+
+
+def _controllers(*, unified: bool) -> frozenset[str]:
+    if unified:
+        found = frozenset((cgroup.MOUNT / "cgroup.controllers").read_text().split())
+    else:
+        found = frozenset(name for name in cgroup.CONTROLLERS if (cgroup.MOUNT / name / "cgroup.procs").exists())
+    if missing := sorted(set(cgroup.CONTROLLERS) - found):
+        _log.warning("cgroup controllers are missing: these limits of pods have no effect", missing=" ".join(missing))
+    return found
 
 
 def _bounding_set() -> frozenset[str]:
