@@ -42,6 +42,13 @@ class Kernel:
         self.loads: list[str] = []
         self.refuse_next: KernelError | None = None
 
+    def declare(self, *sets: Set) -> None:
+        """Add empty sets, and their tables."""
+        for target in sets:
+            held = self._tables.setdefault(target.table, _Table())
+            held.sets[target.name] = target.declaration
+            held.elements[target.name] = {}
+
     def commit(self, batch: Batch) -> None:
         """Make all changes of the batch, or raise KernelError and make none."""
         if not len(batch):
@@ -171,7 +178,7 @@ def _change(staged: dict[Table, _Table], verb: Verb, target: Set, element: Eleme
         _refuse_overlap(target, element, elements)
         elements[element.key] = element._replace(key_end=_last(element)) if target.is_interval else element
     elif found.data != element.data:
-        raise KernelError(errno.EBUSY, command(verb, target, element))
+        raise KernelError(errno.EEXIST, command(verb, target, element))
 
 
 def _last(element: Element) -> bytes:
