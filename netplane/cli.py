@@ -64,7 +64,7 @@ def completion(shell: str) -> None:
 
 
 def main() -> Any:
-    """Run the command; a UserError is one line on stderr and exit code 1, a usage error exit code 2."""
+    """Run the command; what the user can mend is one line on stderr and exit code 1, a usage error exit code 2."""
     from netplane.lib.cli import UserError
 
     try:
@@ -75,3 +75,6 @@ def main() -> Any:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except OSError as error:
+        click.echo(f"netplane: {error}", err=True)
+        sys.exit(1)

@@ -307,6 +307,11 @@ def _put_into_cgroup(unit: Unit, pid: int) -> None:
         LOG.warning("unit runs outside its cgroup", unit=unit.name, error=str(error))
 
 
+def survivor(folder: Path, unit: Unit) -> int:
+    """Return the pid of a unit's process that runs, whether its keeper does or not; 0 when there is none."""
+    return _adoptable(folder / "units" / f"{_file_name(unit)}.json")
+
+
 def _adoptable(record: Path) -> int:
     """Return the pid of a unit that an earlier keeper started and that still runs, or 0."""
     try:

@@ -47,6 +47,7 @@ def up(name: str, **options: Any) -> None:
     from netplane.lab.progress import Steps
 
     folders = specs.folders(name)
+    _require_root()
     _require_built(options)
     with state.locked(folders), _spec_errors():
         known = state.load(folders)
@@ -70,13 +71,13 @@ def down(name: str, keep: bool) -> None:
     from netplane.lab import state
     from netplane.lab.progress import CONSOLE, Steps
 
+    _require_root()
     folders = specs.folders(name)
     with state.locked(folders):
         spec = state.load(folders)
         if spec is None:
             CONSOLE.print(f"there is no lab {name!r}: nothing to do")
             return
-        _require_root()
         with Steps() as steps:
             downs.down(spec, folders, steps, keep=keep)
 
@@ -100,6 +101,7 @@ def exec(name: str, place: str, command: tuple[str, ...]) -> None:
     """Run a command in a node, in the `client` outside or on the `underlay`: lab exec node-1 -- curl 10.96.0.10."""
     from netplane.lab import host, state
 
+    _require_root()
     spec, folders = state.required(name)
     places = [*(node.name for node in spec.node_specs()), "client", "underlay"]
     if place not in places:
@@ -153,6 +155,7 @@ def add_node(name: str) -> None:
     from netplane.lab import change, state
     from netplane.lab.progress import Steps
 
+    _require_root()
     spec, folders = state.required(name)
     with state.locked(folders), _spec_errors(), Steps() as steps:
         click.echo(change.add_node(spec, folders, steps))
@@ -166,6 +169,7 @@ def remove_node(name: str, node: str) -> None:
     from netplane.lab import change, state
     from netplane.lab.progress import Steps
 
+    _require_root()
     spec, folders = state.required(name)
     with state.locked(folders), _spec_errors(), Steps() as steps:
         change.remove_node(spec, folders, node, steps)
@@ -181,6 +185,7 @@ def kill(name: str, what: str) -> None:
     """
     from netplane.lab import change, state
 
+    _require_root()
     spec, folders = state.required(name)
     change.kill(spec, folders, what)
 

@@ -10,7 +10,7 @@ from netplane.lab.spec import Folders, LabSpec, NodeSpec, join
 
 HEALTHZ_PORT = 10256
 METRICS_PORT = 10249
-CNI_METRICS_PORT = 10248
+CNI_METRICS_PORT = 9910
 
 
 @dataclass(frozen=True, slots=True)

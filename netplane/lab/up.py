@@ -14,7 +14,7 @@ from netplane.controlplane.api import pki
 from netplane.kernel import cgroup
 from netplane.kube import client as kube
 from netplane.kube import informer, meta, types
-from netplane.lab import host, protocol, requirements, state, units
+from netplane.lab import host, keeper, protocol, requirements, state, units
 from netplane.lab.progress import Steps
 from netplane.lab.spec import Folders, LabSpec, NodeSpec
 from netplane.lib.cli import UserError
@@ -35,7 +35,7 @@ def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
     """Make or mend the whole lab and wait until every node is Ready."""
     with steps.step("check the machine"):
         requirements.check(fabric=spec.fabric)
-        if not is_up(folders):
+        if not keeper.survivor(folders.run, units.server(spec, folders, host.program())):
             requirements.check_port(spec.api_port)
     state.save(spec, folders)
     folders.run.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def is_up(folders: Folders) -> bool:
 def _start_keeper(spec: LabSpec, folders: Folders) -> None:
     (folders.run / "log").mkdir(parents=True, exist_ok=True)
     with (folders.run / "log" / "keeper.log").open("ab") as output:
-        keeper = subprocess.Popen(
+        process = subprocess.Popen(
             [host.program(), "lab", "keeper", f"--name={spec.name}"],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -160,7 +160,7 @@ def _start_keeper(spec: LabSpec, folders: Folders) -> None:
             start_new_session=True,
         )
     deadline = time.monotonic() + KEEPER_LIMIT
-    while time.monotonic() < deadline and keeper.poll() is None:
+    while time.monotonic() < deadline and process.poll() is None:
         if is_up(folders):
             return
         time.sleep(POLL)  # noqa: TID251 - a command, not an event loop

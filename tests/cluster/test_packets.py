@@ -166,5 +166,5 @@ def test_the_root_namespace_knows_nothing_of_the_labs_ranges(lab: Lab, pods: lis
     shown += subprocess.run(
         ["ip", "-6", "route", "show", "table", "all"], capture_output=True, text=True, check=True
     ).stdout
-    for range_start in ("172.30.0.", "172.31.0.", "10.244.", "10.96.", "fd00:"):
+    for range_start in ("172.30.0.", "172.31.0.", "10.244.", "10.96.", "fd00:30:", "fd00:31:", "fd00:244:", "fd00:96:"):
         assert range_start not in shown

@@ -15,5 +15,5 @@ class ControllerConfig:
     ca_pem: str = ""
     node_monitor_grace: float = 40.0
     node_startup_grace: float = 60.0
-    orphan_grace: float = 20.0
+    orphan_grace: float = 2.0
     terminated_pods: int = 12_500
