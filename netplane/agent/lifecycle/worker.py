@@ -246,6 +246,7 @@ class Worker:
                 clock=self._services.clock,
                 verdict=verdict,
                 failed=failed,
+                is_eager=kind == "readiness",
             )
 
     def _forget(self) -> None:

@@ -11,6 +11,8 @@ from netplane.agent.probes.checks import CheckFailed, Checks, Target
 from netplane.agent.probes.tally import Tally, count
 from netplane.lib.clock import Clock
 
+EAGER = 0.1
+
 
 async def watch(
     checks: Checks,
@@ -21,10 +23,17 @@ async def watch(
     clock: Clock,
     verdict: Callable[[bool], None],
     failed: Callable[[str], None],
+    is_eager: bool = False,
 ) -> Never:
-    """Check for ever: first after the initial delay, then every period. `failed` hears of every single failure."""
+    """Check for ever: first after the initial delay, then every period. `failed` hears of failures, once a period.
+
+    An eager one, which readiness is, checks sooner until the first success: after 0.1 s, 0.2 s, and so on up to the
+    period. The API allows it, and pods are ready as soon as they can be.
+    """
     await clock.sleep(probe.initial_delay - (clock.now() - started_at).total_seconds())
     tally = Tally()
+    pause = EAGER if is_eager else probe.period
+    told_at = clock.monotonic() - (0 if is_eager else probe.period)
     while True:
         began = clock.monotonic()
         is_success = True
@@ -32,9 +41,13 @@ async def watch(
             await checks.check(probe.handler, target, probe.limit)
         except CheckFailed as error:
             is_success = False
-            failed(str(error))
+            if began - told_at >= probe.period:
+                told_at = began
+                failed(str(error))
         after = count(tally, is_success, probe)
         if after.verdict is not None and after.verdict is not tally.verdict:
             verdict(after.verdict)
         tally = after
-        await clock.sleep(max(probe.period - (clock.monotonic() - began), 0))
+        pause = probe.period if is_success else min(pause, probe.period)
+        await clock.sleep(max(pause - (clock.monotonic() - began), 0))
+        pause *= 2
