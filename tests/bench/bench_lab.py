@@ -24,6 +24,7 @@ from netplane.lab.units import bracketed
 from tests.support.cluster import NETPLANE, Lab, eventually, run, service
 
 NAME = "bench"
+NETLINK_NETFILTER = 12  # linux/netlink.h
 NFNLGRP_NFTABLES = 7  # linux/netfilter/nfnetlink.h
 NFT_MSG_NEWGEN = 0x0A0F
 CHANGES, DEPLOYMENTS = 200, 10
@@ -131,7 +132,7 @@ def listener(lab: Lab, node: str) -> socket.socket:
     """A socket that hears every change of the node's nftables."""
 
     def opened() -> socket.socket:
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_NETFILTER)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         sock.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
         sock.setblocking(False)
         return sock
