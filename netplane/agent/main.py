@@ -112,11 +112,15 @@ def agent(runtime: str, **values: object) -> None:
 async def run(options: Options) -> None:
     """Run the agent until cancelled. Raises UserError and RuntimeFailure for what the user can mend."""
     layout = Layout(state=options.state_dir / "runtime", run=options.run_dir / "agent", netns=options.run_dir / "netns")
+    server, unopened = client.load(options.kubeconfig), _runtime(options, layout)
     for folder in (layout.state, layout.run, layout.netns, options.state_dir / "pods"):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cli.UserError(f"cannot make folder {folder}: {error.strerror}") from error
     async with AsyncExitStack() as stack:
-        runtime = await stack.enter_async_context(_runtime(options, layout).opened())
-        api = await stack.enter_async_context(client.Client(client.load(options.kubeconfig)))
+        runtime = await stack.enter_async_context(unopened.opened())
+        api = await stack.enter_async_context(client.Client(server))
         await _serve(options, runtime, api)
 
 

@@ -33,8 +33,8 @@ def probe() -> Host:
     unified = cgroup.is_unified()
     if not unified and (cgroup.MOUNT / "unified" / "cgroup.procs").exists():
         raise RuntimeFailure(
-            "this machine has a hybrid of cgroup v1 and v2, which crun refuses: start the agent with "
-            "`unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec netplane agent ...'`, or boot with "
+            "this machine has a hybrid of cgroup v1 and v2, which crun refuses: run the agent and the CNI daemon in a "
+            "mount namespace of their own in which /sys/fs/cgroup/unified is unmounted, or boot with "
             "systemd.unified_cgroup_hierarchy=1"
         )
     if "overlay" not in Path("/proc/filesystems").read_text():
