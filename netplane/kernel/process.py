@@ -79,7 +79,9 @@ def run_sync(
     """Do as `run` does, for callers that are not on an event loop."""
     feed = _bytes(stdin) or b""
     try:
-        done = subprocess.run(argv, input=feed, capture_output=True, timeout=timeout, env=env or environment(), check=False)
+        done = subprocess.run(
+            argv, input=feed, capture_output=True, timeout=timeout, env=env or environment(), check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise _not_done(argv, timeout) from error
     except OSError as error:

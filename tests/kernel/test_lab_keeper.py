@@ -51,7 +51,7 @@ async def kept(folder: Path, *units: Unit) -> AsyncIterator[asyncio.Task[None]]:
     """A keeper whose end, as by kill -9, leaves the daemons alone."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(keeper.Keeper(folder, lambda: units).run())
-        while not (folder / "keeper.sock").exists():
+        while not (folder / "keeper.sock").exists():  # noqa: ASYNC110 - a file tells nobody of its coming
             await asyncio.sleep(0.01)
         await ask(folder, "sync")
         yield task
@@ -111,4 +111,3 @@ def alive(pid: int) -> bool:
     except (ProcessLookupError, FileNotFoundError):
         return False
     return state != "Z"
-
