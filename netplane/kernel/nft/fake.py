@@ -1,7 +1,7 @@
 """Stand in for nf_tables in memory. tests/parity holds it to what the kernel does with the same transactions.
 
 It understands the text that our compilers write: whole tables with one declaration, rule or brace a line, the commands
-`delete table`, `flush table`, `flush set` and `delete chain`. It leaves out elements that come as text.
+`delete table`, `flush set`, `flush chain` and `delete chain`. It leaves out elements that come as text.
 """
 
 from __future__ import annotations
@@ -112,14 +112,11 @@ class Kernel:
             held = staged.setdefault(_table(found), _Table())
             if not found[3]:
                 _block(held, rest)
-        elif found := re.fullmatch(r"(delete|flush) table (\w+) (\w+)", line):
-            table = _table(found, 2)
-            if table not in staged:
-                raise CommandFailed(0, "run nft -f -", f"no table {table}")
-            if found[1] == "delete":
-                del staged[table]
-            else:
-                staged[table].chains = {name: lines[:1] for name, lines in staged[table].chains.items()}
+        elif found := re.fullmatch(r"delete table (\w+) (\w+)", line):
+            if staged.pop(_table(found), None) is None:
+                raise CommandFailed(0, "run nft -f -", f"no table {_table(found)}")
+        elif found := re.fullmatch(r"flush chain (\w+) (\w+) (\w+)", line):
+            del staged[_table(found)].chains[found[3]][1:]
         elif found := re.fullmatch(r"flush set (\w+) (\w+) (\w+)", line):
             staged[_table(found)].elements[found[3]].clear()
         elif found := re.fullmatch(r"delete chain (\w+) (\w+) (\w+)", line):
