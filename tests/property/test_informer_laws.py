@@ -108,13 +108,13 @@ async def follow_through_cuts(writes: list[Write], cuts: list[int], has_watch_li
         server.watch_budget += cuts
         informers = Informers(client, [Query(CONFIGMAPS)], clock=_Hasty(), rng=random.Random(0))
         seen: dict[Key, Any] = {}
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             running = group.create_task(informers.run())
             reading = group.create_task(_read(informers, seen))
             for name, value in writes:
                 write(api, name, value)
                 await asyncio.sleep(0.001)
-            await api.until(lambda: seen == api.objects(CONFIGMAPS), seconds=20)
+            await api.until(lambda: seen == api.objects(CONFIGMAPS), seconds=60)
             running.cancel()
             reading.cancel()
 
