@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from netplane.agent.pods import backoff
 from netplane.agent.pods.config import TERMINATION_FILE, TERMINATION_POLICY
@@ -89,6 +91,18 @@ class Memory:
         for status in statuses:
             if status.state == "exited" and status.id not in self.messages:
                 self.messages[status.id] = last_words(status, log.get(status.id))
+
+
+def adopted_verdicts(status: Mapping[str, Any], runtime: str) -> dict[tuple[str, ProbeKind], bool]:
+    """Return what probes had said of the containers, by the API: a new agent must not take traffic from ready pods."""
+    found: dict[tuple[str, ProbeKind], bool] = {}
+    for entry in (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())):
+        container_id = str(entry.get("containerID") or "").removeprefix(f"{runtime}://")
+        if entry.get("started"):
+            found[container_id, "startup"] = True
+        if entry.get("ready"):
+            found[container_id, "readiness"] = True
+    return found
 
 
 def last_words(status: ContainerStatus, log: Path | None) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from datetime import datetime, timedelta
 
+from netplane.agent.lifecycle import memory
 from netplane.agent.lifecycle.deeds import Deeds
 from netplane.agent.lifecycle.memory import Memory
 from netplane.agent.lifecycle.report import Report
@@ -42,7 +43,7 @@ class Worker:
         self.pod = pod
         self._services = services
         self._is_gone = is_gone
-        self._memory = Memory()
+        self._memory = Memory(verdicts=memory.adopted_verdicts(pod.status, services.runtime.name))
         self._report = Report(services.api, pod, services.clock)
         self._deeds = Deeds(services, self._memory, self._report, self._observe, self._forget)
         self._busy: dict[str, tuple[str, asyncio.Task[None]]] = {}

@@ -205,9 +205,7 @@ def _conditions(
     current: Sequence[Mapping[str, Any]] = _merged(seen.pod, before)
     for kind in OWN_CONDITIONS:
         is_true, reason, message = found[kind]
-        current = meta.with_condition(
-            current, kind, is_true, now=seen.now, reason=reason, message=message, lastProbeTime=None
-        )
+        current = meta.with_condition(current, kind, is_true, now=seen.now, reason=reason, message=message)
     own = [dict(c) for kind in OWN_CONDITIONS for c in current if c["type"] == kind]
     return own + [dict(c) for c in current if c["type"] not in OWN_CONDITIONS]
 

@@ -214,14 +214,23 @@ async def test_a_pod_deleted_while_no_agent_was_here_is_cleaned_up(node: Node) -
     assert not (node.folder / "pods" / "u1").exists()
 
 
-async def test_a_new_agent_leaves_running_pods_alone(node: Node) -> None:
+async def test_a_new_agent_leaves_running_pods_alone_and_ready(node: Node) -> None:
+    startup = {**PROBE, "initialDelaySeconds": 1}
+    main = {"name": "main", "readinessProbe": PROBE, "startupProbe": startup}
     async with rig(node.api, node.runtime, node.clock, node.folder) as first:
-        node.api.seed(PODS, pod_object())
+        node.api.seed(PODS, pod_object(main))
         await running(node, first)
-    calls = list(node.runtime.calls)
-    async with rig(node.api, node.runtime, node.clock, node.folder):
+        await node.clock.advance(1)
+    calls = [call for call in node.runtime.calls if call != "exec ok"]
+    node.runtime.execs["ok"] = Completed(1, b"slow to answer once")
+    node.api.actions.clear()
+    async with rig(node.api, node.runtime, node.clock, node.folder) as second:
+        await node.until(lambda: bool(list(second.roster)))
+        await node.clock.advance(0.05)
+        node.runtime.execs["ok"] = Completed(0, b"")
         await node.clock.advance(5)
-    assert node.runtime.calls == calls
+    assert [call for call in node.runtime.calls if call != "exec ok"] == calls
+    assert not [action for action in node.api.actions if action.verb == "patch" and action.resource == PODS]
 
 
 async def test_while_the_api_is_down_pods_go_on_and_are_reported_later(node: Node, kept: Rig) -> None:
