@@ -253,6 +253,8 @@ def command(verb: Verb, target: Set, element: Element) -> str:
 
 def comment(text: str) -> str:
     """Make any text a comment that the kernel takes: printable ASCII without quotes, at most COMMENT_MAX - 1 long."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text[: COMMENT_MAX - 1]
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in text)
     return plain[: COMMENT_MAX - 1]
 

@@ -188,12 +188,13 @@ def _unnamed_set(wanted: Among, family: int, table: bytes, set_id: int) -> Itera
 class _Packer:
     """Packs elements of one set: the headers of the common form are made once."""
 
-    __slots__ = ("_head", "_middle", "_target", "_with_data")
+    __slots__ = ("_data_width", "_head", "_key_width", "_middle", "_target", "_with_data")
 
     def __init__(self, target: Set, *, with_data: bool) -> None:
         self._target = target
         self._with_data = with_data and target.is_map
         key, data = target.key_width, target.data_width if self._with_data else 0
+        self._key_width, self._data_width = key, data
         padded = (data + 3) & ~3
         self._middle = ATTRIBUTE.pack(data + 8, ELEM_DATA | NESTED) + ATTRIBUTE.pack(data + 4, DATA_VALUE)
         size = 12 + key + (padded + 8 if self._with_data else 0)
@@ -205,11 +206,11 @@ class _Packer:
 
     def __call__(self, element: Element) -> bytes:
         key, data, comment, key_end = element
-        if comment or key_end is not None or len(key) != self._target.key_width or isinstance(data, Verdict):
+        if comment or key_end is not None or len(key) != self._key_width or isinstance(data, Verdict):
             return _element(self._target, element, with_data=self._with_data)
         if not self._with_data:
             return self._head + key
-        if data is None or len(data) != self._target.data_width or len(data) & 3:
+        if data is None or len(data) != self._data_width or len(data) & 3:
             return _element(self._target, element, with_data=True)
         return self._head + key + self._middle + data
 
