@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from netplane.model import address
 from netplane.model.address import Family
 from netplane_proxy.plan.nftables import adopt, balance, skeleton
 from netplane_proxy.plan.nftables.layout import LAYOUTS
@@ -28,7 +29,8 @@ def check(name: str, text: str) -> None:
 @pytest.mark.parametrize("family", list(Family), ids=str)
 def test_the_skeleton_reads_as_agreed(family: Family) -> None:
     sets = LAYOUTS[family]
-    given = skeleton.Parameters(classes=((1, 10800),))
+    speaker = address.parse("172.30.0.11" if family is Family.V4 else "fd00:30::11")
+    given = skeleton.Parameters(classes=((1, 10800),), loopback=speaker)
     check(f"skeleton-{family.name.lower()}.nft", skeleton.text(sets, given) + balance.text(sets, 3))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import os
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.service import Protocol
 from netplane_proxy.plan.forwarding import Backend, PortForwarding
@@ -167,6 +169,25 @@ def test_a_pod_reaches_itself_through_its_service(
     answers = lab.ask_often("pod1", (vip(family), 80), protocol, 5)
     assert names(answers) == {"pod1"}
     assert POD1[family] not in sources(answers)
+
+
+@both_protocols
+def test_the_node_reaches_node_ports_at_its_loopback_address(
+    lab: Topology, target: NftablesTarget, family: Family, protocol: Protocol
+) -> None:
+    here = "127.0.0.1" if family is Family.V4 else "::1"
+    node = dataclasses.replace(FACTS, nodeport_addresses=(*FACTS.nodeport_addresses, address.parse(here)))
+    many = [*both(family), backend(NODE, family)]
+    served = service_port(node_port(protocol=protocol), cluster=many, affinity=60 if protocol is UDP else 0)
+    local = service_port(node_port(30081, protocol=protocol, local=True), cluster=many[:1], name="local")
+    nobody = service_port(node_port(30082, protocol=protocol), name="nobody", family=family)
+    asyncio.run(target.replace(forwarding(served, local, nobody, node=node)))
+    found = names(lab.ask_often("node", (here, 30080), protocol, 40))
+    assert len(found) == 1 if protocol is UDP else found == {"pod1", "pod2", "node"}
+    assert lab.ask("node", (here, 30081), protocol).name == "pod1"
+    assert lab.fate("node", (here, 30082), protocol) == "refused"
+    assert lab.ask("node", (here, 8080), protocol) == Answer("node", here)
+    assert lab.run("node", "cat", "/proc/sys/net/ipv4/conf/all/route_localnet").strip() == "0"
 
 
 @both_protocols

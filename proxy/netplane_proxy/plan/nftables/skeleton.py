@@ -203,6 +203,8 @@ def _hooks(sets: Layout, given: Parameters) -> Written:
         # As kube-proxy: "Drop traffic to unallocated ClusterIPs" (its chain cluster-ips-check).
         "{ip} daddr @service_cidrs drop",
     )
+    if given.loopback is not None:
+        yield from _loopback(sets, given.loopback)
     yield "prerouting", "type nat hook prerouting priority -100; policy accept;", "goto services"
     yield "output", "type nat hook output priority -100; policy accept;", "goto services"
     remember = ("jump remember_any",) if given.classes else ()
@@ -228,6 +230,29 @@ def _hooks(sets: Layout, given: Parameters) -> Written:
         "meta mark & {mark} == 0 return",
         "meta mark set meta mark ^ {mark}",
         "masquerade fully-random",
+    )
+
+
+def _loopback(sets: Layout, speaker: Packed) -> Written:
+    """Yield what lets the node reach NodePorts at its loopback address.
+
+    A loopback address can neither leave the node nor be answered to, so connections to a NodePort there are made from
+    the node's own address, before anything is tracked, and answers get the loopback address back at the very end. It is
+    stateless, and the only thing that every packet of a connection meets, but only those sent from the loopback address.
+    """
+    here = "127.0.0.1" if sets.family is Family.V4 else "::1"
+    own = address.text(speaker)
+    yield (
+        "from_loopback",
+        "type route hook output priority -350; policy accept;",
+        f"{{ip}} saddr {here} {{ip}} daddr {here} meta priority set meta l4proto . th dport map @nodeports"
+        f" {{ip}} saddr set {own} meta priority set none",
+    )
+    yield (
+        "to_loopback",
+        "type filter hook input priority 110; policy accept;",
+        f"{{ip}} saddr {here} {{ip}} daddr {own} meta priority set meta l4proto . th sport map @nodeports"
+        f" {{ip}} daddr set {here}",
     )
 
 
