@@ -237,8 +237,8 @@ def _loopback(sets: Layout, speaker: Packed) -> Written:
     """Yield what lets the node reach NodePorts at its loopback address.
 
     A loopback address can neither leave the node nor be answered to, so connections to a NodePort there are made from
-    the node's own address, before anything is tracked, and answers get the loopback address back at the very end. It is
-    stateless, and the only thing that every packet of a connection meets, but only those sent from the loopback address.
+    the node's own address, before anything is tracked, and answers get the loopback address back at the very end. It
+    is stateless: every packet of a connection meets it, but only those sent from the loopback address.
     """
     here = "127.0.0.1" if sets.family is Family.V4 else "::1"
     own = address.text(speaker)
