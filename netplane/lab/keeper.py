@@ -65,9 +65,11 @@ class Keeper:
         path.unlink(missing_ok=True)
         async with asyncio.TaskGroup() as group:
             server = await asyncio.start_unix_server(self._serve(group), path)
-            self._sync(group)
-            await self._over.wait()
-            server.close()
+            try:
+                self._sync(group)
+                await self._over.wait()
+            finally:
+                server.close()
             await self._stop(set(self._running))
 
     def _sync(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:

@@ -49,6 +49,7 @@ async def until_ready(folder: Path, name: str, *, other_than: int = 0) -> protoc
 @asynccontextmanager
 async def kept(folder: Path, *units: Unit) -> AsyncIterator[asyncio.Task[None]]:
     """A keeper whose end, as by kill -9, leaves the daemons alone."""
+    (folder / "keeper.sock").unlink(missing_ok=True)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(keeper.Keeper(folder, lambda: units).run())
         while not (folder / "keeper.sock").exists():  # noqa: ASYNC110 - a file tells nobody of its coming
