@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import yaml
 from rich.console import Console
@@ -19,15 +21,19 @@ OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 def print_welcome(spec: LabSpec) -> None:
     """Say what stands and what to type next."""
     suffix = "" if spec.name == "lab" else f" --name {spec.name}"
+    activate = "" if shutil.which("netplane") else f"  source {Path(sys.executable).with_name('activate')}\n"
+    hints = (
+        (f'eval "$(netplane lab env{suffix})"', "kubectl now speaks to the lab"),
+        ("kubectl get nodes,pods -A -o wide", "what is there"),
+        (f"netplane lab demo{suffix}", "an application, and packets to it from everywhere"),
+        (f"netplane lab exec{suffix} node-1 -- nft list ruleset", "look into a node"),
+        (f"netplane lab down{suffix}", "remove every trace"),
+    )
     OUT.print(
         f"\n[bold]{len(spec.nodes)} nodes are Ready[/bold]: "
         f"{spec.proxy_mode} proxy, {spec.fabric} fabric, {spec.ip_family}\n\n"
-        f'  eval "$(netplane lab env{suffix})"                  kubectl now speaks to the lab\n'
-        f"  kubectl get nodes,pods -A -o wide\n"
-        f"  netplane lab demo{suffix}                           an application, and packets to it from everywhere\n"
-        f"  netplane lab exec{suffix} node-1 -- nft list ruleset    look into a node\n"
-        f"  netplane lab down{suffix}                           remove every trace\n",
-        markup=True,
+        + activate
+        + "".join(f"  {command:<50} [dim]{why}[/dim]\n" for command, why in hints)
     )
 
 
