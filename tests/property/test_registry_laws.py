@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netplane.controlplane.registry import builtin, schema, strategy, tables
-from netplane.controlplane.registry.rules import quantity, times
+from netplane.controlplane.registry.rules import times
+from netplane.kube import quantity
 from tests.property.test_patch_laws import PODS, VALUES
 from tests.support import shape_objects
 from tests.support.registry_objects import NOW

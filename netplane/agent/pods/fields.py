@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netplane.agent.pods import quantity
 from netplane.agent.pods.spec import Container, Pod
-from netplane.kube import meta
+from netplane.kube import meta, quantity
 
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
 

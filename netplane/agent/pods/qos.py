@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
-from netplane.agent.pods import quantity
 from netplane.agent.pods.spec import Container, Pod
 from netplane.agent.runtime.protocol import Resources
+from netplane.kube import quantity
 
 Class = Literal["Guaranteed", "Burstable", "BestEffort"]
 

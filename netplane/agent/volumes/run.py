@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from netplane.agent.pods import quantity
 from netplane.agent.pods.environment import Reference
 from netplane.agent.pods.fields import Surroundings
 from netplane.agent.pods.spec import Pod
@@ -19,7 +18,7 @@ from netplane.agent.runtime.embedded import mounts
 from netplane.agent.volumes import atomic, content
 from netplane.agent.volumes.content import Sources, Token, VolumeError
 from netplane.kernel.errors import KernelError
-from netplane.kube import errors
+from netplane.kube import errors, quantity
 from netplane.kube.types import Object
 
 

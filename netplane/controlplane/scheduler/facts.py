@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from netplane.controlplane.scheduler import affinity, quantity
-from netplane.kube import meta, select
+from netplane.controlplane.scheduler import affinity
+from netplane.kube import meta, quantity, select
 from netplane.kube.types import Key, Object, key_of
 
 CPU, MEMORY, PODS = "cpu", "memory", "pods"

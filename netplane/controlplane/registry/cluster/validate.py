@@ -8,7 +8,8 @@ from typing import Any
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.pods.validate import template_faults
-from netplane.controlplane.registry.rules import labels, metadata, names, quantity
+from netplane.controlplane.registry.rules import labels, metadata, names
+from netplane.kube import quantity
 from netplane.kube.types import Object
 
 _MAX_SECRET = 1024 * 1024

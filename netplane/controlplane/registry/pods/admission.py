@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from netplane.controlplane.registry.rules import quantity
+from netplane.kube import quantity
 from netplane.kube.types import Object
 
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
-from netplane.controlplane.registry.rules import names, quantity
+from netplane.controlplane.registry.rules import names
+from netplane.kube import quantity
 from netplane.kube.types import Object
 
 _STANDARD = ("cpu", "memory", "ephemeral-storage")

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from netplane.controlplane.registry.rules import quantity, times
+from netplane.controlplane.registry.rules import times
 from netplane.controlplane.registry.types import Reading
+from netplane.kube import quantity
 from netplane.kube.shape import Shape
 
 Path = tuple[Any, Any] | None

@@ -17,9 +17,28 @@ _NANO = Decimal("1e-9")
 SYNTAX = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
-@lru_cache(2048)
-def parse(text: str) -> Decimal:
+def parse(text: str | int | float) -> Decimal:
     """Return the value of a quantity, rounded up to a billionth. Raises ValueError with the real API's words."""
+    return _parsed(str(text))
+
+
+def milli(text: str | int | float) -> int:
+    """Return thousandths, rounded up: how CPU is counted."""
+    return ceil(parse(text), Decimal("0.001"))
+
+
+def whole(text: str | int | float) -> int:
+    """Return units, rounded up: how bytes and pieces are counted."""
+    return ceil(parse(text))
+
+
+def ceil(value: Decimal, divisor: Decimal = Decimal(1)) -> int:
+    """Return value / divisor, rounded up, as the downward API counts."""
+    return int((value / divisor).to_integral_value(rounding=ROUND_CEILING))
+
+
+@lru_cache(2048)
+def _parsed(text: str) -> Decimal:
     match = _MATCH(text)
     if match is None:
         raise ValueError(SYNTAX)
