@@ -12,7 +12,7 @@ MISSING = $(shell for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/
 PYTEST := $(BIN)/pytest -q
 SRC := netplane cni proxy tests
 
-.PHONY: help lab lab-down test check bench setup packages lint types contracts unit kernel api cluster clean
+.PHONY: help lab lab-down test check bench setup packages lint types contracts unit kernel api cluster vm clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,17 @@ api:
 
 cluster:
 	$(PYTEST) tests/cluster
+
+VM_PACKAGES := qemu-system-x86 busybox-static kmod
+VM_MISSING = $(shell for p in $(VM_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
+VM_TESTS ?= tests/vm
+
+vm: setup ## the tests that need Debian's own kernel, in an emulated machine
+	@if [ -n "$(strip $(VM_MISSING))" ]; then \
+	  echo "installing Debian packages: $(strip $(VM_MISSING))"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(VM_MISSING) >/dev/null; \
+	fi
+	$(BIN)/python tests/vm/machine.py --timeout 600 -- $(CURDIR)/$(PYTEST) -p no:cacheprovider $(VM_TESTS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

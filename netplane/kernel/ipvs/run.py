@@ -1,0 +1,200 @@
+"""Change and read the virtual servers of a network namespace over one generic netlink socket that is kept open."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from netplane.kernel.errors import KernelError, from_os
+from netplane.kernel.ipvs import wire
+from netplane.kernel.ipvs.objects import Change, Destination, Held, Load, Virtual
+
+NETLINK_GENERIC = 16
+SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+SEND_BUFFER, RECEIVE_BUFFER = 16 << 20, 16 << 20
+SEND_SIZE = 1 << 19
+RECEIVE_SIZE = 1 << 18
+ANSWER_TIMEOUT = 30.0
+DUMP_ATTEMPTS = 20
+GONE = frozenset({errno.ENOENT, errno.ESRCH})
+"""What the kernel answers when asked to remove, or to list, what is not there."""
+
+
+class Kernel(Protocol):
+    """What a backend needs of IPVS; `Socket` is the kernel's, `fake.Kernel` stands in."""
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make the changes in order, each on its own. All are tried; the first refusal is raised afterwards."""
+
+    def servers(self) -> dict[Virtual, Held]:
+        """Return all virtual servers with their destinations."""
+
+    def loads(self, virtual: Virtual) -> dict[Destination, Load] | None:
+        """Return the destinations of one virtual server; None when there is no such server."""
+
+
+class Socket:
+    """A socket of the network namespace in which it was made. Needs CAP_NET_ADMIN there, and the module ip_vs."""
+
+    def __init__(self) -> None:
+        """Open it. KernelError with ENOENT means that the kernel has no IPVS."""
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
+            self._socket.bind((0, 0))
+        except OSError as error:
+            raise from_os(error, "open a generic netlink socket") from error
+        for option, size in ((SO_SNDBUFFORCE, SEND_BUFFER), (SO_RCVBUFFORCE, RECEIVE_BUFFER)):
+            with contextlib.suppress(PermissionError):
+                self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self._socket.settimeout(ANSWER_TIMEOUT)
+        self._sequence = 0
+        try:
+            self._family = self._find_family()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make the changes in order. All are tried; the first refusal is raised afterwards."""
+        failure: KernelError | None = None
+        for part in _parts([wire.change(change) for change in changes]):
+            found = self._commit(changes[part.start : part.stop], part.messages)
+            failure = failure or found
+        if failure is not None:
+            raise failure
+
+    def servers(self) -> dict[Virtual, Held]:
+        """Return all virtual servers with their destinations."""
+        found: dict[Virtual, Held] = {}
+        for body in self._dump(wire.GET_SERVICE, b"", "list virtual servers") or ():
+            virtual, scheduling = wire.read_server(body)
+            loads = self.loads(virtual)
+            if loads is not None:
+                found[virtual] = Held(scheduling, loads)
+        return found
+
+    def loads(self, virtual: Virtual) -> dict[Destination, Load] | None:
+        """Return the destinations of one virtual server; None when there is no such server."""
+        wanted = wire.nested(wire.SERVICE, wire.virtual(virtual))
+        bodies = self._dump(wire.GET_DESTINATION, wanted, f"list destinations of {virtual}")
+        return dict(map(wire.read_destination, bodies)) if bodies is not None else None
+
+    def _find_family(self) -> int:
+        tried = "look for IPVS in the kernel"
+        self._sequence += 1
+        self._send(wire.family_request("IPVS", self._sequence))
+        found: int | None = None
+        for _ in range(2):  # the answer, and an acknowledgement that may follow it
+            for kind, _, sequence, body in _split(self._receive(tried)):
+                if sequence != self._sequence:
+                    continue
+                if kind == wire.ERROR:
+                    raise KernelError(-struct.unpack_from("=i", body)[0], tried, "the kernel module ip_vs is missing")
+                found = wire.read_family(body)
+            if found is not None:
+                return found
+        raise KernelError(errno.EPROTO, tried)
+
+    def _commit(self, changes: Sequence[Change], messages: Sequence[tuple[int, bytes]]) -> KernelError | None:
+        first = self._sequence + 1
+        last = self._sequence = self._sequence + len(messages)
+        packed = [
+            wire.message(self._family, command, wire.ACK if first + at == last else 0, first + at, body)
+            for at, (command, body) in enumerate(messages)
+        ]
+        self._send(b"".join(packed))
+        failure: KernelError | None = None
+        while True:
+            for kind, _, sequence, body in _split(self._receive(f"make {len(changes)} changes of virtual servers")):
+                if kind != wire.ERROR or not first <= sequence <= last:
+                    continue
+                number = -struct.unpack_from("=i", body)[0]
+                change = changes[sequence - first]
+                if number and failure is None and not (change.verb == "remove" and number in GONE):
+                    failure = KernelError(number, str(change))
+                if sequence == last:
+                    return failure
+
+    def _dump(self, command: int, body: bytes, tried: str) -> list[bytes] | None:
+        """Return the bodies of a dump's messages; None when what was asked about is not there."""
+        for _ in range(DUMP_ATTEMPTS):
+            self._sequence += 1
+            self._send(wire.message(self._family, command, wire.DUMP, self._sequence, body))
+            bodies, number = self._dumped(tried)
+            if not number:
+                return bodies
+            if number in GONE:
+                return None
+            if number != errno.EINTR:
+                raise KernelError(number, tried)
+        raise KernelError(errno.EINTR, tried, f"others changed it during each of {DUMP_ATTEMPTS} attempts")
+
+    def _dumped(self, tried: str) -> tuple[list[bytes], int]:
+        bodies: list[bytes] = []
+        is_torn = False
+        while True:
+            for kind, flags, sequence, body in _split(self._receive(tried)):
+                if sequence != self._sequence:
+                    continue
+                is_torn |= bool(flags & wire.DUMP_INTERRUPTED)
+                if kind in (wire.ERROR, wire.DONE):
+                    number = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+                    return bodies, number or (errno.EINTR if is_torn else 0)
+                bodies.append(body)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise from_os(error, "send to IPVS") from error
+
+    def _receive(self, tried: str) -> bytes:
+        try:
+            return self._socket.recv(RECEIVE_SIZE)
+        except TimeoutError as error:
+            raise KernelError(errno.ETIMEDOUT, tried, f"no answer within {ANSWER_TIMEOUT:g} s") from error
+        except OSError as error:
+            raise from_os(error, tried) from error
+
+
+class _Part:
+    """So many messages as one send takes, and which they are."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.messages: list[tuple[int, bytes]] = []
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.messages)
+
+
+def _parts(messages: Sequence[tuple[int, bytes]]) -> Iterator[_Part]:
+    part, size = _Part(0), 0
+    for one in messages:
+        if size > SEND_SIZE:
+            yield part
+            part, size = _Part(part.stop), 0
+        part.messages.append(one)
+        size += len(one[1]) + wire.HEADER.size + 4
+    if part.messages:
+        yield part
+
+
+def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Walk over netlink messages: type, flags, sequence and body."""
+    at = 0
+    while at + wire.HEADER.size <= len(data):
+        size, kind, flags, sequence, _ = wire.HEADER.unpack_from(data, at)
+        yield kind, flags, sequence, data[at + wire.HEADER.size : at + size]
+        at += (size + 3) & ~3
