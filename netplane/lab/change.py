@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 
 from netplane.kube import client as kube
 from netplane.kube import errors, types
@@ -18,6 +17,7 @@ from netplane.lib.cli import UserError
 
 def add_node(spec: LabSpec, folders: Folders, steps: Steps) -> str:
     """Add one node and wait until it is Ready; return its name."""
+    _require_up(spec, folders)
     grown = specs.with_node(spec)
     node = grown.node(max(grown.nodes))
     with steps.step(f"make {node.name}"):
@@ -25,7 +25,7 @@ def add_node(spec: LabSpec, folders: Folders, steps: Steps) -> str:
         state.save(grown, folders)
     with steps.step("start its daemons", total=3) as advance:
         ups.ensure_keeper(grown, folders)
-        ups.wait_for_units(folders, expected=len(units.of_lab(grown, folders, host.program())), advance=advance)
+        ups.wait_for_units(folders, units.of_node(grown, folders, host.program(), node), advance)
     with steps.step("it becomes Ready") as advance:
         ups.wait_for_nodes(folders, {node.name}, advance)
     return node.name
@@ -36,18 +36,18 @@ def remove_node(spec: LabSpec, folders: Folders, name: str, steps: Steps) -> Non
     if len(spec.nodes) == 1:
         raise UserError(f"{name} is the last node: netplane lab down removes the lab")
     shrunk = specs.without_node(spec, name)
+    _require_up(spec, folders)
     with steps.step(f"stop {name}"):
         state.save(shrunk, folders)
-        protocol.ask(folders.run / "keeper.sock", "sync", limit=30)
-        host.remove_node(spec, folders, name)
-        shutil.rmtree(folders.node_run(name), ignore_errors=True)
-        shutil.rmtree(folders.node_state(name), ignore_errors=True)
+        ups.ensure_keeper(shrunk, folders)
+        ups.forget_removed_nodes(shrunk, folders)
     with steps.step("delete its Node"):
         asyncio.run(_delete_node(folders, name))
 
 
 def kill(spec: LabSpec, folders: Folders, what: str) -> None:
     """Kill -9 one daemon, or everything on a node and its cable with it."""
+    _require_up(spec, folders)
     known = [unit.name for unit in units.of_lab(spec, folders, host.program())]
     nodes = [node.name for node in spec.node_specs()]
     socket = folders.run / "keeper.sock"
@@ -62,6 +62,11 @@ def kill(spec: LabSpec, folders: Folders, what: str) -> None:
         host.empty_node(spec, what)
     else:
         raise UserError(f"{what}: neither a daemon nor a node; there are {', '.join([*nodes, *known])}")
+
+
+def _require_up(spec: LabSpec, folders: Folders) -> None:
+    if not (host.namespaces(spec) and ups.is_up(folders)):
+        raise UserError(f"the lab {spec.name!r} is down: netplane lab up starts it")
 
 
 async def _delete_node(folders: Folders, name: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.markup import escape
 from rich.table import Table
 
 from netplane.kube import client as kube
@@ -93,7 +94,9 @@ def _show(spec: LabSpec, folders: Folders, service: types.Object) -> None:
         said = [_ask(spec, folders, place, url) for _ in range(REQUESTS)]
         pods = Counter(f"{answer['pod']} on {answer['node']}" for answer in said)
         seen = sorted({answer["client"]["address"] for answer in said})
-        table.add_row(place, door, url, "\n".join(f"{n}x {pod}" for pod, n in sorted(pods.items())), "\n".join(seen))
+        table.add_row(
+            place, door, escape(url), "\n".join(f"{n}x {pod}" for pod, n in sorted(pods.items())), "\n".join(seen)
+        )
     OUT.print(table)
     OUT.print(
         "\nlook further:  kubectl get pods -o wide\n"

@@ -11,6 +11,14 @@ from netplane.lab import host, protocol, units
 from netplane.lab.progress import Steps
 from netplane.lab.spec import Folders, LabSpec
 
+KILL_LIMIT = 30.0  # seconds until the last process of fifty nodes is gone
+
+
+def is_anything_left(spec: LabSpec, folders: Folders) -> bool:
+    """Tell whether something of the lab exists, with or without its spec."""
+    cgroups = (root / units.cgroup_root(spec) for root in cgroup.hierarchies())
+    return bool(host.namespaces(spec)) or any(path.exists() for path in (folders.state, folders.run, *cgroups))
+
 
 def down(spec: LabSpec, folders: Folders, steps: Steps, *, keep: bool = False) -> None:
     """Leave no process, namespace, mount, cgroup or file of the lab; with `keep`, leave what `up` continues from."""
@@ -18,7 +26,7 @@ def down(spec: LabSpec, folders: Folders, steps: Steps, *, keep: bool = False) -
         # A keeper that was killed leaves its daemons behind: the lab's cgroup finds them.
         with contextlib.suppress(protocol.KeeperDown):
             protocol.ask(folders.run / "keeper.sock", "shutdown", limit=30)
-        cgroup.kill(units.cgroup_root(spec))
+        cgroup.kill(units.cgroup_root(spec), limit=KILL_LIMIT)
     places = sorted(host.namespaces(spec))
     with steps.step("remove the nodes", total=max(1, len(places))) as advance:
         for place in places:
@@ -28,10 +36,12 @@ def down(spec: LabSpec, folders: Folders, steps: Steps, *, keep: bool = False) -
         host.release_mounts(folders)
         cgroup.remove_if_present(units.cgroup_root(spec))
         _remove_empty_cgroup_parent()
-        host.remove_mount_points(folders)
         shutil.rmtree(folders.run, ignore_errors=True)
+        host.remove_mount_points(folders)
         if not keep:
-            shutil.rmtree(folders.state)
+            # The spec goes first: without it nobody continues from a part of the state.
+            folders.spec_file.unlink(missing_ok=True)
+            shutil.rmtree(folders.state, ignore_errors=True)
             remove_if_empty(folders.state.parent)
 
 

@@ -6,11 +6,14 @@ address ranges enters the root namespace: the underlay is a bridge in a namespac
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import ipaddress
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from netplane.kernel import cgroup, process
@@ -20,6 +23,7 @@ from netplane.lab.spec import Folders, LabSpec, NodeSpec
 
 NETNS = Path("/run/netns")
 BRIDGE = "underlay"
+MADE = "made-folders"
 NODE_MOUNTS = ("/run/netplane", "/var/lib/netplane", "/etc/cni/net.d", "/opt/cni/bin")
 ROUTER_SYSCTLS = (
     "net.ipv4.ip_forward=1",
@@ -31,24 +35,25 @@ ROUTER_SYSCTLS = (
 def ensure_underlay(spec: LabSpec) -> None:
     """Make the underlay bridge, which is the nodes' router, and the client behind it."""
     underlay, client = spec.netns("underlay"), spec.netns("client")
-    if _has_link(underlay, BRIDGE) and _has_link(client, "eth0"):
-        return
-    for place in (client, underlay):
-        remove_netns(place)
-        _ip("netns", "add", place)
+    if not (_has_link(underlay, BRIDGE) and _has_link(client, "eth0")):
+        for place in (client, underlay):
+            remove_netns(place)
+            _ip("netns", "add", place)
+        links = [f"link add client type veth peer name eth0 netns {client}"]
+        links.append(f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0")
+        _batch(underlay, links)
+    # What follows is done every time: an earlier run may have been cut off anywhere.
     _sysctl(underlay, ROUTER_SYSCTLS)
-    _sysctl(client, ("net.ipv6.conf.default.accept_dad=0",))
-    bridge = [f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0", "link set lo up", f"link set {BRIDGE} up"]
-    bridge.append(f"link add client type veth peer name eth0 netns {client}")
-    bridge.append("link set client up")
+    _sysctl(client, ("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0"))
+    bridge = ["link set lo up", f"link set {BRIDGE} up", "link set client up"]
     for ranges, address, gateway in zip(spec.ranges, spec.api_addresses, spec.client_gateways, strict=True):
-        bridge.append(f"addr add {_with_length(address, ranges.underlay)} dev {BRIDGE}{_nodad(address)}")
-        bridge.append(f"addr add {_with_length(gateway, ranges.client)} dev client{_nodad(gateway)}")
+        bridge.append(f"addr replace {_with_length(address, ranges.underlay)} dev {BRIDGE}{_nodad(address)}")
+        bridge.append(f"addr replace {_with_length(gateway, ranges.client)} dev client{_nodad(gateway)}")
     _batch(underlay, bridge)
     lines = ["link set lo up", "link set eth0 up"]
     for ranges, address, gateway in zip(spec.ranges, spec.client_addresses, spec.client_gateways, strict=True):
-        lines.append(f"addr add {_with_length(address, ranges.client)} dev eth0{_nodad(address)}")
-        lines.append(f"route add default via {gateway}")
+        lines.append(f"addr replace {_with_length(address, ranges.client)} dev eth0{_nodad(address)}")
+        lines.append(f"route replace default via {gateway}")
     _batch(client, lines)
 
 
@@ -61,27 +66,33 @@ def ensure_node(spec: LabSpec, folders: Folders, node: NodeSpec) -> None:
 
 
 def ensure_node_network(spec: LabSpec, node: NodeSpec) -> None:
-    """Make a node's network namespace and its link to the underlay bridge."""
+    """Make a node's network namespace and its link to the underlay bridge, or mend what is there of them."""
     netns, underlay = spec.netns(node.name), spec.netns("underlay")
-    if _has_link(netns, "eth0"):
-        return
-    remove_netns(netns)
-    _ip("netns", "add", netns)
+    if not _has_link(netns, "eth0"):
+        remove_netns(netns)
+        _ip("netns", "add", netns)
+        _ip("-n", underlay, "link", "add", node.name, "type", "veth", "peer", "name", "eth0", "netns", netns)
+        # Whatever runs on the node is in a namespace without a name; the keeper starts it again in this one.
+        empty_node(spec, node.name)
     _sysctl(netns, ("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0"))
-    _ip("-n", underlay, "link", "add", node.name, "type", "veth", "peer", "name", "eth0", "netns", netns)
     _ip("-n", underlay, "link", "set", node.name, "master", BRIDGE, "up")
     lines = ["link set lo up", "link set eth0 up"]
     for ranges, address, gateway in zip(spec.ranges, node.addresses, spec.api_addresses, strict=True):
-        lines.append(f"addr add {_with_length(address, ranges.underlay)} dev eth0{_nodad(address)}")
-        lines.append(f"route add default via {gateway}")
+        lines.append(f"addr replace {_with_length(address, ranges.underlay)} dev eth0{_nodad(address)}")
+        lines.append(f"route replace default via {gateway}")
     _batch(netns, lines)
 
 
 def ensure_node_mounts(folders: Folders, node: str) -> None:
-    """Pin a mount namespace in which the node's own folders lie at the usual paths."""
-    pin = folders.mount_namespace(node)
+    """Pin a mount namespace in which the node's own folders lie at the usual paths.
+
+    Its fstab under its final name says that everything in it is mounted.
+    """
+    pin, table = folders.mount_namespace(node), folders.run / f"{node}.fstab"
     if _is_mounted(pin):
-        return
+        if table.exists():
+            return
+        process.run_sync(["umount", str(pin)])
     _ensure_private(pin.parent)
     pin.touch()
     state, run = folders.node_state(node), folders.node_run(node)
@@ -95,36 +106,41 @@ def ensure_node_mounts(folders: Folders, node: str) -> None:
     (state / "lib" / "images").mkdir(parents=True, exist_ok=True)
     for source, _ in binds:
         source.mkdir(parents=True, exist_ok=True)
-    table = folders.run / f"{node}.fstab"
-    table.write_text("".join(f"{source} {target} none bind 0 0\n" for source, target in binds))
-    process.run_sync(["unshare", f"--mount={pin}", "--propagation=private", "mount", "-a", "-T", str(table)])
+    draft = table.with_suffix(".new")
+    draft.write_text("".join(f"{source} {target} none bind 0 0\n" for source, target in binds))
+    process.run_sync(["unshare", f"--mount={pin}", "--propagation=private", "mount", "-a", "-T", str(draft)])
     if _is_mounted(Path("/sys/fs/cgroup/unified")):
         # crun takes either cgroup v1 or v2 and refuses the hybrid of both: the node sees v1 alone.
         process.run_sync(["nsenter", f"--mount={pin}", "umount", "/sys/fs/cgroup/unified"])
+    draft.replace(table)
 
 
 def ensure_mount_points(folders: Folders) -> None:
-    """Make the folders that nodes mount over, and remember which of them were not there before."""
-    made = folders.run / "made-folders"
-    known = made.read_text().splitlines() if made.exists() else []
-    for path in map(Path, NODE_MOUNTS):
-        missing = [p for p in (path, *path.parents) if not p.exists()]
+    """Make the folders that nodes mount over, and remember which of them were not there before any lab."""
+    with _alone(folders.run.parent):
+        made = folders.run.parent / MADE
+        known = made.read_text().splitlines() if made.exists() else []
+        missing = [p for path in map(Path, NODE_MOUNTS) for p in (path, *path.parents) if not p.exists()]
         known += [str(p) for p in missing if str(p) not in known]
-        path.mkdir(parents=True, exist_ok=True)
-    made.write_text("".join(f"{path}\n" for path in known))
+        made.write_text("".join(f"{path}\n" for path in known))
+        for path in map(Path, NODE_MOUNTS):
+            path.mkdir(parents=True, exist_ok=True)
 
 
 def remove_mount_points(folders: Folders) -> None:
-    """Remove the folders that `ensure_mount_points` made, as far as they are empty."""
-    made = folders.run / "made-folders"
-    if not made.exists():
-        return
-    for path in sorted(made.read_text().splitlines(), key=len, reverse=True):
-        try:
-            os.rmdir(path)
-        except OSError:
-            continue
-    made.unlink()
+    """Remove the folders that `ensure_mount_points` made, as far as they are empty, when no other lab is up.
+
+    A folder that goes takes the mounts on it in every other mount namespace along (rmdir(2) since Linux 3.18).
+    """
+    with _alone(folders.run.parent):
+        made = folders.run.parent / MADE
+        others = [p for p in folders.run.parent.iterdir() if p.is_dir() and p != folders.run]
+        if others or not made.exists():
+            return
+        for path in sorted(made.read_text().splitlines(), key=len, reverse=True):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        made.unlink()
 
 
 def set_node_link(spec: LabSpec, node: str, *, is_up: bool) -> None:
@@ -140,7 +156,8 @@ def remove_node(spec: LabSpec, folders: Folders, node: str) -> None:
     if _is_mounted(pin):
         process.run_sync(["umount", str(pin)])
     pin.unlink(missing_ok=True)
-    (folders.run / f"{node}.fstab").unlink(missing_ok=True)
+    for suffix in ("fstab", "new"):
+        (folders.run / f"{node}.{suffix}").unlink(missing_ok=True)
     remove_netns(spec.netns(node))
 
 
@@ -159,7 +176,9 @@ def namespaces(spec: LabSpec) -> frozenset[str]:
     """Return the lab's network namespaces that exist."""
     if not NETNS.is_dir():
         return frozenset()
-    return frozenset(p.name for p in NETNS.iterdir() if p.name.startswith(f"{spec.name}-"))
+    # Another lab's name may begin with this one's.
+    ours = re.compile(rf"{re.escape(spec.name)}-(client|underlay|node-[0-9]+)")
+    return frozenset(p.name for p in NETNS.iterdir() if ours.fullmatch(p.name))
 
 
 def release_mounts(folders: Folders) -> None:
@@ -186,7 +205,19 @@ def _ensure_private(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not _is_mounted(folder):
         process.run_sync(["mount", "--bind", str(folder), str(folder)])
-        process.run_sync(["mount", "--make-private", str(folder)])
+    process.run_sync(["mount", "--make-private", str(folder)])
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one command at a time change what all labs share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _mount_points() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -17,19 +18,17 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from netplane.kernel import cgroup
-from netplane.lab import protocol
-from netplane.lab.host import NETNS
+from netplane.lab import launch, protocol
 from netplane.lab.units import Unit
 from netplane.lib import log
+from netplane.lib.cli import UserError
 from netplane.lib.clock import SYSTEM, Clock
 
 LOG = log.get("keeper")
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between restarts of a unit that dies young
 YOUNG = 10.0  # seconds: a unit that lived longer restarts at once
-STOP_LIMIT = 5.0  # seconds from SIGTERM to SIGKILL
-LISTEN_FD = 3  # sd_listen_fds(3): inherited sockets start here
-LOG_LIMIT = 10 << 20  # bytes: a longer log is put aside when its unit starts
+START_LIMIT = 10.0  # seconds after which a unit that is not ready yet makes room for others to start
+PREDECESSOR_LIMIT = 15.0  # seconds that an earlier keeper has to end its units
 
 
 @dataclass(slots=True)
@@ -43,6 +42,7 @@ class Running:
     started: float = 0.0
     status: str = ""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Keeper:
@@ -56,21 +56,39 @@ class Keeper:
         self._held: set[str] = set()
         self._over = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        # All at once, the daemons of fifty nodes would starve each other beyond every time limit of theirs.
+        self._starts = asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
 
     async def run(self) -> None:
-        """Serve the control socket and keep the units, until told to shut down."""
+        """Serve the control socket and keep the units, until told to shut down.
+
+        Raises UserError when another keeper of this lab does not end.
+        """
         for name in ("log", "units", "notify"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
-        path = self._folder / "keeper.sock"
-        path.unlink(missing_ok=True)
-        async with asyncio.TaskGroup() as group:
+        async with self._only_one(), asyncio.TaskGroup() as group:
+            launch.end_strays(self._wanted(), self._folder)
+            path = self._folder / "keeper.sock"
+            path.unlink(missing_ok=True)
             server = await asyncio.start_unix_server(self._serve(group), path)
             try:
                 self._sync(group)
                 await self._over.wait()
             finally:
+                # From here on nobody can ask for more: the next keeper waits for this one's end.
+                path.unlink(missing_ok=True)
                 server.close()
             await self._stop(set(self._running))
+
+    @contextlib.asynccontextmanager
+    async def _only_one(self) -> AsyncIterator[None]:
+        deadline = self._clock.monotonic() + PREDECESSOR_LIMIT
+        with (self._folder / "keeper.lock").open("w") as handle:
+            while not _try_lock(handle.fileno()):
+                if self._clock.monotonic() > deadline:
+                    raise UserError(f"another keeper works in {self._folder} and does not end")
+                await self._clock.sleep(0.05)
+            yield
 
     def _sync(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         wanted = {unit.name: unit for unit in self._wanted()}
@@ -97,7 +115,7 @@ class Keeper:
                 lived = 0.0
                 try:
                     async with self._process(running):
-                        await _first(running.stop.wait(), _exited(running.pid))
+                        await _first(running.stop.wait(), launch.exited(running.pid))
                         lived = self._clock.monotonic() - running.started
                 except OSError as error:
                     LOG.error("unit does not start", unit=running.unit.name, error=str(error))
@@ -116,27 +134,42 @@ class Keeper:
     @contextlib.asynccontextmanager
     async def _process(self, running: Running) -> AsyncIterator[None]:
         """Adopt or start the unit's process; on the way out end it if it was told to stop."""
-        record = self._folder / "units" / f"{_file_name(running.unit)}.json"
-        with _notify_socket(self._folder / "notify" / _file_name(running.unit), running):
+        record = self._folder / "units" / f"{launch.file_name(running.unit)}.json"
+        with _notify_socket(self._folder / "notify" / launch.file_name(running.unit), running):
             child = None
-            adopted = _adoptable(record)
+            adopted = launch.adoptable(record)
             running.started = self._clock.monotonic()
             if adopted:
                 running.pid, running.state, running.status = adopted, "ready", "adopted"
             else:
-                running.state, running.status = "starting", ""
-                child = _start(running.unit, self._folder)
-                running.pid = child.pid
-                _put_into_cgroup(running.unit, child.pid)
-                record.write_text(json.dumps({"pid": child.pid, "starttime": _start_time(child.pid)}))
+                child = await self._started(running, record)
             try:
                 yield
             finally:
                 if running.stop.is_set():
-                    await _end(running.pid)
+                    await launch.end(running.pid)
                     record.unlink(missing_ok=True)
                 if child is not None:
                     child.poll()
+
+    async def _started(self, running: Running, record: Path) -> subprocess.Popen[bytes] | None:
+        """Start the unit; the place among those that start is free again when it is ready, gone, or late."""
+        running.state, running.status, running.pid = "starting", "", 0
+        running.ready.clear()
+        await self._starts.acquire()
+        try:
+            if running.stop.is_set():
+                return None
+            child = launch.start(running.unit, self._folder)
+            running.pid, running.started = child.pid, self._clock.monotonic()
+            launch.put_into_cgroup(running.unit, child.pid)
+            record.write_text(json.dumps({"pid": child.pid, "starttime": launch.start_time(child.pid)}))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_LIMIT):
+                    await _first(running.stop.wait(), running.ready.wait(), launch.exited(child.pid))
+        finally:
+            self._starts.release()
+        return child
 
     def _serve(
         self, group: asyncio.TaskGroup
@@ -165,8 +198,9 @@ class Keeper:
                 await asyncio.wait(gone)
         elif verb == "kill":
             for name in names & set(self._running):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._running[name].pid, signal.SIGKILL)
+                if pid := self._running[name].pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
         elif verb == "hold":
             self._held |= names
             await self._stop(names)
@@ -174,8 +208,8 @@ class Keeper:
             self._held -= names
             self._sync(group)
         elif verb == "shutdown":
-            await self._stop(set(self._running))
             self._over.set()
+            await self._stop(set(self._running))
 
     def _report(self) -> list[protocol.UnitStatus]:
         now = self._clock.monotonic()
@@ -185,62 +219,6 @@ class Keeper:
         ]
         shown += [protocol.UnitStatus(name, "held", 0, 0, 0.0, "") for name in self._held]
         return sorted(shown, key=lambda status: status.name)
-
-
-def reserve_listen_fd(unit: Unit) -> None:
-    """Put the unit's inherited socket at file descriptor 3 of this process, before anything else takes the number.
-
-    While an older process of the unit still holds the address, /dev/null keeps the place.
-    Raises OSError(EADDRINUSE) only from `_bind` at the unit's start.
-    """
-    placeholder = os.open(os.devnull, os.O_RDONLY)
-    if placeholder != LISTEN_FD:
-        os.dup2(placeholder, LISTEN_FD, inheritable=False)
-        os.close(placeholder)
-    with contextlib.suppress(OSError):
-        _bind(unit)
-
-
-def _bind(unit: Unit) -> None:
-    (address,) = unit.listen
-    with contextlib.suppress(OSError):
-        probe = socket.socket(fileno=os.dup(LISTEN_FD))
-        with probe:
-            if probe.getsockname() == address:
-                return
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    with sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(1024)
-        os.dup2(sock.fileno(), LISTEN_FD, inheritable=False)
-
-
-def _start(unit: Unit, folder: Path) -> subprocess.Popen[bytes]:
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/root",
-        "LANG": "C.UTF-8",
-        "NOTIFY_SOCKET": str(folder / "notify" / _file_name(unit)),
-        **unit.environment,
-    }
-    descriptors: tuple[int, ...] = ()
-    if unit.listen:
-        _bind(unit)
-        environment["LISTEN_FDS"] = str(len(unit.listen))
-        descriptors = (LISTEN_FD,)
-    enter = ["nsenter", f"--net={NETNS / unit.netns}", *([f"--mount={unit.mounts}"] if unit.mounts else []), "--"]
-    with _log_file(folder / "log" / f"{_file_name(unit)}.log") as output:
-        return subprocess.Popen(
-            [*enter, *unit.argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            cwd="/",
-            pass_fds=descriptors,
-            start_new_session=True,
-        )
 
 
 @contextlib.contextmanager
@@ -256,6 +234,7 @@ def _notify_socket(path: Path, running: Running):  # type: ignore[no-untyped-def
                     name, _, value = line.partition("=")
                     if name == "READY" and value == "1":
                         running.state = "ready"
+                        running.ready.set()
                     elif name == "STATUS":
                         running.status = value
 
@@ -267,32 +246,6 @@ def _notify_socket(path: Path, running: Running):  # type: ignore[no-untyped-def
             path.unlink(missing_ok=True)
 
 
-async def _exited(pid: int) -> None:
-    """Wait until the process is gone or a zombie of ours."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(descriptor, over.set)
-    try:
-        await over.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-async def _end(pid: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_exited(pid), STOP_LIMIT)
-            return
-
-
 async def _first(*waits) -> None:  # type: ignore[no-untyped-def]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(wait) for wait in waits]
@@ -301,41 +254,9 @@ async def _first(*waits) -> None:  # type: ignore[no-untyped-def]
             task.cancel()
 
 
-def _put_into_cgroup(unit: Unit, pid: int) -> None:
+def _try_lock(descriptor: int) -> bool:
     try:
-        cgroup.ensure(unit.cgroup)
-        cgroup.add(unit.cgroup, pid)
-    except OSError as error:
-        LOG.warning("unit runs outside its cgroup", unit=unit.name, error=str(error))
-
-
-def survivor(folder: Path, unit: Unit) -> int:
-    """Return the pid of a unit's process that runs, whether its keeper does or not; 0 when there is none."""
-    return _adoptable(folder / "units" / f"{_file_name(unit)}.json")
-
-
-def _adoptable(record: Path) -> int:
-    """Return the pid of a unit that an earlier keeper started and that still runs, or 0."""
-    try:
-        known = json.loads(record.read_text())
-        return int(known["pid"]) if _start_time(known["pid"]) == known["starttime"] else 0
-    except (OSError, ValueError, KeyError):
-        return 0
-
-
-def _start_time(pid: int) -> int:
-    """Return when the process started, in clock ticks since boot: pid and this never occur twice (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    if fields[0] == "Z":
-        raise ProcessLookupError(pid)
-    return int(fields[19])
-
-
-def _log_file(path: Path):  # type: ignore[no-untyped-def]
-    if path.exists() and path.stat().st_size > LOG_LIMIT:
-        path.replace(path.with_suffix(".log.1"))
-    return path.open("ab")
-
-
-def _file_name(unit: Unit) -> str:
-    return unit.name.replace("/", ".")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

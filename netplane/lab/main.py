@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,16 @@ from netplane.lab import spec as specs
 from netplane.lab.spec import LabSpec, Ranges
 from netplane.lib.cli import UserError
 
-NAME = click.option("--name", default="lab", show_default=True, help="Which lab; several can be up at once.")
+
+def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not specs.NAME.fullmatch(value):
+        raise click.BadParameter(f"{value!r}: lower-case letters, digits and '-', at most 15 characters")
+    return value
+
+
+NAME = click.option(
+    "--name", default="lab", show_default=True, callback=_name, help="Which lab; several can be up at once."
+)
 
 
 @click.group()
@@ -49,10 +59,12 @@ def up(name: str, **options: Any) -> None:
     folders = specs.folders(name)
     _require_root()
     _require_built(options)
-    with state.locked(folders), _spec_errors():
+    with _signals_unwind(), state.locked(folders), _spec_errors():
         known = state.load(folders)
         wanted = specs.check(_wanted(name, known, options))
         with Steps() as steps:
+            if known is None and downs.is_anything_left(wanted, folders):
+                downs.down(wanted, folders, steps)
             try:
                 ups.up(wanted, folders, steps)
             except BaseException:
@@ -73,9 +85,10 @@ def down(name: str, keep: bool) -> None:
 
     _require_root()
     folders = specs.folders(name)
-    with state.locked(folders):
-        spec = state.load(folders)
-        if spec is None:
+    with _signals_unwind(), state.locked(folders):
+        # What is there goes, also when the spec is damaged or was the first to go.
+        spec = LabSpec(name=name)
+        if not downs.is_anything_left(spec, folders):
             CONSOLE.print(f"there is no lab {name!r}: nothing to do")
             return
         with Steps() as steps:
@@ -144,6 +157,7 @@ def demo(name: str) -> None:
     from netplane.lab import demo as demos
     from netplane.lab import state
 
+    _require_root()
     spec, folders = state.required(name)
     demos.run(spec, folders)
 
@@ -156,8 +170,9 @@ def add_node(name: str) -> None:
     from netplane.lab.progress import Steps
 
     _require_root()
-    spec, folders = state.required(name)
-    with state.locked(folders), _spec_errors(), Steps() as steps:
+    state.required(name)
+    with _signals_unwind(), state.locked(specs.folders(name)), _spec_errors(), Steps() as steps:
+        spec, folders = state.required(name)
         click.echo(change.add_node(spec, folders, steps))
 
 
@@ -170,8 +185,9 @@ def remove_node(name: str, node: str) -> None:
     from netplane.lab.progress import Steps
 
     _require_root()
-    spec, folders = state.required(name)
-    with state.locked(folders), _spec_errors(), Steps() as steps:
+    state.required(name)
+    with _signals_unwind(), state.locked(specs.folders(name)), _spec_errors(), Steps() as steps:
+        spec, folders = state.required(name)
         change.remove_node(spec, folders, node, steps)
 
 
@@ -210,14 +226,15 @@ def logs(name: str, unit: str, follow: bool) -> None:
 @NAME
 def keeper(name: str) -> None:
     """Keep the lab's daemons running (started by `up`)."""
-    from netplane.lab import host, state, units
+    from netplane.lab import host, launch, state, units
     from netplane.lab import keeper as keepers
     from netplane.lib import log
     from netplane.lib.cli import run_async
 
     spec, folders = state.required(name)
-    keepers.reserve_listen_fd(units.server(spec, folders, host.program()))
+    launch.reserve_listen_fd(units.server(spec, folders, host.program()))
     log.setup("info")
+    launch.join_cgroup(units.keeper_cgroup(spec))
 
     def wanted() -> tuple[units.Unit, ...]:
         current = state.load(folders)
@@ -259,6 +276,18 @@ def _require_built(options: dict[str, Any]) -> None:
 def _require_root() -> None:
     if os.geteuid() != 0:
         raise UserError("a lab makes network namespaces and mounts: run it as root")
+
+
+@contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: what was begun is put in order first."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    yield
 
 
 @contextmanager

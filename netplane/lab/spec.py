@@ -50,7 +50,7 @@ IPV6 = Ranges("fd00:30::/64", "fd00:31::/64", "fd00:244::/48", "fd00:96::/112", 
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """One node: its name, its number (from 1, never re-used while the lab lives) and its address in each family."""
+    """One node: its name, its number (from 1) and its address in each family."""
 
     name: str
     number: int
@@ -183,7 +183,7 @@ def _check_disjoint(networks: Mapping[str, Network]) -> None:
 
 
 def with_node(spec: LabSpec) -> LabSpec:
-    """Return the spec with one node more: the lowest number never used before it."""
+    """Return the spec with one node more: the number after the highest."""
     return check(replace(spec, nodes=(*spec.nodes, max(spec.nodes, default=0) + 1)))
 
 

@@ -49,15 +49,32 @@ def names() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def locked(folders: Folders) -> Iterator[None]:
-    """Hold the lab's lock; raise UserError when another command holds it."""
-    folders.run.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the lab's lock; raise UserError when another command holds it. The lock's file goes with it."""
     path = folders.run.parent / f"{folders.run.name}.lock"
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another command is changing the lab {folders.run.name!r}: wait for it to end") from error
+    descriptor = _lock(path)
+    try:
         yield
+    finally:
         path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folders.run.parent.rmdir()
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            folders.run.parent.rmdir()
+
+
+def _lock(path: Path) -> int:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # the last lab's end removed the folder in between
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass  # its holder removed the file before we had the lock
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(f"another command is changing the lab {path.stem!r}: wait for it to end") from error
+        os.close(descriptor)

@@ -40,6 +40,11 @@ def node_cgroup(spec: LabSpec, node: str) -> str:
     return f"{cgroup_root(spec)}/{node}"
 
 
+def keeper_cgroup(spec: LabSpec) -> str:
+    """Return the cgroup of the keeper: what it starts is the lab's from the first moment."""
+    return f"{cgroup_root(spec)}/keeper"
+
+
 def of_lab(spec: LabSpec, folders: Folders, program: str) -> tuple[Unit, ...]:
     """Return every unit of the lab; `program` is the absolute path of the `netplane` command."""
     units = [server(spec, folders, program)]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
+import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from netplane.agent.builtin import build as builtin
@@ -13,14 +16,15 @@ from netplane.controlplane.api import kubeconfig as kubeconfigs
 from netplane.controlplane.api import pki
 from netplane.kernel import cgroup
 from netplane.kube import client as kube
-from netplane.kube import informer, meta, types
-from netplane.lab import host, keeper, protocol, requirements, state, units
+from netplane.kube import errors, informer, meta, types
+from netplane.lab import host, launch, protocol, requirements, state, units
 from netplane.lab.progress import Steps
 from netplane.lab.spec import Folders, LabSpec, NodeSpec
 from netplane.lib.cli import UserError
 from netplane.lib.clock import SYSTEM
 
-KEEPER_LIMIT = 10.0  # seconds until the keeper answers
+KEEPER_LIMIT = 25.0  # seconds until the keeper answers; it waits for the end of the one before
+RESTARTS_LIMIT = 5  # restarts of a daemon that is not ready, after which waiting is in vain
 UNITS_LIMIT = 60.0  # seconds until all daemons are ready, plus one a node
 POLL = 0.05  # seconds between looks at the keeper's answer
 
@@ -35,7 +39,7 @@ def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
     """Make or mend the whole lab and wait until every node is Ready."""
     with steps.step("check the machine"):
         requirements.check(fabric=spec.fabric)
-        if not keeper.survivor(folders.run, units.server(spec, folders, host.program())):
+        if not launch.survivor(folders.run, units.server(spec, folders, host.program())):
             requirements.check_port(spec.api_port)
     state.save(spec, folders)
     folders.run.mkdir(parents=True, exist_ok=True)
@@ -51,9 +55,23 @@ def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
             advance()
     with steps.step("start the daemons", total=1 + 3 * len(spec.nodes)) as advance:
         ensure_keeper(spec, folders)
-        wait_for_units(folders, expected=len(units.of_lab(spec, folders, host.program())), advance=advance)
+        forget_removed_nodes(spec, folders)
+        release_held(spec, folders)
+        wait_for_units(folders, units.of_lab(spec, folders, host.program()), advance)
     with steps.step("nodes become Ready", total=len(spec.nodes)) as advance:
+        asyncio.run(_delete_nodes_of_others(spec, folders))
         wait_for_nodes(folders, {node.name for node in spec.node_specs()}, advance)
+
+
+def forget_removed_nodes(spec: LabSpec, folders: Folders) -> None:
+    """Remove what a `remove-node` that was cut off left of nodes that are no longer the lab's."""
+    known = {node.name for node in spec.node_specs()}
+    left = {place.removeprefix(f"{spec.name}-") for place in host.namespaces(spec)} - {"client", "underlay"}
+    left |= {path.name for path in (folders.state / "nodes").glob("node-*")}
+    for name in sorted(left - known):
+        host.remove_node(spec, folders, name)
+        shutil.rmtree(folders.node_run(name), ignore_errors=True)
+        shutil.rmtree(folders.node_state(name), ignore_errors=True)
 
 
 def ensure_node(spec: LabSpec, folders: Folders, node: NodeSpec) -> None:
@@ -73,8 +91,10 @@ def ensure_node(spec: LabSpec, folders: Folders, node: NodeSpec) -> None:
             groups=(group,) if group else (),
             now=now,
         )
-        target.touch(mode=0o600)
-        target.write_text(text)
+        fresh = target.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(text)
+        fresh.replace(target)
 
 
 def ensure_keeper(spec: LabSpec, folders: Folders) -> None:
@@ -84,28 +104,36 @@ def ensure_keeper(spec: LabSpec, folders: Folders) -> None:
         protocol.ask(socket, "status", limit=2.0)
     except protocol.KeeperDown:
         _start_keeper(spec, folders)
-    held = tuple(unit.name for unit in protocol.ask(socket, "status") if unit.state == "held")
-    for node in {name.partition("/")[0] for name in held}:
-        host.set_node_link(spec, node, is_up=True)
-    protocol.ask(socket, "release", units=held, limit=30)
     protocol.ask(socket, "sync", limit=30)
 
 
-def wait_for_units(folders: Folders, *, expected: int, advance: Callable[[], None]) -> None:
-    """Wait until every daemon has said that it is ready; raise UserError that names those that have not."""
+def release_held(spec: LabSpec, folders: Folders) -> None:
+    """Give killed nodes their power back."""
+    socket = folders.run / "keeper.sock"
+    held = tuple(unit.name for unit in protocol.ask(socket, "status") if unit.state == "held")
+    protocol.ask(socket, "release", units=held, limit=30)
+
+
+def wait_for_units(folders: Folders, wanted: Sequence[units.Unit], advance: Callable[[], None]) -> None:
+    """Wait until each of these daemons has said that it is ready; raise UserError that names one that has not."""
+    names, expected = {unit.name for unit in wanted}, len(wanted)
     deadline = time.monotonic() + UNITS_LIMIT + expected
     seen = 0
+    before: dict[str, int] = {}
     while True:
-        shown = protocol.ask(folders.run / "keeper.sock", "status")
+        shown = [unit for unit in protocol.ask(folders.run / "keeper.sock", "status") if unit.name in names]
+        for unit in shown:
+            before.setdefault(unit.name, unit.restarts)
         ready = sum(unit.state == "ready" for unit in shown)
         for _ in range(ready - seen):
             advance()
         seen = max(seen, ready)
         if ready >= expected:
             return
-        if time.monotonic() > deadline or any(unit.restarts > 5 for unit in shown):
-            late = [unit for unit in shown if unit.state != "ready"]
-            raise UserError(_why_late(folders, late))
+        late = [unit for unit in shown if unit.state != "ready"]
+        failing = [unit for unit in late if unit.restarts - before[unit.name] > RESTARTS_LIMIT]
+        if failing or time.monotonic() > deadline:
+            raise UserError(_why_late(folders, failing or late))
         time.sleep(POLL)  # noqa: TID251 - a command, not an event loop
 
 
@@ -124,6 +152,17 @@ def wait_for_nodes(folders: Folders, names: set[str], advance: Callable[[], None
         asyncio.run(asyncio.wait_for(wait(), limit + len(names)))
     except TimeoutError as error:
         raise UserError(f"nodes do not become Ready; see netplane lab status and {folders.run}/log") from error
+
+
+async def _delete_nodes_of_others(spec: LabSpec, folders: Folders) -> None:
+    """Delete the Nodes of this lab's names that it has no longer: their `remove-node` was cut off."""
+    known = {node.name for node in spec.node_specs()}
+    async with kube.Client(kube.load(str(folders.admin_kubeconfig)), user_agent="netplane-lab") as client:
+        for node in (await client.list(types.NODES)).items:
+            name = node["metadata"]["name"]
+            if re.fullmatch(r"node-[0-9]+", name) and name not in known:
+                with contextlib.suppress(errors.NotFound):
+                    await client.delete(types.NODES, name)
 
 
 async def _all_ready(nodes: informer.Informers, names: set[str], advance: Callable[[], None]) -> None:
@@ -168,7 +207,9 @@ def _start_keeper(spec: LabSpec, folders: Folders) -> None:
 
 
 def _why_late(folders: Folders, late: Iterable[protocol.UnitStatus]) -> str:
-    unit = next(iter(late))
+    unit = next(iter(late), None)
+    if unit is None:
+        return f"the keeper does not know of every daemon; see {folders.run}/log/keeper.log"
     log = folders.run / "log" / f"{unit.name.replace('/', '.')}.log"
     return f"{unit.name} is {unit.state} ({unit.restarts} restarts): {_last_line(log)}; its log is {log}"
 
