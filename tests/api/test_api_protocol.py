@@ -42,7 +42,7 @@ def test_a_watch_list_ends_its_first_part_with_the_annotated_bookmark(api: Clien
     api.ask("POST", path(namespace), conf("one"))
     query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
     with api.watch(f"{path(namespace)}?{query}") as events:
-        seen = []
+        seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["type"] != "BOOKMARK":
             seen.append(next(events))
         assert "one" in [event["object"]["metadata"]["name"] for event in seen[:-1]]

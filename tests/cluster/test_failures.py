@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,15 +159,21 @@ def moved_from(lab: Lab, node: str) -> bool:
     return len(pods) == 4 and node not in {pod["spec"]["nodeName"] for pod in pods}
 
 
+def has_no_route_over(lab: Lab, node: str, address: str) -> bool:
+    """No route of the node leads over the address."""
+    return address not in lab.enter(node, "ip", "route").stdout
+
+
 def test_the_pods_of_a_removed_node_run_elsewhere_and_its_routes_are_gone(lab: Lab, fourth: str) -> None:
     address = next(node.addresses[0] for node in lab.spec.node_specs() if node.name == fourth)
     lab.netplane("remove-node", fourth, limit=60)
     eventually(lambda: moved_from(lab, fourth))
     assert fourth not in lab.kubectl("get", "nodes")
     for node in ("node-1", "node-2", "node-3"):
-        eventually(lambda node=node: address not in lab.enter(node, "ip", "route").stdout)
+        eventually(partial(has_no_route_over, lab, node, address))
 
 
+@pytest.mark.timeout(240)
 def test_a_node_without_power_loses_its_endpoints_and_then_its_pods(lab: Lab, fourth: str) -> None:
     lost = next(pod for pod in lab.pods("app=mobile") if pod["spec"]["nodeName"] == fourth)
     lab.netplane("kill", fourth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.cluster import GUESTBOOK, NETPLANE, Lab, eventually, run
 
 
 @pytest.fixture(scope="module")
-def guestbook(lab: Lab) -> Lab:
+def guestbook(lab: Lab) -> Iterator[Lab]:
     lab.kubectl("create", "namespace", "shop")
     lab.kubectl("apply", "-n", "shop", "-f", str(GUESTBOOK))
     for name in ("leader", "follower", "frontend"):

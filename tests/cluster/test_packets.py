@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from netplane.lab import host
 from netplane.lab.units import bracketed
 from tests.support.cluster import Lab, echo, eventually, service
 
@@ -25,16 +29,21 @@ with socket.socket(family, socket.SOCK_DGRAM) as s:
 
 
 @pytest.fixture(scope="module")
-def pods(lab: Lab) -> list[dict[str, Any]]:
+def pods(lab: Lab) -> Iterator[list[dict[str, Any]]]:
     """Four echo pods named `net` on three nodes, so that two share one; Services net4 and net6, NodePorts too."""
     lab.apply(echo("net", 4, spread=False))
     for family in FAMILIES:
         lab.apply(service(f"net{family[-1]}", "net", family=family, type="NodePort"))
     found = lab.ready_pods("app=net", 4)
-    for family in FAMILIES:
-        eventually(lambda family=family: len(answers(lab, "node-1", cluster_url(lab, f"net{family[-1]}"), 20)) == 4)
+    for name in ("net4", "net6"):
+        eventually(partial(all_answer, lab, cluster_url(lab, name), 4))
     yield found
     lab.kubectl("delete", "deployment/net", "service/net4", "service/net6", "--wait=false", "--grace-period=0")
+
+
+def all_answer(lab: Lab, url: str, count: int) -> bool:
+    """So many pods answer."""
+    return len(answers(lab, "node-1", url, 5 * count)) == count
 
 
 def cluster_ip(lab: Lab, name: str) -> str:
@@ -47,7 +56,7 @@ def cluster_url(lab: Lab, name: str) -> str:
 
 def address(pod: dict[str, Any], family: str) -> str:
     version = int(family[-1])
-    return next(ip["ip"] for ip in pod["status"]["podIPs"] if ipaddress.ip_address(ip["ip"]).version == version)
+    return next(str(ip["ip"]) for ip in pod["status"]["podIPs"] if ipaddress.ip_address(ip["ip"]).version == version)
 
 
 def answers(lab: Lab, place: str, url: str, count: int) -> Counter[str]:
@@ -141,10 +150,6 @@ def test_a_service_without_pods_refuses_at_once(lab: Lab, pods: list[dict[str, A
 def test_a_pod_leaves_the_cluster_with_its_nodes_address(lab: Lab, pods: list[dict[str, Any]]) -> None:
     server = lab.spec.client_addresses[0]
     source = next(p for p in pods if p["spec"]["nodeName"] == "node-1")
-    import subprocess
-
-    from netplane.lab import host
-
     listen = (
         "import socket\nwith socket.create_server(('0.0.0.0', 9000)) as s:\n"
         " s.settimeout(10); print('up', flush=True); c, a = s.accept(); print(a[0]); c.close()"
@@ -159,8 +164,6 @@ def test_a_pod_leaves_the_cluster_with_its_nodes_address(lab: Lab, pods: list[di
 
 
 def test_the_root_namespace_knows_nothing_of_the_labs_ranges(lab: Lab, pods: list[dict[str, Any]]) -> None:
-    import subprocess
-
     shown = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True, check=True).stdout
     shown += subprocess.run(["ip", "route", "show", "table", "all"], capture_output=True, text=True, check=True).stdout
     shown += subprocess.run(

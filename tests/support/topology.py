@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -259,7 +259,7 @@ class Load:
     """Asks again and again in a thread, and counts how it ended."""
 
     def __init__(self, made: Topology, place: str, where: tuple[str, int], *, patience: float = 2.0) -> None:
-        self._asked = lambda: made.ask(place, where, patience=patience).name
+        self._asked: Callable[[], str] = lambda: made.ask(place, where, patience=patience).name
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.answers: Counter[str] = Counter()
