@@ -45,6 +45,12 @@ _METRICS = "127.0.0.1:10249"
     default="primary",
     help='Networks of the addresses NodePorts listen on, by commas; "primary": the Node\'s own addresses.',
 )
+@click.option(
+    "--localhost-nodeports/--no-localhost-nodeports",
+    "--iptables-localhost-nodeports/--no-iptables-localhost-nodeports",
+    default=True,
+    help="Let the node reach NodePorts at 127.0.0.1 and ::1 (nftables mode), without route_localnet.",
+)
 @click.option("--cluster-cidr", default="", help="Networks of all pods; tells pods' packets from others'.")
 @click.option("--service-cidr", default="", help="Networks of cluster IPs: packets to unknown ones are dropped.")
 @click.option("--detect-local-mode", type=_LOCAL_MODES, default="ClusterCIDR", help="Whose packets count as a pod's.")

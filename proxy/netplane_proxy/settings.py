@@ -25,6 +25,7 @@ _SAME_MEANING = {
     "healthzBindAddress": "healthz_bind_address",
     "metricsBindAddress": "metrics_bind_address",
     "detectLocalMode": "detect_local_mode",
+    "iptables.localhostNodePorts": "localhost_nodeports",
     "nftables.masqueradeAll": "masquerade_all",
     "nftables.masqueradeBit": "masquerade_bit",
 }
@@ -81,6 +82,8 @@ def of_options(options: Mapping[str, Any]) -> host.Settings:
         local_mode=options["detect_local_mode"],
         masquerade_bit=options["masquerade_bit"],
         masquerade_all=options["masquerade_all"],
+        # The other backends could do so only by route_localnet, which lets the network speak to loopback services.
+        has_localhost_nodeports=options["localhost_nodeports"] and options["mode"] == "nftables",
     )
 
 

@@ -21,12 +21,20 @@ from netplane.model.service import Endpoint, Protocol
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import ledger, oracle
 from netplane_proxy.plan.forwarding import Backend, Forwarding, NodeFacts
+from netplane_proxy.plan.host import LOOPBACK
 from netplane_proxy.plan.meaning import Meaning
 from netplane_proxy.run import nftables
 from netplane_proxy.run.target import Result
 from tests.support.clusters import NODE, decide, piece, service
 from tests.support.packet_lab import Left, PacketLab, packet_lab
-from tests.support.random_clusters import at, nodes, packets, snapshots
+from tests.support.random_clusters import (
+    at,
+    loopback_packets,
+    nodes,
+    nodes_with_loopback,
+    packets,
+    snapshots,
+)
 
 CLUSTERS = int(os.environ.get("PROXY_CLUSTERS", "25"))
 PACKETS_PER_CLUSTER = 100
@@ -73,7 +81,7 @@ def judged(
     if said.action is oracle.Action.REJECT:
         return "" if left.end == "refused" else f"{left}"
     if said.action is oracle.Action.UNTOUCHED:
-        is_own = packet.destination in NODE.node_ips
+        is_own = packet.destination in (*NODE.node_ips, *LOOPBACK.values())
         as_is = Left("sent", packet.source, packet.destination, packet.port)
         return "" if (left.end == "delivered" if is_own else left == as_is) else f"{left}"
     by_backend = {outcome.backend: outcome for outcome in said.outcomes}
@@ -120,6 +128,22 @@ def test_the_kernel_does_what_the_oracle_says(
     node.replace(forwarding)
     assert_agree(node, forwarding, rng)
     assert node.replace(forwarding) == 0
+
+
+@few
+@given(snapshots(), nodes_with_loopback())
+def test_the_kernel_does_at_the_loopback_address_what_the_oracle_says(
+    node: Node, snapshot: Snapshot, facts: NodeFacts
+) -> None:
+    forwarding = ledger.of_snapshot(snapshot, facts)
+    node.replace(forwarding)
+    asked = oracle.Oracle(forwarding)
+    sent = loopback_packets(forwarding)
+    for packet, left in zip(sent, node.lab.send(sent), strict=True):
+        wrong = judged(asked, packet, left, {})
+        assert not wrong, f"{packet}: the oracle says {asked.verdict(packet)}, the kernel: {wrong}"
+        if left is not None and left.end == "sent":
+            assert left.source in NODE.node_ips
 
 
 @few

@@ -14,14 +14,20 @@ from netplane_proxy.plan.forwarding import Backend, Forwarding, NodeFacts
 from netplane_proxy.plan.meaning import Meaning
 from tests.support.clusters import NODE
 from tests.support.nft_tables import Tables, judge
-from tests.support.random_clusters import nodes, packets, snapshots
+from tests.support.random_clusters import (
+    loopback_packets,
+    nodes,
+    nodes_with_loopback,
+    packets,
+    snapshots,
+)
 
 
 def assert_agree(tables: Tables, forwarding: Forwarding) -> None:
     """Compare oracle and rules on every packet."""
     asked = oracle.Oracle(forwarding)
     simulators = {family: tables.simulator(family) for family in Family}
-    for packet in packets(forwarding):
+    for packet in packets(forwarding) + loopback_packets(forwarding):
         said = asked.verdict(packet)
         said = dataclasses.replace(said, outcomes=tuple(sorted(said.outcomes)))
         done = judge(simulators[address.family(packet.destination)], packet)
@@ -31,6 +37,15 @@ def assert_agree(tables: Tables, forwarding: Forwarding) -> None:
 @settings(max_examples=30, deadline=None)
 @given(snapshots(), nodes())
 def test_the_rules_do_what_the_oracle_says(snapshot: Snapshot, node: NodeFacts) -> None:
+    forwarding = ledger.of_snapshot(snapshot, node)
+    tables = Tables()
+    tables.replace(forwarding)
+    assert_agree(tables, forwarding)
+
+
+@settings(max_examples=30, deadline=None)
+@given(snapshots(), nodes_with_loopback())
+def test_the_rules_at_the_loopback_address_do_what_the_oracle_says(snapshot: Snapshot, node: NodeFacts) -> None:
     forwarding = ledger.of_snapshot(snapshot, node)
     tables = Tables()
     tables.replace(forwarding)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from netplane.kernel.nft import objects
 from netplane.kernel.nft.objects import Element, Set
+from netplane.model import address
 from netplane.model.address import Family, Packed
 
 Chains = Mapping[str, tuple[str, ...]]
@@ -93,7 +94,7 @@ class Simulator:
         made = cls(family, chains, loaded, {target.name: target for target in elements})
         for name, lines in chains.items():
             if lines and (match := _HOOK.fullmatch(lines[0])):
-                assert match[1] == "nat"
+                assert match[1] in ("nat", "route", "filter")
                 assert match[4] == "accept"
                 made.hooks.setdefault(match[2], []).append((int(match[3]), name))
         return made
@@ -209,6 +210,8 @@ class _Rule:
                 self._update()
             elif self.tokens[:1] == ["meta"] and self.tokens[2:3] == ["set"]:
                 self._set()
+            elif self.tokens[1:3] in (["saddr", "set"], ["daddr", "set"]):
+                self._rewrite()
             elif word == "counter":
                 self._take()
             else:
@@ -281,6 +284,13 @@ class _Rule:
             value = objects.number(parts[0])
         assert name in ("priority", "mark"), self.line
         setattr(self.packet, name, value)
+
+    def _rewrite(self) -> None:
+        """Write an address into the packet itself, whatever connection tracking thinks of it."""
+        self._take("ip" if self.table.family is Family.V4 else "ip6")
+        name = {"saddr": "source", "daddr": "destination"}[self._take()]
+        self._take("set")
+        setattr(self.packet, name, address.parse(self._take()))
 
     def _dnat(self) -> None:
         self._take("dnat")
@@ -383,6 +393,8 @@ class _Rule:
         """Read a constant in the form of what it is compared with."""
         if word in _PROTOCOLS:
             return bytes([_PROTOCOLS[word]])
+        if len(like) in (4, 16) and ("." in word or ":" in word):
+            return address.parse(word)
         if word[0].isdigit():
             return objects.u32(int(word, 0)) if len(like) == 4 else bytes([int(word, 0)])
         return word.encode()

@@ -12,6 +12,7 @@ from netplane.model.service import Endpoint, EndpointPort, EndpointSlice, Protoc
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import oracle
 from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
+from netplane_proxy.plan.host import LOOPBACK
 from tests.support.clusters import HERE, NODE
 
 NAMES = ["a", "b", "c"]
@@ -147,6 +148,24 @@ def nodes() -> st.SearchStrategy[NodeFacts]:
             dataclasses.replace(NODE, masquerade_all=True),
         ]
     )
+
+
+def nodes_with_loopback() -> st.SearchStrategy[NodeFacts]:
+    """The same, with NodePorts at the loopback addresses as well."""
+    return nodes().map(
+        lambda node: dataclasses.replace(node, nodeport_addresses=(*node.nodeport_addresses, *LOOPBACK.values()))
+    )
+
+
+def loopback_packets(forwarding: Forwarding) -> list[oracle.Packet]:
+    """What the node may send to its own loopback address: to every NodePort, and to ports beside them."""
+    rows = [(row.key.family, frontend) for row in forwarding.ports.values() for frontend in row.frontends]
+    places = {(family, frontend.protocol, frontend.port) for family, frontend in rows if frontend.address is None}
+    places |= {(family, protocol, 30001) for family in Family for protocol in PROTOCOLS}
+    return [
+        oracle.Packet(LOOPBACK[family], LOOPBACK[family], protocol, port, from_node=True)
+        for family, protocol, port in sorted(places)
+    ]
 
 
 def packets(forwarding: Forwarding) -> list[oracle.Packet]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,12 +14,18 @@ from netplane_proxy.plan.forwarding import NodeFacts
 LocalMode = Literal["ClusterCIDR", "NodeCIDR"]
 
 _NEVER = tuple(map(address.prefix, ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")))
-"""No NodePort there: loopback would need route_localnet, and link-local addresses are no node addresses."""
+"""Addresses that are no node addresses. Of the loopback ones, those in `LOOPBACK` are taken by name."""
+
+LOOPBACK = {Family.V4: address.parse("127.0.0.1"), Family.V6: address.parse("::1")}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user configured. `nodeport_prefixes` is None for "primary": the Node's own addresses alone."""
+    """What the user configured. `nodeport_prefixes` is None for "primary": the Node's own addresses.
+
+    `has_localhost_nodeports` lets the node reach NodePorts at 127.0.0.1 and ::1 as well, as kube-proxy's
+    localhostNodePorts does: where the prefixes, if there are any, contain them.
+    """
 
     node_name: str
     nodeport_prefixes: tuple[Prefix, ...] | None = None
@@ -27,6 +34,7 @@ class Settings:
     local_mode: LocalMode = "ClusterCIDR"
     masquerade_bit: int = 14
     masquerade_all: bool = False
+    has_localhost_nodeports: bool = False
 
 
 def facts(settings: Settings, node: Node | None, addresses: tuple[Packed, ...]) -> NodeFacts:
@@ -43,9 +51,23 @@ def facts(settings: Settings, node: Node | None, addresses: tuple[Packed, ...]) 
         name=settings.node_name,
         zone=node.zone if node is not None else "",
         node_ips=tuple(sorted(node_ips)),
-        nodeport_addresses=tuple(sorted(ip for ip in nodeport_addresses if not address.any_contains(_NEVER, ip))),
+        nodeport_addresses=tuple(sorted({*_global(nodeport_addresses), *_loopback(settings, node_ips)})),
         pod_cidrs=tuple(sorted(pod_cidrs)),
         service_cidrs=tuple(sorted(settings.service_cidrs)),
         masquerade_bit=settings.masquerade_bit,
         masquerade_all=settings.masquerade_all,
     )
+
+
+def _global(addresses: tuple[Packed, ...]) -> Iterator[Packed]:
+    return (ip for ip in addresses if not address.any_contains(_NEVER, ip))
+
+
+def _loopback(settings: Settings, node_ips: tuple[Packed, ...]) -> Iterator[Packed]:
+    """Yield the loopback addresses that NodePorts stand on: of the families in which the node can speak."""
+    if not settings.has_localhost_nodeports:
+        return
+    for family in {address.family(ip) for ip in node_ips}:
+        here = LOOPBACK[family]
+        if settings.nodeport_prefixes is None or address.any_contains(settings.nodeport_prefixes, here):
+            yield here

@@ -42,6 +42,26 @@ def test_all_addresses_leave_out_loopback_and_link_local() -> None:
     assert set(facts.nodeport_addresses) == set(ip_list("172.30.0.11,192.0.2.7,10.244.1.1,fd00:30::11"))
 
 
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        (None, "127.0.0.1,172.30.0.11,::1,fd00:30::11"),
+        ("0.0.0.0/0", "10.244.1.1,127.0.0.1,172.30.0.11,192.0.2.7"),
+        ("172.30.0.0/16", "172.30.0.11"),
+    ],
+)
+def test_localhost_has_node_ports_unless_the_networks_leave_it_out(networks: str | None, expected: str) -> None:
+    chosen = None if networks is None else prefixes(networks)
+    wanted = host.Settings("node-1", nodeport_prefixes=chosen, has_localhost_nodeports=True)
+    assert set(host.facts(wanted, NODE, HAS).nodeport_addresses) == set(ip_list(expected))
+
+
+def test_localhost_has_no_node_ports_in_a_family_in_which_the_node_has_no_address() -> None:
+    four = Node("node-1", internal_ips=ip_list("172.30.0.11"))
+    facts = host.facts(host.Settings("node-1", has_localhost_nodeports=True), four, HAS)
+    assert set(facts.nodeport_addresses) == set(ip_list("127.0.0.1,172.30.0.11"))
+
+
 def test_before_the_node_is_known_networks_already_count() -> None:
     facts = host.facts(host.Settings("node-1", nodeport_prefixes=prefixes("172.30.0.0/16")), None, HAS)
     assert (facts.node_ips, facts.nodeport_addresses) == ((), ip_list("172.30.0.11"))
@@ -77,6 +97,7 @@ def test_a_kube_proxy_file_gives_what_means_the_same(tmp_path: Path) -> None:
         "clusterCIDR: 10.244.0.0/16\nnodePortAddresses: [10.0.0.0/8, 192.0.2.0/24]\nhostnameOverride: ''\n"
         "clientConnection: {kubeconfig: /var/lib/kube-proxy/kubeconfig.conf, qps: 0}\n"
         "nftables: {masqueradeAll: true, masqueradeBit: null, syncPeriod: 0s}\nconntrack: {min: null}\n"
+        "iptables: {localhostNodePorts: false}\n"
     )
     assert settings.read_kube_proxy_file(path) == {
         "mode": "nftables",
@@ -84,6 +105,7 @@ def test_a_kube_proxy_file_gives_what_means_the_same(tmp_path: Path) -> None:
         "nodeport_addresses": "10.0.0.0/8,192.0.2.0/24",
         "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf",
         "masquerade_all": True,
+        "localhost_nodeports": False,
     }
 
 
