@@ -21,7 +21,7 @@ from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
-from netplane_proxy.run import nftables
+from netplane_proxy.run import marks, nftables
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.memory import Memory
@@ -61,6 +61,12 @@ _METRICS = "127.0.0.1:10249"
     type=click.IntRange(0, 31),
     default=14,
     help="Bit of the packet mark that asks for masquerading.",
+)
+@click.option(
+    "--on-mark-clash",
+    type=click.Choice(["warn", "refuse", "ignore"]),
+    default="warn",
+    help="What to do when others' rules on this host use the masquerade bit.",
 )
 @click.option("--healthz-bind-address", default="0.0.0.0:10256", help="Where /healthz answers; empty: nowhere.")
 @click.option("--metrics-bind-address", default=_METRICS, help="Where /metrics and /status answer; empty: nowhere.")
@@ -127,6 +133,7 @@ def read_status(where: str) -> dict[str, Any]:
 async def _run(options: Mapping[str, Any]) -> None:
     need_net_admin()
     wanted = settings.of_options(options)
+    marks.check(wanted.masquerade_bit, on_clash=options["on_mark_clash"])
     memory = Memory(options["state_dir"] / "forwarding.json")
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(_client(options["kubeconfig"]))

@@ -184,6 +184,10 @@ class Socket:
                 _update(digest, body, (RULE_CHAIN, RULE_EXPRESSIONS))
         return digest.hexdigest()[:16]
 
+    def rules(self) -> list[bytes]:
+        """List all rules of all tables, as bodies of netlink messages; `marks` reads them."""
+        return self._dump(wire.request(wire.GETRULE, wire.DUMP), "list all rules")
+
     def generation(self) -> int:
         """Return the number of the last transaction."""
         sequence = self._next()

@@ -53,6 +53,7 @@ FLOWS_SECONDS = metrics.histogram(
     "kubeproxy_conntrack_reconciler_sync_duration_seconds", "One look for stale flows.", buckets=_SYNC
 )
 DRIFT = metrics.counter("netplane_proxy_drift", "Foreign changes of our rules that were repaired.")
+MARK_CLASHES = metrics.gauge("netplane_proxy_mark_clashes", "Others' chains that use the masquerade bit, at start.")
 OPERATIONS = metrics.counter("netplane_proxy_kernel_operations", "Elements added to and deleted from the kernel.")
 PORTS = metrics.gauge("netplane_proxy_service_ports", "Service ports that are forwarded, both families counted.")
 
