@@ -75,6 +75,8 @@ def main() -> Any:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
-    except OSError as error:
-        click.echo(f"netplane: {error}", err=True)
-        sys.exit(1)
+    except Exception as error:
+        from netplane.kube.errors import ApiError
+        from netplane.lib import cli
+
+        cli.fail(error, expected=(ApiError,))

@@ -17,7 +17,7 @@ from netplane.lib.cli import UserError
 
 def add_node(spec: LabSpec, folders: Folders, steps: Steps) -> str:
     """Add one node and wait until it is Ready; return its name."""
-    _require_up(spec, folders)
+    require_up(spec, folders)
     grown = specs.with_node(spec)
     node = grown.node(max(grown.nodes))
     with steps.step(f"make {node.name}"):
@@ -36,7 +36,7 @@ def remove_node(spec: LabSpec, folders: Folders, name: str, steps: Steps) -> Non
     if len(spec.nodes) == 1:
         raise UserError(f"{name} is the last node: netplane lab down removes the lab")
     shrunk = specs.without_node(spec, name)
-    _require_up(spec, folders)
+    require_up(spec, folders)
     with steps.step(f"stop {name}"):
         state.save(shrunk, folders)
         ups.ensure_keeper(shrunk, folders)
@@ -47,7 +47,7 @@ def remove_node(spec: LabSpec, folders: Folders, name: str, steps: Steps) -> Non
 
 def kill(spec: LabSpec, folders: Folders, what: str) -> None:
     """Kill -9 one daemon, or everything on a node and its cable with it."""
-    _require_up(spec, folders)
+    require_up(spec, folders)
     known = [unit.name for unit in units.of_lab(spec, folders, host.program())]
     nodes = [node.name for node in spec.node_specs()]
     socket = folders.run / "keeper.sock"
@@ -64,7 +64,8 @@ def kill(spec: LabSpec, folders: Folders, what: str) -> None:
         raise UserError(f"{what}: neither a daemon nor a node; there are {', '.join([*nodes, *known])}")
 
 
-def _require_up(spec: LabSpec, folders: Folders) -> None:
+def require_up(spec: LabSpec, folders: Folders) -> None:
+    """Raise UserError unless the lab is there and its keeper answers."""
     if not (host.namespaces(spec) and ups.is_up(folders)):
         raise UserError(f"the lab {spec.name!r} is down: netplane lab up starts it")
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from netplane.kube import client as kube
 from netplane.kube import informer, types
-from netplane.lab import host
+from netplane.lab import change, host
 from netplane.lab.progress import Steps
 from netplane.lab.spec import Folders, LabSpec
 from netplane.lab.summary import OUT
@@ -30,6 +30,7 @@ RESOURCES = {resource.kind: resource for resource in (types.CONFIGMAPS, types.DE
 
 def run(spec: LabSpec, folders: Folders) -> None:
     """Apply the guestbook, wait for it, and ask its front end from a pod's node, another node and the outside."""
+    change.require_up(spec, folders)
     documents = list(yaml.safe_load_all(GUESTBOOK.read_text()))
     with Steps() as steps:
         with steps.step("apply the guestbook", total=len(documents)) as advance:

@@ -253,10 +253,14 @@ def _wanted(name: str, known: LabSpec | None, options: dict[str, Any]) -> LabSpe
     if "nodes" in given and len(base.nodes) != given["nodes"]:
         changes["nodes"] = tuple(range(1, given["nodes"] + 1))
     for option, part in (("pods_cidr", "pods"), ("services_cidr", "services"), ("underlay_cidr", "underlay")):
-        for text in filter(None, (given.get(option) or "").split(",")):
-            family = "ipv6" if ":" in text else "ipv4"
+        for family, text in specs.by_family(option.replace("_", "-"), given.get(option)).items():
             ranges: Ranges = changes.get(family, getattr(base, family))
-            changes[family] = replace(ranges, **{part: text.strip()})
+            changes[family] = specs.with_range(ranges, part, text)
+            if changes.get("ip_family", base.ip_family) not in (family, "dual"):
+                flag = option.replace("_", "-")
+                raise UserError(
+                    f"--{flag} {text}: not of the lab's IP family; --ip-family {family} or dual would use it"
+                )
     wanted = replace(base, **changes)
     if known is not None and wanted != known:
         raise UserError(

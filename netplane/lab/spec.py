@@ -14,6 +14,7 @@ IPFamily = Literal["ipv4", "ipv6", "dual"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_NODES = 50
+MIN_SERVICES = 16
 FIRST_NODE_HOST = 10  # node-1 is .11: low addresses stay for the API server and gateways
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 
@@ -35,7 +36,7 @@ class Ranges:
     def networks(self) -> dict[str, Network]:
         """Return the ranges by the option that sets them, parsed."""
         parsed: dict[str, Network] = {}
-        for option in ("underlay", "client", "pods", "services"):
+        for option in ("underlay", "pods", "services", "client"):
             text = getattr(self, option)
             try:
                 parsed[option] = ipaddress.ip_network(text)
@@ -165,21 +166,49 @@ def check(spec: LabSpec) -> LabSpec:
         networks = ranges.networks()
         _check_disjoint(networks)
         pods = networks["pods"]
-        if not pods.prefixlen < ranges.node_mask <= pods.max_prefixlen - 2:
+        slices = 1 << max(0, ranges.node_mask - pods.prefixlen)
+        if pods.prefixlen > ranges.node_mask or slices < len(spec.nodes):
             raise SpecError(f"--pods-cidr {pods}: a /{ranges.node_mask} for each node does not fit in it")
+        if networks["services"].num_addresses < MIN_SERVICES:
+            raise SpecError(f"--services-cidr {networks['services']}: at least {MIN_SERVICES} addresses")
         if networks["underlay"].num_addresses < FIRST_NODE_HOST + max(spec.nodes) + 2:
             raise SpecError(f"--underlay-cidr {networks['underlay']}: too small for node-{max(spec.nodes)}")
         if networks["client"].num_addresses < 4:
-            raise SpecError(f"--client-cidr {networks['client']}: at least four addresses")
+            raise SpecError(f"the client range {networks['client']}: at least four addresses")
     return spec
 
 
+def by_family(option: str, text: str | None) -> dict[str, str]:
+    """Return the ranges of an option's comma-separated text by IP family; raise SpecError for two of one family."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in (text or "").split(","))):
+        family = "ipv6" if ":" in part else "ipv4"
+        if family in found:
+            raise SpecError(f"--{option} {text}: at most one range of each IP family")
+        found[family] = part
+    if text is not None and not found:
+        raise SpecError(f"--{option}: no range in it")
+    return found
+
+
+def with_range(ranges: Ranges, part: str, text: str) -> Ranges:
+    """Return the ranges with one of them, `underlay`, `pods` or `services`, replaced."""
+    return Ranges(**{**asdict(ranges), part: text})
+
+
 def _check_disjoint(networks: Mapping[str, Network]) -> None:
+    for option, network in networks.items():
+        if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
+            raise SpecError(f"--{option}-cidr {network}: these addresses have a meaning of their own (RFC 6890)")
     for (a, first), (b, second) in itertools.combinations(networks.items(), 2):
         if first.version != second.version:
             raise SpecError(f"--{b}-cidr {second}: not of the same IP family as --{a}-cidr {first}")
         if first.overlaps(second):
-            raise SpecError(f"--{a}-cidr {first} overlaps --{b}-cidr {second}: choose ranges that share no address")
+            raise SpecError(f"{_named(a)} {first} overlaps {_named(b)} {second}: choose ranges that share no address")
+
+
+def _named(part: str) -> str:
+    return "the range of the client" if part == "client" else f"--{part}-cidr"
 
 
 def with_node(spec: LabSpec) -> LabSpec:

@@ -87,3 +87,30 @@ def test_the_server_listens_on_loopback_only_through_an_inherited_socket() -> No
         "--listen=172.30.0.1:6443",
         "--listen=[fd00:30::1]:6443",
     ]
+
+
+@pytest.mark.parametrize("text", ["10.1.0.0/16,10.2.0.0/16", "", ","])
+def test_a_range_option_takes_one_range_a_family(text: str) -> None:
+    with pytest.raises(SpecError, match="--pods-cidr"):
+        spec.by_family("pods-cidr", text)
+
+
+def test_ranges_are_told_apart_by_family() -> None:
+    assert spec.by_family("pods-cidr", "fd00::/48, 10.1.0.0/16") == {"ipv6": "fd00::/48", "ipv4": "10.1.0.0/16"}
+    assert spec.by_family("pods-cidr", None) == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "network", "nodes"),
+    [
+        ("pods", "10.244.0.0/22", 5),
+        ("services", "10.96.0.0/31", 1),
+        ("services", "127.0.0.0/8", 1),
+        ("pods", "224.0.0.0/8", 1),
+        ("underlay", "169.254.0.0/24", 1),
+    ],
+)
+def test_a_range_that_cannot_serve_is_refused(part: str, network: str, nodes: int) -> None:
+    lab = LabSpec(nodes=tuple(range(1, nodes + 1)), ipv4=spec.with_range(spec.IPV4, part, network))
+    with pytest.raises(SpecError, match=f"--{part}-cidr {network}"):
+        spec.check(lab)
