@@ -1,0 +1,149 @@
+"""The iptables backend as the daemon sees it (run/target.Target). What to write is plan/iptables'.
+
+The tables are the kernel's own (`nat`, `filter`), shared with others: ours are the chains whose names begin with
+NETPLANE-, and the rules that lead to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import AsyncIterator, Mapping
+
+from netplane.kernel.errors import KernelError
+from netplane.kernel.xtables import diff, objects, run, stamp
+from netplane.kernel.xtables.objects import Change, Rules, Variant
+from netplane.kernel.xtables.run import Kernel, Xtables
+from netplane.model.address import Family
+from netplane_proxy.plan.forwarding import Forwarding
+from netplane_proxy.plan.iptables import book, layout
+from netplane_proxy.plan.iptables.book import Book
+from netplane_proxy.plan.ledger import Changes
+from netplane_proxy.run.target import Result
+
+_LOOK_EVERY = 0.3
+_LOOK_SHARE = 10
+"""A look at all rules takes at most one part in so many of the time, however often others change theirs."""
+
+Observed = dict[Family, dict[str, dict[str, Rules]]]
+
+
+def open_target(variant: Variant | None = None) -> IptablesTarget:
+    """Open the backend in the network namespace of this thread, for a variant or the one that the host uses.
+
+    KernelError without the tools, CAP_NET_ADMIN or CAP_NET_RAW.
+    """
+    found = variant or run.detect(layout.PREFIX)
+    kernel = Xtables(found)
+    try:
+        return IptablesTarget(kernel, stamp.opened(found, layout.TABLES), variant=found)
+    except BaseException:
+        kernel.close()
+        raise
+
+
+class IptablesTarget:
+    """Our chains in the tables `nat` and `filter` of iptables and ip6tables."""
+
+    def __init__(self, kernel: Kernel, clock: stamp.Clock, *, variant: Variant) -> None:
+        """Take the kernel, and what tells that its tables changed."""
+        self.variant = variant
+        self._kernel = kernel
+        self._clock = clock
+        self._book: Book | None = None
+        self._stamp: stamp.Stamp = ()
+        self._turn = 0
+
+    async def replace(self, forwarding: Forwarding) -> Result:
+        """Make the kernel hold exactly this: write the chains that differ from it, and no others."""
+        began = time.perf_counter()
+        self._begin()
+        made = await asyncio.to_thread(book.of, forwarding)
+        operations = 0
+        for family, have in (await self._observe()).items():
+            operations += await self._write(family, diff.tables(made.sides[family].chains, have))
+        self._end(made)
+        return Result(operations, time.perf_counter() - began)
+
+    async def commit(self, changes: Changes, revision: str) -> Result:
+        """Write the chains that these changes make other: one transaction for each table. After an error: `replace`."""
+        began = time.perf_counter()
+        made = self._book
+        if made is None:
+            raise KernelError(errno.ESTALE, "change our iptables chains", "what they hold is not known; compare first")
+        self._begin()
+        operations = 0
+        for family, change in made.change(changes).items():
+            operations += await self._write(family, change)
+        self._end(made)
+        return Result(operations, time.perf_counter() - began)
+
+    async def drift(self) -> AsyncIterator[str]:
+        """Yield a line when our rules are not as we left them. Tables tell that they changed, but not who did it."""
+        seen = self._stamp
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            made, turn = self._book, self._turn
+            now = self._clock.read() if made is not None else seen
+            if made is None or now in (seen, self._stamp):
+                continue
+            began = time.perf_counter()
+            what = _differences(made, await self._observe())
+            if turn == self._turn:  # Else we wrote meanwhile, and have to look again.
+                seen = now
+                if what:
+                    yield what
+            await asyncio.sleep(_LOOK_SHARE * (time.perf_counter() - began))
+
+    async def cleanup(self) -> None:
+        """Remove our chains and what leads to them."""
+        self._begin()
+        for family, have in (await self._observe()).items():
+            await self._write(family, diff.tables({}, have))
+
+    def close(self) -> None:
+        """Let go of the kernel and leave everything in place."""
+        self._clock.close()
+        if isinstance(self._kernel, Xtables):
+            self._kernel.close()
+
+    def _begin(self) -> None:
+        self._book = None
+        self._turn += 1
+
+    def _end(self, made: Book) -> None:
+        self._stamp = self._clock.read()
+        self._turn += 1
+        self._book = made
+
+    async def _observe(self) -> Observed:
+        return {family: await self._kernel.save(layout.command(family), layout.PREFIX) for family in Family}
+
+    async def _write(self, family: Family, change: Mapping[str, Change]) -> int:
+        if not change:
+            return 0
+        ordered = {table: change[table] for table in layout.TABLES if table in change}
+        await self._kernel.load(layout.command(family), objects.text({**ordered, **change}))
+        return sum(map(len, change.values()))
+
+
+async def cleanup() -> None:
+    """Remove every trace of this backend from both variants' tables, in the network namespace of this thread."""
+    for variant in run.installed():
+        target = open_target(variant)
+        try:
+            await target.cleanup()
+        finally:
+            target.close()
+
+
+def _differences(made: Book, seen: Observed) -> str:
+    """Say which chains are not as wanted; "" when all are."""
+    found = []
+    for family, have in seen.items():
+        for table, change in diff.tables(made.sides[family].chains, have).items():
+            chains = [*change.written, *change.removed]
+            more = f" and {len(chains) - 3} more" if len(chains) > 3 else ""
+            found.append(f"{layout.command(family)} -t {table}: {', '.join(chains[:3])}{more}")
+    return f"somebody changed {'; '.join(found)}" if found else ""

@@ -1,0 +1,133 @@
+"""What the kernel did with a packet by iptables rules is what the oracle says, for both variants and both families."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from netplane.kernel import netns
+from netplane.model import address
+from netplane.model.address import Family
+from netplane.model.service import Endpoint, Protocol
+from netplane.model.snapshot import Snapshot
+from netplane_proxy.plan import ledger, oracle
+from netplane_proxy.plan.forwarding import Backend, Forwarding, NodeFacts
+from netplane_proxy.plan.meaning import Meaning
+from netplane_proxy.run import iptables
+from netplane_proxy.run.target import Result
+from tests.kernel.test_proxy_equivalence import judged
+from tests.support.clusters import NODE, decide, piece, service
+from tests.support.packet_lab import PacketLab, packet_lab
+from tests.support.random_clusters import at, nodes, packets, snapshots
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+CLUSTERS = int(os.environ.get("PROXY_CLUSTERS", "20"))
+PACKETS_PER_CLUSTER = 100
+
+
+class Node:
+    """The proxy's rules on the lab's node, driven from any thread."""
+
+    def __init__(self, lab: PacketLab, target: iptables.IptablesTarget) -> None:
+        self.lab = lab
+        self._target = target
+
+    def replace(self, forwarding: Forwarding) -> int:
+        """Make the kernel hold this; return how many chains it took."""
+        return self._run(lambda: self._target.replace(forwarding)).operations
+
+    def commit(self, changes: ledger.Changes) -> int:
+        """Change the kernel by this alone."""
+        return self._run(lambda: self._target.commit(changes, "1")).operations
+
+    def _run(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        return netns.run_in(self.lab.node, lambda: asyncio.run(make()))
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[PacketLab]:
+    with packet_lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["legacy", "nft"])
+def node(lab: PacketLab, request: pytest.FixtureRequest) -> Iterator[Node]:
+    target = netns.run_in(lab.node, lambda: iptables.open_target(request.param))
+    with contextlib.closing(target):
+        yield Node(lab, target)
+        netns.run_in(lab.node, lambda: asyncio.run(target.cleanup()))
+
+
+def assert_agree(node: Node, forwarding: Forwarding, rng: random.Random) -> None:
+    """Send a random part of all packets worth sending and compare."""
+    asked = oracle.Oracle(forwarding)
+    chosen = packets(forwarding)
+    rng.shuffle(chosen)
+    chosen = chosen[:PACKETS_PER_CLUSTER]
+    bound: dict[oracle.AffinityKey, Backend] = {}
+    for packet, left in zip(chosen, node.lab.send(chosen), strict=True):
+        wrong = judged(asked, packet, left, bound)
+        assert not wrong, f"{packet}: the oracle says {asked.verdict(packet, affinity=bound)}, the kernel: {wrong}"
+
+
+few = settings(
+    max_examples=CLUSTERS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    print_blob=True,
+)
+
+
+@few
+@given(snapshots(), nodes(), st.randoms(use_true_random=False))
+def test_by_iptables_the_kernel_does_what_the_oracle_says(
+    node: Node, snapshot: Snapshot, facts: NodeFacts, rng: random.Random
+) -> None:
+    forwarding = ledger.of_snapshot(snapshot, facts)
+    node.replace(forwarding)
+    assert_agree(node, forwarding, rng)
+    assert node.replace(forwarding) == 0
+
+
+@settings(few, max_examples=max(3, CLUSTERS // 4))
+@given(snapshots(), snapshots(), st.randoms(use_true_random=False))
+def test_iptables_changed_step_by_step_do_what_the_oracle_says(
+    node: Node, before: Snapshot, after: Snapshot, rng: random.Random
+) -> None:
+    meaning = Meaning(NODE)
+    node.replace(meaning.forwarding("0"))
+    for snapshot in (before, after):
+        keys = [*{*meaning.services, *snapshot.services}, *[("default", f"s{index}") for index in range(6)]]
+        rng.shuffle(keys)
+        for key in keys:
+            if key[1].startswith("s"):
+                meaning.take_slice(key, snapshot.slices.get(key))
+            else:
+                meaning.take_service(key, snapshot.services.get(key))
+            node.commit({port: step.now for port, step in meaning.settle().items()})
+    assert_agree(node, meaning.forwarding("1"), rng)
+    assert node.replace(meaning.forwarding("1")) == 0
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_by_iptables_each_backend_gets_its_share(node: Node, family: Family) -> None:
+    ends = [Endpoint((at(family, "away", number),)) for number in range(1, 5)]
+    cluster_ip = at(family, "cluster", 1)
+    node.replace(decide(service(ips=address.text(cluster_ip)), piece(*ends)))
+    packet = oracle.Packet(at(family, "here", 9), cluster_ip, Protocol.TCP, 80)
+    counts = Counter(left.destination for left in node.lab.send([packet] * 2000) if left)
+    assert sum(counts.values()) == 2000
+    assert len(counts) == 4
+    # Five standard deviations of a fair draw, about 19 each: one failure in a million runs.
+    assert all(abs(count - 500) < 100 for count in counts.values()), counts

@@ -1,0 +1,238 @@
+"""The iptables backend through its life: changes under load, restarts, foreign hands, the lock, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from netplane.kernel import netns
+from netplane.kernel.errors import KernelError
+from netplane.kernel.xtables import lock, run
+from netplane.kernel.xtables.objects import Variant
+from netplane.model.address import Family
+from netplane_proxy.plan.forwarding import PortForwarding
+from netplane_proxy.plan.iptables import layout
+from netplane_proxy.run import iptables
+from netplane_proxy.run.iptables import IptablesTarget
+from tests.support.ports import UDP, balancer, cluster_ip, forwarding, node_port, service_port, vip
+from tests.support.topology import FACTS, NODE, POD1, POD2, Load, Topology, backend, topology
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+V4 = Family.V4
+WEB = vip(V4), 80
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    with topology(tmp_path_factory.mktemp("iptables")) as made:
+        yield made
+
+
+@pytest.fixture(params=["legacy", "nft"])
+def target(lab: Topology, request: pytest.FixtureRequest) -> Iterator[IptablesTarget]:
+    """A backend, started on a node without a trace of a former one."""
+    netns.run_in(lab.places["node"], lambda: asyncio.run(iptables.cleanup()))
+    with contextlib.closing(opened(lab, request.param)) as made:
+        yield made
+
+
+def opened(lab: Topology, variant: Variant | None = None) -> IptablesTarget:
+    return netns.run_in(lab.places["node"], lambda: iptables.open_target(variant))
+
+
+def tool(target: IptablesTarget, name: str) -> str:
+    return name.replace("tables", f"tables-{target.variant}", 1)
+
+
+def listing(lab: Topology, target: IptablesTarget) -> str:
+    saved = [lab.run("node", tool(target, f"{name}-save")) for name in ("iptables", "ip6tables")]
+    return "\n".join(line.partition(" [")[0] for line in "".join(saved).splitlines() if not line.startswith("#"))
+
+
+def web(family: Family = V4, *where: dict[Family, str], affinity: int = 0) -> PortForwarding:
+    """A Service port at the first cluster IP."""
+    pods = where or (POD1, POD2)
+    return service_port(cluster_ip(family), cluster=[backend(one, family) for one in pods], affinity=affinity)
+
+
+def every_shape() -> list[PortForwarding]:
+    """Service ports that between them use every chain and match, in both families."""
+    ports = []
+    for family in Family:
+        both = [backend(POD1, family), backend(POD2, family)]
+        allowed = [f"{NODE[family]}/{family.bits}", "10.0.0.0/8" if family is V4 else "fd00:99::/64"]
+        dns = cluster_ip(family, protocol=UDP), node_port(protocol=UDP)
+        every = cluster_ip(family, 2), node_port(30082, local=True), balancer(family, 2, local=True, ranges=allowed)
+        ports += [
+            web(family),
+            service_port(*dns, cluster=both, name="dns", affinity=30),
+            service_port(*every, cluster=both, local=both[:1], affinity=10800, name="all"),
+            service_port(cluster_ip(family, 3, local=True), cluster=both, name="none-here"),
+            service_port(cluster_ip(family, 4), balancer(family, 4, ranges=allowed[:1]), node_port(30084), name="none"),
+        ]
+    return ports
+
+
+async def first_drift(target: IptablesTarget) -> str:
+    async for line in target.drift():
+        return line
+    raise AssertionError("deaf")
+
+
+async def test_endpoints_swapped_under_load_by_iptables_lose_no_connection(
+    lab: Topology, target: IptablesTarget
+) -> None:
+    await target.replace(forwarding(web(), node=FACTS))
+    ways = [web(V4, POD1), web(V4, POD2), web(V4, POD2, NODE), web(V4, NODE, POD1, POD2), web(V4, POD1, NODE)]
+    with Load(lab, "client", WEB) as load:
+        for turn in range(60):
+            port = ways[turn % len(ways)]
+            await target.commit({port.key: port}, str(turn))
+        await asyncio.to_thread(load.until, 20)
+    assert load.failures == []
+    assert set(load.answers) == {"pod1", "pod2", "node"}
+
+
+async def test_a_restart_on_iptables_changes_nothing_when_nothing_changed(
+    lab: Topology, target: IptablesTarget
+) -> None:
+    wanted = forwarding(*every_shape(), node=FACTS)
+    await target.replace(wanted)
+    await target.commit({web().key: web(V4, POD2, NODE)}, "2")
+    await target.commit({web().key: web(V4, POD1, POD2)}, "3")
+    before = listing(lab, target)
+    assert (await target.replace(wanted)).operations == 0
+    with contextlib.closing(opened(lab)) as other:
+        assert other.variant == target.variant  # It finds out where its predecessor worked.
+        assert (await other.replace(wanted)).operations == 0
+        assert listing(lab, target) == before
+        # And it knows enough to go on.
+        await other.commit({web().key: web(V4, POD1)}, "4")
+        assert {lab.ask("client", WEB).name for _ in range(5)} == {"pod1"}
+
+
+@pytest.mark.parametrize(
+    "hands",
+    [
+        "{iptables} -t nat -F",
+        "{iptables} -F",
+        "{iptables} -t nat -F NETPLANE-SERVICES",
+        "{iptables} -t nat -D PREROUTING -j NETPLANE-SERVICES",
+        "{ip6tables} -t nat -I NETPLANE-SERVICES -j RETURN",
+        "{iptables} -t filter -N NETPLANE-UNKNOWN",
+    ],
+)
+async def test_what_others_change_in_iptables_is_noticed_and_repaired(
+    lab: Topology, target: IptablesTarget, hands: str
+) -> None:
+    wanted = forwarding(*every_shape(), node=FACTS)
+    await target.replace(wanted)
+    before = listing(lab, target)
+    noticed = asyncio.create_task(first_drift(target))
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    tools = {name: tool(target, name) for name in ("iptables", "ip6tables")}
+    await asyncio.to_thread(lab.run, "node", *hands.format(**tools).split())
+    line = await asyncio.wait_for(noticed, 2)
+    assert "NETPLANE-" in line or "PREROUTING" in line, line
+    assert (await target.replace(wanted)).operations
+    assert time.monotonic() - began < 1
+    assert listing(lab, target) == before
+    assert {lab.ask("client", WEB).name for _ in range(20)} == {"pod1", "pod2"}
+
+
+async def test_neither_our_own_changes_nor_those_of_others_rules_are_drift(
+    lab: Topology, target: IptablesTarget
+) -> None:
+    await target.replace(forwarding(web(), node=FACTS))
+    heard = asyncio.create_task(first_drift(target))
+    await asyncio.sleep(0)
+    await target.commit({web().key: web(V4, POD1)}, "2")
+    for verb in ("-A", "-D"):
+        lab.run("node", tool(target, "iptables"), "-t", "nat", verb, "PREROUTING", "-s", "192.0.2.9", "-j", "ACCEPT")
+        done, _ = await asyncio.wait([heard], timeout=0.5)
+        assert not done
+    heard.cancel()
+
+
+async def test_cleanup_leaves_no_trace_in_iptables_and_touches_nobody_else(
+    lab: Topology, target: IptablesTarget
+) -> None:
+    foreign = ("-t", "nat", "PREROUTING", "-s", "192.0.2.9/32", "-j", "ACCEPT")
+    lab.run("node", tool(target, "iptables"), *foreign[:2], "-A", *foreign[2:])
+    before = listing(lab, target)
+    await target.replace(forwarding(*every_shape(), node=FACTS))
+    await target.cleanup()
+    after = listing(lab, target)
+    lab.run("node", tool(target, "iptables"), *foreign[:2], "-D", *foreign[2:])
+    assert layout.PREFIX not in after
+    assert set(before.splitlines()) <= set(after.splitlines())
+    await target.cleanup()
+
+
+async def test_a_refused_change_of_iptables_is_mended_by_a_comparison(lab: Topology, target: IptablesTarget) -> None:
+    await target.replace(forwarding(web(), node=FACTS))
+    for words in ("-N FOREIGN", "-A FOREIGN -j NETPLANE-HAIRPIN"):
+        lab.run("node", tool(target, "iptables"), "-t", "nat", *words.split())
+    with pytest.raises(KernelError, match="restore"):
+        await target.cleanup()
+    for verb in ("-F", "-X"):
+        lab.run("node", tool(target, "iptables"), "-t", "nat", verb, "FOREIGN")
+    with pytest.raises(KernelError, match="compare first"):
+        await target.commit({web().key: web(V4, NODE)}, "2")
+    await target.replace(forwarding(web(V4, NODE), node=FACTS))
+    assert lab.ask("client", WEB).name == "node"
+
+
+async def test_a_client_bound_to_a_backend_that_leaves_is_free_at_once(lab: Topology, target: IptablesTarget) -> None:
+    await target.replace(forwarding(web(affinity=100), node=FACTS))
+    (bound,) = {lab.ask("client", WEB).name for _ in range(10)}
+    other = POD2 if bound == "pod1" else POD1
+    await target.commit({web().key: web(V4, other, affinity=100)}, "2")
+    (moved,) = {lab.ask("client", WEB).name for _ in range(5)}
+    assert moved != bound
+    await target.commit({web().key: web(affinity=100)}, "3")
+    assert {lab.ask("client", WEB).name for _ in range(10)} == {moved}
+
+
+async def test_the_holder_of_the_lock_is_named_while_it_is_waited_for(
+    lab: Topology, tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XTABLES_LOCKFILE", f"{tmp_path}/lock")
+    with contextlib.closing(opened(lab, "legacy")) as target, open(lock.path(), "w") as held:
+        await target.cleanup()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = asyncio.create_task(target.replace(forwarding(web(), node=FACTS)))
+        await asyncio.sleep(0.8)
+        assert not waiting.done()
+        (said,) = (record for record in caplog.records if record.name == "netplane.xtables")
+        assert f"process {os.getpid()} (" in str(vars(said)["fields"])
+        fcntl.flock(held, fcntl.LOCK_UN)
+        await asyncio.wait_for(waiting, 5)
+    assert lock.holder() == ""
+
+
+def test_the_variant_is_that_of_our_chains_then_of_the_kubelet_then_of_the_host(lab: Topology) -> None:
+    def detect() -> Variant:
+        return netns.run_in(lab.places["client"], lambda: run.detect(layout.PREFIX))
+
+    def each(text: str) -> list[Variant]:
+        found = []
+        for variant in ("legacy", "nft"):
+            lab.run("client", f"iptables-{variant}", "-t", "mangle", "-N", text)
+            found.append(detect())
+            lab.run("client", f"iptables-{variant}", "-t", "mangle", "-X", text)
+        return found
+
+    usual = subprocess.run(["iptables", "-V"], capture_output=True, text=True, check=True).stdout
+    assert detect() == ("nft" if "nf_tables" in usual else "legacy")
+    assert each("KUBE-IPTABLES-HINT") == ["legacy", "nft"]
+    assert each(f"{layout.PREFIX}SERVICES") == ["legacy", "nft"]
