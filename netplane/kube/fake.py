@@ -251,7 +251,8 @@ class FakeApi:
             for event in self._initial(resource, chosen, send_initial_events):
                 yield event
         while True:
-            past = [entry for entry in self._history if entry.revision > revision]
+            # Revisions follow each other without a gap, so where to go on is known without looking.
+            past = self._history[max(0, revision - self._oldest) :]
             for entry in past:
                 revision = entry.revision
                 if entry.resource == resource and (told := rules.told(entry, chosen)):
