@@ -78,7 +78,12 @@ vm: setup ## the tests that need Debian's own kernel, in an emulated machine
 	  echo "installing Debian packages: $(strip $(VM_MISSING))"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(VM_MISSING) >/dev/null; \
 	fi
-	$(BIN)/python tests/vm/machine.py --timeout 600 -- $(CURDIR)/$(PYTEST) -p no:cacheprovider $(VM_TESTS)
+	$(BIN)/python -m tests.vm.machine --timeout 600 -- $(CURDIR)/$(PYTEST) -p no:cacheprovider $(VM_TESTS)
+
+runtimes: setup ## run pods under containerd and podman, installed as Debian packages
+	@$(MAKE) --no-print-directory packages PACKAGES="containerd runc podman"
+	@$(BIN)/python -c 'import grpc' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -e ".[runtimes]"
+	$(PYTEST) tests/runtimes
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -80,10 +80,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call, checked. `netns` is empty where the command needs none; `ips` and `mac` are what was asked for."""
+    """One call, checked. `netns` is empty where the command needs none; `ips` and `mac` are what was asked for.
+
+    `plugin` is the name by which the runtime called us.
+    """
 
     command: Command
     version: str = "1.0.0"
+    plugin: str = ""
     network: str = ""
     container: str = ""
     netns: str = ""
@@ -112,17 +116,19 @@ def decode(environment: Mapping[str, str], stdin: bytes) -> Request:
     version = version_of(stdin)
     if command == "VERSION":
         return Request("VERSION", version)
+    plugin = str(config.get("type", ""))
     _check_version(command, version)
     network = config.get("name")
     if not isinstance(network, str) or not _NAME.fullmatch(network):
         raise CniError(INVALID_CONFIG, f"the network's name is {network!r}", "it starts with a letter or digit")
     if command in ("STATUS", "GC"):
-        return Request(cast("Command", command), version, network, valid_attachments=_valid_attachments(config))
+        return Request(cast("Command", command), version, plugin, network, valid_attachments=_valid_attachments(config))
     runtime = _mapping(config, "runtimeConfig")
     args = _arguments(environment.get("CNI_ARGS", ""))
     return Request(
         cast("Command", command),
         version,
+        plugin,
         network,
         container=_container(environment),
         netns=_netns(environment, command),

@@ -24,7 +24,7 @@ from netplane_cni import spec
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan import masquerade
 from netplane_cni.plan.ipam import Pool
-from netplane_cni.run import install, nodes
+from netplane_cni.run import install, loopback, nodes
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.fabric import Fabric, prepare_node
 from netplane_cni.run.leases import Journal
@@ -219,7 +219,9 @@ class Daemon:
             return 0, json.dumps(self.status()).encode()
         began = self._clock.monotonic()
         try:
-            return 0, await self._verbs.call(spec.decode(environment, stdin), namespace)
+            request = spec.decode(environment, stdin)
+            answer = loopback if request.plugin == loopback.NAME else self._verbs
+            return 0, await answer.call(request, namespace)
         except spec.CniError as error:
             failure = error
         except Exception as error:

@@ -16,6 +16,9 @@ from netplane.lib.cli import UserError
 from netplane_cni import spec
 
 BINARY = "netplane-cni"
+LOOPBACK = "loopback"
+"""containerd asks a plugin of this name for the loopback interface; where none is, ours answers for it."""
+
 CONFLIST = "10-netplane.conflist"
 MARK = b"netplane's CNI daemon"
 """Words that every shim of ours holds and no other plugin does."""
@@ -44,16 +47,20 @@ async def install_binary(folder: Path, socket_path: str) -> bool:
     if target.exists() and not is_ours(target):
         raise UserError(f"{target} is there and is not netplane's: move it away or choose another --bin-dir")
     stamp = _stamp(socket_path)
-    if target.exists() and stamp in target.read_bytes():
+    loopback = folder / LOOPBACK
+    targets = [target, *([loopback] if not loopback.exists() or is_ours(loopback) else [])]
+    if all(path.exists() and stamp in path.read_bytes() for path in targets):
         return False
     compiled = await _compiled(socket_path, stamp)
-    return _put(target, compiled if compiled is not None else _scripted(socket_path, stamp), 0o755)
+    content = compiled if compiled is not None else _scripted(socket_path, stamp)
+    written = [_put(path, content, 0o755) for path in targets]
+    return any(written)
 
 
 def uninstall(bin_dir: Path, conf_dir: Path) -> list[Path]:
     """Take the plugin and its configuration away; return what was removed."""
     removed = []
-    for path in (conf_dir / CONFLIST, bin_dir / BINARY):
+    for path in (conf_dir / CONFLIST, bin_dir / BINARY, bin_dir / LOOPBACK):
         if path.exists() and is_ours(path):
             path.unlink()
             removed.append(path)

@@ -142,7 +142,15 @@ async def test_the_plugin_is_installed_once_and_runs(tmp_path: Path) -> None:
             [str(binary)], env={"CNI_COMMAND": "ADD"}, stdin=subprocess.DEVNULL, capture_output=True, check=True
         )
     assert done.stdout == b"fine"
-    assert [path.name for path in (tmp_path / "bin").iterdir()] == ["netplane-cni"]
+    assert {path.name for path in (tmp_path / "bin").iterdir()} == {"netplane-cni", "loopback"}
+    assert len(install.uninstall(tmp_path / "bin", tmp_path)) == 2
+
+
+async def test_another_loopback_plugin_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "loopback").write_text("something else")
+    await install.install_binary(tmp_path, "/s")
+    install.uninstall(tmp_path, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["loopback"]
 
 
 async def test_without_a_compiler_the_plugin_is_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
