@@ -41,6 +41,15 @@ class Settings:
         """The first port it listens on."""
         return self.listen[0][1]
 
+    @property
+    def advertised_port(self) -> int:
+        """The port at the advertised address: of the socket bound to it, else to every address, else the first."""
+        for wanted in (str(self.advertise), "0.0.0.0", "::"):
+            for address, port in self.listen:
+                if address == wanted:
+                    return port
+        return self.port
+
 
 @dataclass(slots=True)
 class Cluster:

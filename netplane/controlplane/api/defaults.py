@@ -79,7 +79,7 @@ def _service(at: cluster.Cluster) -> Object:
             "ipFamilies": [family],
             "ipFamilyPolicy": "SingleStack",
             "type": "ClusterIP",
-            "ports": [{"name": _PORTS, "port": 443, "protocol": "TCP", "targetPort": at.settings.port}],
+            "ports": [{"name": _PORTS, "port": 443, "protocol": "TCP", "targetPort": at.settings.advertised_port}],
         },
     }
 
@@ -96,7 +96,7 @@ def _endpoints(at: cluster.Cluster) -> Object:
         "subsets": [
             {
                 "addresses": [{"ip": str(at.settings.advertise)}],
-                "ports": [{"name": _PORTS, "port": at.settings.port, "protocol": "TCP"}],
+                "ports": [{"name": _PORTS, "port": at.settings.advertised_port, "protocol": "TCP"}],
             }
         ],
     }
@@ -113,5 +113,5 @@ def _slice(at: cluster.Cluster) -> Object:
         },
         "addressType": f"IPv{at.settings.advertise.version}",
         "endpoints": [{"addresses": [str(at.settings.advertise)], "conditions": {"ready": True}}],
-        "ports": [{"name": _PORTS, "port": at.settings.port, "protocol": "TCP"}],
+        "ports": [{"name": _PORTS, "port": at.settings.advertised_port, "protocol": "TCP"}],
     }

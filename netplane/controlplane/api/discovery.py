@@ -99,7 +99,7 @@ class Discovery:
         parts = path.strip("/").split("/")
         if path == "/api":
             settings = self._at.settings
-            return discovery.core_versions(f"{settings.advertise}:{settings.port}")
+            return discovery.core_versions(f"{settings.advertise}:{settings.advertised_port}")
         if path == "/apis":
             return discovery.groups(registry)
         if parts[0] == "api":

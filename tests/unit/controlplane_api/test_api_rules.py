@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from netplane.controlplane.api import (
     access,
     bootstrap,
+    cluster,
     deletion,
     impersonation,
     listing,
@@ -210,7 +213,7 @@ NODE = access.User("system:node:n", ("system:nodes", "system:authenticated"))
         (JANE, rbac.Attributes("get", path="/version"), True),
         (access.ANONYMOUS, rbac.Attributes("get", path="/readyz"), True),
         (access.ANONYMOUS, rbac.Attributes("get", path="/metrics"), False),
-        (NODE, rbac.Attributes("patch", "", "nodes", "status", "", "n"), True),
+        (NODE, rbac.Attributes("patch", "", "nodes", "status", "", "n"), False),
         (NODE, rbac.Attributes("delete", "", "namespaces", "", "", "x"), False),
         (access.User("a", ("system:masters",)), rbac.Attributes("delete", "any", "thing"), True),
     ],
@@ -305,6 +308,23 @@ def test_a_field_that_cannot_be_selected_by_is_told() -> None:
 )
 def test_a_revision_means_what_its_match_rule_says(query: options.Query, exact: int | None) -> None:
     assert listing.asked(query).exact == exact
+
+
+@pytest.mark.parametrize(
+    ("listening", "port"),
+    [
+        ((("127.0.0.1", 1), ("10.0.0.1", 2), ("0.0.0.0", 3)), 2),
+        ((("127.0.0.1", 1), ("0.0.0.0", 3)), 3),
+        ((("127.0.0.1", 1), ("::", 4)), 4),
+        ((("127.0.0.1", 1),), 1),
+    ],
+)
+def test_the_advertised_port_is_the_one_at_the_advertised_address(
+    listening: tuple[tuple[str, int], ...], port: int
+) -> None:
+    advertise = ipaddress.ip_address("10.0.0.1")
+    settings = cluster.Settings(Path("/"), listening, advertise, service_cidrs=(), cluster_cidrs=(), node_mask_sizes=())
+    assert settings.advertised_port == port
 
 
 def test_facts_of_requests_cannot_change() -> None:
