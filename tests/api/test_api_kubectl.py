@@ -127,6 +127,30 @@ def test_auth_can_i_tells_the_truth_also_for_others(kubectl: Kubectl) -> None:
     assert "kubernetes-admin" not in kubectl("auth", "can-i", "create", "pods", "--as=jane", is_refused=True)
 
 
+def test_a_refusal_of_can_i_is_a_bare_no(newest_kubectl: Kubectl) -> None:
+    asked = {"user": "jane", "resourceAttributes": {"verb": "get", "resource": "pods"}}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": asked}
+    told = newest_kubectl("create", "-f", "-", "-o", "jsonpath={.status}", stdin=json.dumps(review))
+    assert json.loads(told) == {"allowed": False}
+
+
+def test_debugging_a_running_pod_is_refused_by_name(newest_kubectl: Kubectl, namespace: str) -> None:
+    newest_kubectl("-n", namespace, "run", "p", "--image=i")
+    told = newest_kubectl("-n", namespace, "debug", "p", "--image=i", "--profile=general", is_refused=True)
+    assert "ephemeral containers are disabled for this cluster" in told
+
+
+def test_a_budget_that_allows_nothing_refuses_evictions_at_once(newest_kubectl: Kubectl, namespace: str) -> None:
+    newest_kubectl("-n", namespace, "run", "p", "--image=i", "--labels=app=p")
+    newest_kubectl("-n", namespace, "patch", "pod", "p", "--subresource=status", "-p", '{"status":{"phase":"Running"}}')
+    newest_kubectl("-n", namespace, "create", "pdb", "b", "--selector=app=p", "--min-available=1")
+    newest_kubectl("-n", namespace, "wait", "--for=jsonpath={.status.expectedPods}=1", "pdb/b", "--timeout=10s")
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p", "namespace": namespace}}
+    path = f"/api/v1/namespaces/{namespace}/pods/p/eviction"
+    told = newest_kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction), is_refused=True)
+    assert "Cannot evict pod as it would violate the pod's disruption budget." in told
+
+
 def test_whoami_names_the_user(newest_kubectl: Kubectl) -> None:
     assert "kubernetes-admin" in newest_kubectl("auth", "whoami")
 

@@ -43,7 +43,7 @@ class ApiStatus(Exception):
             "message": self.message,
             "reason": self.reason,
         }
-        if self.details:
+        if self.details is not None:
             out["details"] = self.details
         out["code"] = self.code
         return out
@@ -141,10 +141,11 @@ def too_large(limit: int) -> ApiStatus:
 
 def too_many(message: str, *, retry_after: int = 1, causes: Sequence[Object] = ()) -> ApiStatus:
     """429: not now. Eviction answers so while a budget forbids it."""
-    details: Object = {"retryAfterSeconds": retry_after}
+    details: Object = {"retryAfterSeconds": retry_after} if retry_after else {}
     if causes:
         details["causes"] = list(causes)
-    headers = [(b"retry-after", str(retry_after).encode())]
+    # client-go repeats by itself, silently, what comes with this header.
+    headers = [(b"retry-after", str(retry_after).encode())] if retry_after else []
     return ApiStatus(429, "TooManyRequests", message, details=details, headers=headers)
 
 

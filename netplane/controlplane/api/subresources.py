@@ -106,7 +106,11 @@ async def _spend_budget(at: cluster.Cluster, pod: Object) -> None:
         return
     (budget,) = budgets
     shown = budget.setdefault("status", {})
-    if shown.get("disruptionsAllowed", 0) <= 0 or shown.get("observedGeneration", 0) < metadata_generation(budget):
+    if shown.get("observedGeneration", 0) < metadata_generation(budget):
+        raise _not_now(
+            f"The disruption budget {budget['metadata']['name']} is still being processed by the server.", 10
+        )
+    if shown.get("disruptionsAllowed", 0) <= 0:
         raise _over_budget(budget)
     shown["disruptionsAllowed"] -= 1
     shown.setdefault("disruptedPods", {})[metadata["name"]] = at.now()
@@ -125,9 +129,13 @@ def _over_budget(budget: Object) -> status.ApiStatus:
         f"The disruption budget {budget['metadata']['name']} needs {shown.get('desiredHealthy', 0)} healthy pods and"
         f" has {shown.get('currentHealthy', 0)} currently"
     )
+    return _not_now(message, 0)
+
+
+def _not_now(message: str, retry_after: int) -> status.ApiStatus:
     cause = {"reason": "DisruptionBudget", "message": message}
     text = "Cannot evict pod as it would violate the pod's disruption budget."
-    return status.too_many(text, retry_after=10, causes=[cause])
+    return status.too_many(text, retry_after=retry_after, causes=[cause])
 
 
 async def token(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:

@@ -25,6 +25,7 @@ from netplane.kube.types import (
     LEASES,
     NAMESPACES,
     NODES,
+    PODDISRUPTIONBUDGETS,
     PODS,
     REPLICASETS,
     SERVICEACCOUNTS,
@@ -43,7 +44,7 @@ Discover = Callable[[], Awaitable[Iterable[Resource]]]
 READ = frozenset(
     {
         *(CONTROLLERREVISIONS, DAEMONSETS, DEPLOYMENTS, ENDPOINTS, ENDPOINTSLICES, LEASES, NAMESPACES),
-        *(NODES, PODS, REPLICASETS, SERVICES),
+        *(NODES, PODDISRUPTIONBUDGETS, PODS, REPLICASETS, SERVICES),
         Resource("apps", "v1", "statefulsets", "StatefulSet"),
         Resource("batch", "v1", "jobs", "Job"),
     }

@@ -11,6 +11,7 @@ from typing import Any
 from netplane.controlplane.controllers import (
     daemonset,
     deployment,
+    disruption,
     endpoints,
     endpointslice,
     eviction,
@@ -39,6 +40,7 @@ from netplane.kube.types import (
     LEASES,
     NAMESPACES,
     NODES,
+    PODDISRUPTIONBUDGETS,
     PODS,
     REPLICASETS,
     SERVICEACCOUNTS,
@@ -127,6 +129,11 @@ def controllers(config: ControllerConfig) -> tuple[Controller, ...]:
             "taint-eviction-controller",
             eviction.decide,
             {PODS: triggers.bound_pod, NODES: triggers.pods_of_tainted_node},
+        ),
+        Controller(
+            "disruption-controller",
+            disruption.decide,
+            {PODDISRUPTIONBUDGETS: triggers.itself, PODS: triggers.budgets_of_pod},
         ),
         Controller(
             "cidrAllocator", partial(nodeipam.decide, config=config), {NODES: triggers.unserved_nodes}, workers=1

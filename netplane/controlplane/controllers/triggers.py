@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from netplane.controlplane.controllers import backends, owners, podgc, pods, serviceaccount
+from netplane.controlplane.controllers import backends, disruption, owners, podgc, pods, serviceaccount
 from netplane.controlplane.controllers.view import Change, View, controller_uid
 from netplane.kube import meta
-from netplane.kube.types import DEPLOYMENTS, NAMESPACES, NODES, Key, Object, Resource, key_of
+from netplane.kube.types import DEPLOYMENTS, NAMESPACES, NODES, PODDISRUPTIONBUDGETS, Key, Object, Resource, key_of
 
 Keys = Iterable[tuple[str, ...]]
 Trigger = Callable[[View, Change], Keys]
@@ -46,6 +46,15 @@ def services_of_pod(view: View, change: Change) -> Keys:
         if obj is not None and (backends.addresses(obj) or (old and backends.addresses(old))):
             found.update(backends.selecting(view, obj))
     return sorted(found)
+
+
+def budgets_of_pod(view: View, change: Change) -> Keys:
+    """Return the PodDisruptionBudgets that protect a Pod, if its health or its labels changed."""
+    old, new = change.old, change.new
+    if old is not None and new is not None and _told(old) == _told(new):
+        return ()
+    found = view.all(PODDISRUPTIONBUDGETS, change.key[0])
+    return [key_of(budget) for budget in found if any(disruption.protects(budget, pod) for pod in (old, new) if pod)]
 
 
 def services_of_node(view: View, change: Change) -> Keys:
