@@ -118,11 +118,12 @@ def _host_ports(containers: list[Object], path: str, *, uses_host_network: bool)
         for inner, port in enumerate(container.get("ports") or ()):
             host_port = port.get("hostPort")
             at = f"{path}[{outer}].ports[{inner}]"
-            if uses_host_network and host_port != port.get("containerPort"):
-                detail = "must match `hostPort` when `hostNetwork` is true"
-                found.append(faults.invalid(f"{at}.containerPort", port.get("containerPort"), detail))
             if not host_port:
+                # A template may leave it out: it is filled in when the pod is made.
                 continue
+            if uses_host_network and host_port != port.get("containerPort"):
+                detail = "must match `containerPort` when `hostNetwork` is true"
+                found.append(faults.invalid(f"{at}.hostPort", host_port, detail))
             text = f"{port.get('protocol', 'TCP')}/{port.get('hostIP', '')}/{host_port}"
             if text in seen:
                 found.append(faults.duplicate(f"{at}.hostPort", text))

@@ -20,7 +20,7 @@ def pod(obj: Object) -> None:
         _requests_from_limits(container["resources"])
         if spec.get("hostNetwork"):
             for port in container.get("ports", ()):
-                port.setdefault("hostPort", port.get("containerPort"))
+                port["hostPort"] = port.get("hostPort") or port.get("containerPort")
 
 
 def template(obj: Object) -> None:
