@@ -17,6 +17,7 @@ from netplane.agent.pods.observed import Waiting
 from netplane.agent.pods.spec import Container, Pod
 from netplane.agent.probes.checks import CheckFailed, Target
 from netplane.agent.runtime.protocol import ContainerConfig, ImageStatus, Mount, RuntimeFailure, SandboxStatus
+from netplane.agent.volumes import content
 from netplane.agent.volumes import run as volumes
 from netplane.agent.volumes.content import VolumeError
 from netplane.kube import errors
@@ -141,6 +142,8 @@ class Starting:
         hosts = self.services.node.folder(self.pod.uid) / "etc-hosts"
         hosts.write_text(config.hosts(self.pod, self.services.node, ips))
         paths = self.services.volumes.paths(self.pod.uid)
+        # What shows objects is never written through a mount: it would be lost at the next update.
+        shown = {volume["name"] for volume in self.pod.spec.get("volumes") or () if content.is_shown(volume)}
         result = [Mount(str(hosts), "/etc/hosts")]
         for entry in self.container.mounts:
             path = paths.get(entry["name"])
@@ -150,7 +153,7 @@ class Starting:
                 )
             sub_path = entry.get("subPath") or environment.expand(entry.get("subPathExpr") or "", env)
             place = volumes.within(path, sub_path) if sub_path else path
-            readonly = bool(entry.get("readOnly"))
+            readonly = bool(entry.get("readOnly")) or entry["name"] in shown
             result.append(Mount(str(place), entry["mountPath"], readonly, config.propagation(entry)))
         # The pod may mount a hosts file of its own.
         targets = [mount.target for mount in result]

@@ -58,11 +58,16 @@ class Worker:
 
     def offer(self, pod: Pod) -> None:
         """Take the pod as the API has it now."""
-        if (pod.deletion_grace or 0) < (self.pod.deletion_grace or 0):
-            # Somebody is in more of a hurry: what is being ended gets the shorter time.
+        is_new = pod.deleted_at is not None and self.pod.deleted_at is None
+        if is_new or (pod.deletion_grace or 0) < (self.pod.deletion_grace or 0):
+            # Somebody is in more of a hurry: what is being ended (or restarted) gets the shorter time.
             for verb, task in self._busy.values():
                 if verb == "stop":
                     task.cancel()
+        if any(
+            pod.obj["metadata"].get(name) != self.pod.obj["metadata"].get(name) for name in ("labels", "annotations")
+        ):
+            self._refresh_at = self._services.clock.now()
         self.pod = pod
         self._woken.set()
 

@@ -61,7 +61,8 @@ class Shown:
             return b""
         goes_on = self._open.get(one.stream, False)
         self._open[one.stream] = one.is_partial
-        start = b"" if goes_on or not wanted.timestamps else one.time.encode() + b" "
+        # conmon writes UTC as an offset, Go as Z: which is what readers of kubectl's output look for.
+        start = b"" if goes_on or not wanted.timestamps else one.time.replace("+00:00", "Z").encode() + b" "
         return start + one.content + (b"" if one.is_partial else b"\n")
 
 

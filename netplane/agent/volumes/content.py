@@ -46,6 +46,11 @@ class Sources:
     around: Surroundings
 
 
+def is_shown(volume: Mapping[str, Any]) -> bool:
+    """Say whether the volume's files are made from objects."""
+    return any(kind in volume for kind in SHOWN)
+
+
 def references(volume: Mapping[str, Any]) -> frozenset[Reference]:
     """Return the objects that the volume shows."""
     found: set[Reference] = set()

@@ -59,7 +59,7 @@ class Volumes:
     async def refresh(self, pod: Pod, around: Surroundings) -> None:
         """Bring the files of objects and tokens up to date; what fails stays as it was. Raises VolumeError."""
         for volume in pod.spec.get("volumes") or ():
-            if volume["name"] in self.paths(pod.uid) and any(kind in volume for kind in content.SHOWN):
+            if volume["name"] in self.paths(pod.uid) and content.is_shown(volume):
                 try:
                     await self._prepare_one(pod, volume, around)
                 except (OSError, errors.ApiError) as error:
@@ -85,7 +85,7 @@ class Volumes:
         if "emptyDir" in volume:
             await asyncio.to_thread(_empty_dir, path, volume["emptyDir"] or {}, group)
             return path
-        if any(kind in volume for kind in content.SHOWN):
+        if content.is_shown(volume):
             sources = await self._sources(pod, volume, around)
             files = content.files(pod, volume, sources)
             await asyncio.to_thread(_show, path, files, group, content.holds_secrets(volume))

@@ -54,6 +54,12 @@ async def test_a_log_is_shown_as_it_was_printed(log: Path) -> None:
     assert stamped == "2026-01-01T12:00:02.1Z three\n2026-01-01T12:00:03.1Z four\n"
 
 
+async def test_a_time_in_utc_ends_with_z(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_text("2026-01-01T12:00:00.1+00:00 stdout F one\n2026-01-01T14:00:00.1+02:00 stdout F two\n")
+    assert await read(path, timestamps=True) == "2026-01-01T12:00:00.1Z one\n2026-01-01T14:00:00.1+02:00 two\n"
+
+
 @pytest.mark.parametrize(
     ("tail", "expected"), [(0, ""), (1, "four\n"), (2, "three\nfour\n"), (9, "one\ntwo\nthree\nfour\n")]
 )

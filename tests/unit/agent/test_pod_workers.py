@@ -120,10 +120,22 @@ async def test_a_volume_that_cannot_be_made_holds_the_pod_and_is_then_kept_up_to
     config = {"metadata": {"name": "cm", "namespace": "default"}, "data": {"a": "1"}}
     node.api.seed(CONFIGMAPS, config)
     await running(node, kept)
-    shown = Path(next(m.source for m in node.runtime.configs["main-0"].mounts if m.target == "/v")) / "a"
+    mount = next(m for m in node.runtime.configs["main-0"].mounts if m.target == "/v")
+    assert mount.readonly
+    shown = Path(mount.source) / "a"
     assert shown.read_text() == "1"
     node.api.seed(CONFIGMAPS, {**config, "data": {"a": "2"}})
     await node.until(lambda: shown.read_text() == "2")
+
+
+async def test_a_pods_labels_are_shown_as_soon_as_they_change(node: Node, kept: Rig) -> None:
+    wanted = {"name": "main", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    items = [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
+    node.api.seed(PODS, pod_object(wanted, volumes=[{"name": "v", "downwardAPI": {"items": items}}]))
+    await running(node, kept)
+    shown = Path(next(m.source for m in node.runtime.configs["main-0"].mounts if m.target == "/v")) / "labels"
+    await node.api.patch(PODS, "web", {"metadata": {"labels": {"a": "b"}}}, namespace="default")
+    await node.until(lambda: shown.read_text() == 'a="b"')
 
 
 async def test_without_a_network_the_sandbox_waits_and_the_user_hears_why(node: Node, kept: Rig) -> None:

@@ -158,6 +158,8 @@ class Embedded:
         folder = self._layout.bundle(container_id)
         process = json.loads((folder / "config.json").read_text())["process"]
         process |= {"args": list(argv), "terminal": tty}
+        if tty and not any(entry.startswith("TERM=") for entry in process["env"]):
+            process["env"].append("TERM=xterm")
         # crun reads it once, right after it has started; the folder goes with the container.
         spec = folder / f"exec-{os.urandom(4).hex()}.json"
         spec.write_text(json.dumps(process))
