@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import apiserver
-
-_CLOUD_SDK = Path("/usr/lib/google-cloud-sdk/bin")
+from tests.support import apiserver, kubectls
 
 Kubectl = Callable[..., str]
 
@@ -25,20 +22,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Serve
         yield running
 
 
-def binaries() -> list[str]:
-    """Return the kubectl programs on this machine, the newest last."""
-    found = sorted(str(each) for each in _CLOUD_SDK.glob("kubectl.1.*"))
-    plain = shutil.which("kubectl")
-    return found or ([plain] if plain else [])
-
-
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where kubectl keeps its caches."""
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="session", params=binaries() or [""], ids=lambda path: Path(path).name)
+@pytest.fixture(scope="session", params=list(kubectls.programs().values()) or [""], ids=lambda path: Path(path).name)
 def kubectl(request: pytest.FixtureRequest, server: apiserver.Server, home: Path) -> Kubectl:
     """A function that runs one version of kubectl and returns what it prints."""
     return runner(str(request.param), server, home)
@@ -47,7 +37,7 @@ def kubectl(request: pytest.FixtureRequest, server: apiserver.Server, home: Path
 @pytest.fixture(scope="session")
 def newest_kubectl(server: apiserver.Server, home: Path) -> Kubectl:
     """The same with the newest version alone."""
-    return runner((binaries() or [""])[-1], server, home)
+    return runner(kubectls.newest(), server, home)
 
 
 def runner(program: str, server: apiserver.Server, home: Path) -> Kubectl:

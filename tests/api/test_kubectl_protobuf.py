@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from netplane.kube import protobuf
-from tests.support import capture_server
+from tests.support import capture_server, kubectls
 
-_BINARIES = "/usr/lib/google-cloud-sdk/bin/kubectl."
 _CASES: dict[str, dict[str, Any]] = {
     "create configmap c --from-literal=a=b": {"metadata": {"name": "c"}, "data": {"a": "b"}},
     "create secret generic s --from-literal=a=b": {"metadata": {"name": "s"}, "data": {"a": "Yg=="}},
@@ -62,11 +61,11 @@ _CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("version", ["1.32", "1.33"])
-def test_what_kubectl_creates_is_understood(version: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", kubectls.since(32), ids=lambda program: Path(program).name)
+def test_what_kubectl_creates_is_understood(program: str, tmp_path: Path) -> None:
     with capture_server.running() as server:
         for command, expected in _CASES.items():
-            argv = [_BINARIES + version, "--server", server.url, "--cache-dir", str(tmp_path), *command.split()]
+            argv = [program, "--server", server.url, "--cache-dir", str(tmp_path), *command.split()]
             environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
             subprocess.run(argv, env=environment, capture_output=True, timeout=30, check=False)
             assert server.bodies, command

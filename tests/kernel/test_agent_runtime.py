@@ -109,16 +109,24 @@ async def test_nothing_is_left_when_the_plugin_refuses(runtime: Embedded, node: 
     assert not cgroup.processes(f"{node.cgroup_root}/podu1".lstrip("/"))
 
 
+def limits(path: str) -> tuple[int, int, int]:
+    """Memory in bytes, processes, CPU time in a period in microseconds: as this machine's cgroups have them."""
+    if cgroup.is_unified():
+        folder = cgroup.MOUNT / path
+        files = [folder / "memory.max", folder / "pids.max", folder / "cpu.max"]
+    else:
+        names = {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.cfs_quota_us"}
+        files = [cgroup.MOUNT / controller / path / name for controller, name in names.items()]
+    memory, pids, cpu = (int(file.read_text().split()[0]) for file in files)
+    return memory, pids, cpu
+
+
 async def test_limits_reach_the_cgroup(runtime: Embedded, node: NodeFolders) -> None:
     place = await runtime.run_sandbox(sandbox(node))
     wanted = Resources(cpu_quota=50_000, memory=32 << 20, pids=20, cpu_shares=512)
     container = await run(runtime, place, shell("sleep 60", resources=wanted))
     group = f"podu1/{container}"
-    names = {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.cfs_quota_us"}
-    if cgroup.is_unified():
-        pytest.skip("the files have other names on cgroup v2")
-    values = [(cgroup.MOUNT / c / f"{node.cgroup_root}/{group}".lstrip("/") / n).read_text() for c, n in names.items()]
-    assert [int(value) for value in values] == [32 << 20, 20, 50_000]
+    assert limits(f"{node.cgroup_root}/{group}".lstrip("/")) == (32 << 20, 20, 50_000)
     assert runtime.usage(container).pids == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import struct
 import subprocess
@@ -15,8 +14,6 @@ import pytest
 from netplane.kernel import conntrack, netns
 from netplane.kernel.conntrack import AF_INET, AF_INET6, Flow
 from netplane.kernel.errors import KernelError
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 TCP, UDP = 6, 17
 FAMILIES = {AF_INET: "10.0.0.{}", AF_INET6: "fd00::{:x}"}

@@ -29,8 +29,6 @@ from tests.support.clusters import NODE, decide, piece, service
 from tests.support.packet_lab import PacketLab, packet_lab
 from tests.support.random_clusters import at, nodes, packets, snapshots
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
 CLUSTERS = int(os.environ.get("PROXY_CLUSTERS", "20"))
 PACKETS_PER_CLUSTER = 100
 

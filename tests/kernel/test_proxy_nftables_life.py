@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Iterator
 
@@ -22,8 +21,6 @@ from netplane_proxy.plan.nftables.layout import LAYOUTS
 from netplane_proxy.run.nftables import NftablesTarget
 from tests.support.ports import UDP, balancer, cluster_ip, forwarding, node_port, service_port, vip
 from tests.support.topology import FACTS, NODE, POD1, POD2, Load, Topology, backend, topology
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 V4, V6 = Family.V4, Family.V6
 WEB = vip(V4), 80

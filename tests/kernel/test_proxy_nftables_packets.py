@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -44,7 +43,6 @@ from tests.support.topology import (
 )
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.parametrize("family", list(Family), ids=str),
 ]
 source_ports = itertools.count(2000)

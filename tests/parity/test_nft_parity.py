@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -37,8 +36,6 @@ from netplane.kernel.nft.run import RULE_CHAIN, RULE_EXPRESSIONS, Kernel, Socket
 from netplane.model.address import Family
 from netplane_proxy.plan.nftables import balance, skeleton
 from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 TABLE = Table(IPV4, "parity")
 PLAIN = Set(TABLE, "plain", (ip("daddr", IPV4), PROTOCOL, PORT))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from netplane.kube import protobuf
-from tests.support import kubectl_descriptors
+from tests.support import kubectl_descriptors, kubectls
 
-_KUBECTL = Path("/usr/lib/google-cloud-sdk/bin/kubectl.1.33")
 _KINDS = {"string": {9}, "bool": {8}, "int": {3, 4, 5, 13}, "bytes": {12}, "double": {1}}
 _SPELLED = {"uID": "uid", "aPIGroup": "apiGroup"}
 
 
 def test_every_known_message_has_the_fields_of_kubernetes() -> None:
-    described = kubectl_descriptors.fields(_KUBECTL)
+    described = kubectl_descriptors.fields(Path(kubectls.newest()))
     for name in protobuf._messages():
         table, truth = protobuf._table(name), described[name]
         assert table.keys() == truth.keys(), name
