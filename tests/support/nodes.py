@@ -18,6 +18,7 @@ from netplane.agent.runtime.embedded.runtime import Embedded
 from netplane.kernel import cgroup, netns
 from netplane.lib import clock
 
+CLONE_FS = 0x200
 CLONE_NEWNS = 0x00020000
 MS_REC_PRIVATE = 0x4000 | 0x40000
 BUSYBOX = "netplane.local/busybox:1"
@@ -160,6 +161,8 @@ def _own_mounts() -> Iterator[None]:
                 _libc.umount2(b"/sys/fs/cgroup/unified", 0)
             yield
         finally:
+            # Threads that still end share our root and working directory; who shares them may not change mounts.
+            _check(_libc.unshare(CLONE_FS), "stop sharing the working directory")
             _check(_libc.setns(home, CLONE_NEWNS), "go home")
     finally:
         os.close(home)
