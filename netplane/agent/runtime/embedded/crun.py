@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from netplane.agent.runtime.embedded import streams
 from netplane.agent.runtime.protocol import RuntimeFailure
 from netplane.kernel import process
 from netplane.kernel.errors import CommandFailed, KernelError
@@ -76,15 +77,14 @@ async def create(
         *(["--stdin"] if stdin else []),
         *(["--leave-stdin-open"] if keep_stdin else []),
     ]
-    answer = await _supervised(argv)
+    answer = await supervised(argv)
     if answer.get("data", -1) <= 0:
         raise RuntimeFailure(_plain(str(answer.get("message") or "conmon gave no reason")))
     return Monitored(int(answer["data"]), int((bundle / "conmon.pid").read_text()))
 
 
-async def _supervised(argv: Sequence[str]) -> dict[str, int]:
+async def supervised(argv: Sequence[str]) -> dict[str, int]:
     """Start conmon and read its first word, a line of JSON on the pipe that _OCI_SYNCPIPE names."""
-    loop = asyncio.get_running_loop()
     reading, writing = os.pipe()
     try:
         child = await asyncio.create_subprocess_exec(
@@ -100,21 +100,32 @@ async def _supervised(argv: Sequence[str]) -> dict[str, int]:
         raise RuntimeFailure(f"start {argv[0]}: {error.strerror}") from error
     finally:
         os.close(writing)
-    reader = asyncio.StreamReader(limit=1 << 20)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb"))
     try:
         async with asyncio.timeout(CREATE_LIMIT):
-            line = await reader.readline()
+            line = await _line(reading)
             await child.wait()
     except TimeoutError as error:
         raise RuntimeFailure(f"the container was not made within {CREATE_LIMIT:g} s") from error
     finally:
-        transport.close()
+        os.close(reading)
     try:
         answer: dict[str, int] = json.loads(line)
     except ValueError:
         return {}
     return answer
+
+
+async def _line(pipe: int) -> bytes:
+    # Not connect_read_pipe: uvloop closes its descriptor twice, the second time perhaps somebody else's (uvloop #763).
+    os.set_blocking(pipe, False)
+    line = b""
+    while not line.endswith(b"\n"):
+        await streams.readable(pipe)
+        with contextlib.suppress(BlockingIOError):
+            if not (data := os.read(pipe, 1 << 16)):
+                break
+            line += data
+    return line
 
 
 async def start(programs: Programs, container_id: str) -> None:

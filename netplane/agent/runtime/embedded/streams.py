@@ -70,7 +70,7 @@ class Terminal:
     async def forward(self, sink: Sink) -> None:
         """Hand on what appears on the terminal, until its last process has gone."""
         while True:
-            await _readable(self._fd)
+            await readable(self._fd)
             try:
                 data = os.read(self._fd, CHUNK)
             except BlockingIOError:
@@ -254,7 +254,8 @@ async def _receive_terminal(listener: socket.socket, child: asyncio.subprocess.P
     return fds[0]
 
 
-async def _readable(fd: int) -> None:
+async def readable(fd: int) -> None:
+    """Wait until there is something to read, or the other end is closed."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     loop.add_reader(fd, _once(future))
