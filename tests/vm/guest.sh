@@ -16,6 +16,8 @@ mount -t 9p -o trans=virtio,version=9p2000.L,access=any,msize=262144 job /run/jo
 hostname netplane-vm
 mkdir -p /lib/modules
 ln -sfn "$(cat /run/job/modules)" "/lib/modules/$(uname -r)"
+# Its parameters are there only once it is loaded, and namespaces made before have none.
+modprobe nf_conntrack
 ip link set lo up
 sh /run/job/command >/run/job/output 2>&1
 echo $? >/run/job/code

@@ -1,4 +1,4 @@
-"""Run a command on Debian's own kernel: `python tests/vm/machine.py [--timeout 600] -- pytest tests/vm -q`.
+"""Run a command on Debian's own kernel: `python -m tests.vm.machine [--timeout 600] -- pytest tests/vm -q`.
 
 A virtual machine (emulated: it needs no rights but to read) boots that kernel with this host's root as its own, under
 an overlay in memory: what the command writes is gone afterwards. It has no network beside its own loopback. The output
@@ -17,8 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import kernel
+from tests.vm import kernel
 
 TIMED_OUT, DIED = 124, 125
 MEMORY_MIB = 1024

@@ -12,6 +12,7 @@ from netplane.kernel.link.objects import (
     Address,
     Bridge,
     Command,
+    Dummy,
     Forward,
     LinkChange,
     LinkGroup,
@@ -61,18 +62,20 @@ def _parts(verb: Verb, thing: Thing) -> tuple[int, int, bytes]:
             return wire.NEWLINK, wire.DELLINK, _change(thing)
         case LinkGroup():
             return wire.NEWLINK, wire.DELLINK, wire.IFINFO.pack(0, 0, 0, 0, 0) + u32(wire.IFLA_GROUP, thing.group)
-        case LinkName() | Veth() | Bridge() | Vxlan():
+        case LinkName() | Veth() | Bridge() | Vxlan() | Dummy():
             name = wire.IFINFO.pack(0, 0, 0, 0, 0) + text(wire.IFLA_IFNAME, thing.name)
             made = b"" if verb == "remove" or isinstance(thing, LinkName) else _new_link(thing)
             return wire.NEWLINK, wire.DELLINK, name + made
 
 
-def _new_link(thing: Veth | Bridge | Vxlan) -> bytes:
+def _new_link(thing: Veth | Bridge | Vxlan | Dummy) -> bytes:
     match thing:
         case Veth():
             kind, data = "veth", _veth_peer(thing)
         case Bridge():
             kind, data = "bridge", b""
+        case Dummy():
+            kind, data = "dummy", b""
         case Vxlan():
             kind, data = "vxlan", _vxlan(thing)
     info = text(wire.INFO_KIND, kind) + (attribute(wire.INFO_DATA, data) if data else b"")

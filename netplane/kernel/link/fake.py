@@ -12,6 +12,7 @@ from netplane.kernel.link.objects import (
     Address,
     Bridge,
     Command,
+    Dummy,
     Forward,
     Link,
     LinkChange,
@@ -69,9 +70,9 @@ class Fake:
     def _do(self, command: Command) -> int:
         thing = command.thing
         match thing:
-            case Veth() | Bridge() | Vxlan() if command.verb == "add":
+            case Veth() | Bridge() | Vxlan() | Dummy() if command.verb == "add":
                 return self._add_link(thing)
-            case LinkName(name=name) | Veth(name=name) | Bridge(name=name) | Vxlan(name=name):
+            case LinkName(name=name) | Veth(name=name) | Bridge(name=name) | Vxlan(name=name) | Dummy(name=name):
                 return self._remove_links([link.index for link in self._links.values() if link.name == name])
             case LinkGroup(group=group):
                 return self._remove_links([link.index for link in self._links.values() if link.group == group])
@@ -80,14 +81,15 @@ class Fake:
             case Address() | Neighbour() | Forward() | Route():
                 return self._entry(command, thing)
 
-    def _add_link(self, thing: Veth | Bridge | Vxlan) -> int:
+    def _add_link(self, thing: Veth | Bridge | Vxlan | Dummy) -> int:
         if self.link(thing.name):
             return errno.EEXIST
         index = self._free_index()
         if isinstance(thing, Vxlan):
             self._links[index] = Link(index, thing.name, "vxlan", thing.mac, thing.mtu, vxlan=thing)
-        elif isinstance(thing, Bridge):
-            self._links[index] = Link(index, thing.name, "bridge", thing.mac, thing.mtu or 1500)
+        elif isinstance(thing, Bridge | Dummy):
+            kind = "bridge" if isinstance(thing, Bridge) else "dummy"
+            self._links[index] = Link(index, thing.name, kind, thing.mac, thing.mtu or 1500)
         else:
             return self._add_veth(thing, index)
         return 0

@@ -62,6 +62,15 @@ class Vxlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Dummy:
+    """A link that leads nowhere: a place for addresses."""
+
+    name: str
+    mac: bytes = b""
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LinkName:
     """A link of any kind, to be removed by its name."""
 
@@ -161,7 +170,9 @@ class Forward:
     remote: bytes
 
 
-Thing: TypeAlias = Veth | Bridge | Vxlan | LinkName | LinkGroup | LinkChange | Address | Route | Neighbour | Forward
+Thing: TypeAlias = (
+    Veth | Bridge | Vxlan | Dummy | LinkName | LinkGroup | LinkChange | Address | Route | Neighbour | Forward
+)
 Verb = Literal["add", "replace", "remove", "change"]
 
 
@@ -206,6 +217,8 @@ def describe(thing: Thing) -> str:
             return f"link {thing.name} type bridge"
         case Vxlan():
             return f"link {thing.name} type vxlan id {thing.vni} local {ip(thing.local)} dstport {thing.port}"
+        case Dummy():
+            return f"link {thing.name} type dummy"
         case LinkName():
             return f"link {thing.name}"
         case LinkGroup():

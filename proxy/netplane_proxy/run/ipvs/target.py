@@ -1,0 +1,276 @@
+"""The IPVS backend as the daemon sees it (run/target.Target). What to hold is plan/ipvs'.
+
+IPVS knows no transactions, so order keeps the promise: servers and destinations first, then their addresses, then the
+table that lets packets there; what goes away goes in the opposite order, and no destination before its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+
+from netplane.kernel.errors import KernelError
+from netplane.kernel.ipvs import diff
+from netplane.kernel.ipvs import run as ipvs
+from netplane.kernel.ipvs.objects import Change, Destination, Held, Load, Server, Virtual
+from netplane.kernel.link import run as links
+from netplane.kernel.nft import events
+from netplane.kernel.nft import run as nft
+from netplane.kernel.nft.objects import Element
+from netplane.model import address
+from netplane.model.address import Packed
+from netplane_proxy.plan.forwarding import Forwarding
+from netplane_proxy.plan.ipvs import book, rows
+from netplane_proxy.plan.ipvs.book import Book, Pair
+from netplane_proxy.plan.ipvs.tables import LAYOUTS, TABLE
+from netplane_proxy.plan.ledger import Changes
+from netplane_proxy.run.ipvs import table
+from netplane_proxy.run.ipvs.host import Host, Sysctls
+from netplane_proxy.run.target import Result
+
+TICK = 1.0
+"""How often the destinations that wait for their connections are looked at, and one server is compared, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What speaks to the kernel. `listener` hears others change our table; None in tests."""
+
+    ipvs: ipvs.Kernel
+    nft: nft.Kernel
+    host: Host
+    listener: events.Listener | None = None
+
+
+def open_target(scheduler: str = "rr") -> IpvsTarget:
+    """Open the backend in the network namespace of this thread. KernelError without CAP_NET_ADMIN or ip_vs."""
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(contextlib.closing(ipvs.Socket()))
+        tables = stack.enter_context(contextlib.closing(nft.Socket()))
+        listener = stack.enter_context(contextlib.closing(events.Listener(TABLE, tables.port)))
+        host = Host(stack.enter_context(links.Socket()), Sysctls())
+        parts = Parts(servers, tables, host, listener)
+        return IpvsTarget(parts, scheduler=scheduler, closing=stack.pop_all())
+
+
+class IpvsTarget:
+    """The virtual servers, the link `netplane-ipvs`, and the tables `ip netplane_ipvs` and `ip6 netplane_ipvs`."""
+
+    def __init__(self, parts: Parts, *, scheduler: str = "rr", closing: contextlib.ExitStack | None = None) -> None:
+        """Take what speaks to the kernel; `closing` closes it."""
+        self._ipvs = parts.ipvs
+        self._nft = parts.nft
+        self._host = parts.host
+        self._listener = parts.listener
+        self._scheduler = scheduler
+        self._closing = closing or contextlib.ExitStack()
+        self._book: Book | None = None
+        self._held: dict[Virtual, Held] = {}
+        self._uses: Counter[Packed] = Counter()
+        self._kept: set[Pair] = set()
+        self._draining: set[Virtual] = set()
+        self._kernel = asyncio.Lock()
+        self._looked_at = 0
+
+    async def replace(self, forwarding: Forwarding) -> Result:
+        """Make the kernel hold exactly this, adopting what is there."""
+        began = time.perf_counter()
+        async with self._kernel:
+            self._book = None
+            seen = table.observe(self._nft)
+            made = _book(forwarding, seen, self._scheduler)
+            there = self._ipvs.servers()
+            ours = _ours(seen)
+            self._held = {one: held for one, held in there.items() if one in made.servers or _is_ours(one, ours)}
+            self._uses = Counter(one.address for one in self._held)
+            operations = self._host.prepare()
+            delta = self._compare(diff.everything(made.servers, self._held))
+            operations += self._change(delta.grow)
+            operations += self._host.gain(element.key for target, element in made.elements() if target in _ADDRESSES)
+            operations += await self._bring_tables(forwarding, made, seen)
+            former = list(self._held)
+            operations += self._change(delta.shrink) + self._change(diff.idle(made.servers, self._held))
+            operations += self._release(made, former, list(self._host.addresses))
+            self._draining = diff.draining(self._held)
+            self._book = made
+        return Result(operations, time.perf_counter() - began)
+
+    async def commit(self, changes: Changes, revision: str) -> Result:
+        """Make these changes. After a KernelError only `replace` helps."""
+        began = time.perf_counter()
+        async with self._kernel:
+            made = self._book
+            if made is None:
+                raise KernelError(errno.ESTALE, "change virtual servers", "what is there is not known; compare first")
+            self._book = None
+            demand = made.change(changes)
+            delta = self._compare(demand.servers)
+            operations = self._change(delta.grow)
+            operations += self._host.gain(element.key for target, element in demand.added if target in _ADDRESSES)
+            pairs = [book.owned(one) for one in demand.servers if one in self._held]
+            pairs += [pair for pair in demand.added if pair[0] in _ADDRESSES]
+            new = [pair for pair in pairs if pair is not None and pair not in self._kept]
+            self._kept.update(new)
+            batch = table.batch(_not_kept(demand.removed), [*new, *_not_kept(demand.added)])
+            self._nft.commit(batch)
+            operations += len(batch) + self._change(delta.shrink)
+            parting = [element.key for target, element in demand.removed if target in _ADDRESSES]
+            operations += self._release(made, demand.servers, parting)
+            self._draining |= diff.draining({one: self._held[one] for one in demand.servers if one in self._held})
+            self._book = made
+        return Result(operations, time.perf_counter() - began)
+
+    async def drift(self) -> AsyncIterator[str]:
+        """Yield a line for each change by somebody else; meanwhile remove what waits for its connections to end."""
+        while True:
+            heard = await self._heard()
+            if heard:
+                yield heard
+            async with self._kernel:
+                self._tend()
+                strange = self._strange()
+            if strange:
+                yield strange
+
+    async def cleanup(self) -> None:
+        """Remove servers, tables and link, and set the kernel's parameters back."""
+        async with self._kernel:
+            self._book = None
+            ours = _ours(table.observe(self._nft))
+            gone = [Change("remove", one) for one in sorted(self._ipvs.servers()) if _is_ours(one, ours)]
+            self._ipvs.commit(gone)
+            there = self._nft.tables()
+            text = "".join(table.removal(sets) for sets in LAYOUTS.values() if sets.table in there)
+            if text:
+                self._expect()
+                await self._nft.load(text)
+            self._host.cleanup()
+
+    def close(self) -> None:
+        """Let go of the kernel and leave everything in place."""
+        self._closing.close()
+
+    def _compare(self, want: dict[Virtual, Server | None]) -> diff.Delta:
+        return diff.servers(want, self._held, lingers=rows.lingers)
+
+    def _change(self, changes: list[Change]) -> int:
+        """Change servers, and what is known of them."""
+        if not changes:
+            return 0
+        self._ipvs.commit(changes)
+        diff.apply(changes, self._held)
+        for change in changes:
+            if change.destination is None and change.verb != "set":
+                self._uses[change.virtual.address] += 1 if change.verb == "add" else -1
+        return len(changes)
+
+    async def _bring_tables(self, forwarding: Forwarding, made: Book, seen: table.Seen) -> int:
+        """Make the tables hold their rules and elements, those of servers that still wait to go included."""
+        elements = made.elements()
+        addresses = {pair for pair in elements if pair[0] in _ADDRESSES}
+        addresses |= {_address(one) for one in self._host.addresses if self._uses[one]}
+        self._kept = addresses | {pair for pair in map(book.owned, self._held) if pair is not None}
+        wanted = [*_not_kept(elements), *self._kept]
+        stale = [sets for sets in LAYOUTS.values() if not table.is_whole(self._nft, seen, sets, forwarding.node)]
+        for sets in stale:
+            self._expect()
+            await table.load(self._nft, seen, sets, forwarding.node, wanted)
+        batch = table.difference(seen, wanted)
+        self._nft.commit(batch)
+        for sets in stale:
+            table.sign(self._nft, sets, forwarding.node)
+        return len(stale) + len(batch)
+
+    def _release(self, made: Book, virtuals: Iterable[Virtual], addresses: Iterable[Packed]) -> int:
+        """Take away the addresses and elements of servers that are gone, of those that may be."""
+        left = [one for one in virtuals if one not in self._held]
+        candidates = {*addresses, *(one.address for one in left)}
+        gone = [pair for pair in map(book.owned, left) if pair is not None and pair in self._kept]
+        lost = sorted(
+            one for one in candidates & self._host.addresses if not self._uses[one] and not made.has(_address(one))
+        )
+        gone += [pair for pair in map(_address, lost) if pair in self._kept]
+        if gone:
+            self._nft.commit(table.batch(gone, []))
+            self._kept.difference_update(gone)
+        return len(gone) + self._host.lose(lost)
+
+    def _tend(self) -> None:
+        """Look at the destinations that wait for their connections, and remove those that have none left."""
+        made = self._book
+        if made is None or not self._draining:
+            return
+        for virtual in sorted(self._draining):
+            loads = self._ipvs.loads(virtual)
+            if loads is not None and virtual in self._held:
+                self._held[virtual].loads = loads
+        waiting = {one: self._held[one] for one in self._draining if one in self._held}
+        self._change(diff.idle(made.servers, waiting))
+        self._release(made, list(waiting), ())
+        self._draining = diff.draining({one: self._held[one] for one in waiting if one in self._held})
+
+    def _strange(self) -> str:
+        """Compare one server, another at each call; say so when somebody changed it. IPVS tells of no changes."""
+        if self._book is None or not self._held:
+            return ""
+        self._looked_at = (self._looked_at + 1) % len(self._held)
+        virtual = next(itertools.islice(self._held, self._looked_at, None))
+        loads = self._ipvs.loads(virtual)
+        if loads is not None and _weights(loads) == _weights(self._held[virtual].loads):
+            return ""
+        return f"somebody changed virtual server {virtual}"
+
+    async def _heard(self) -> str:
+        """Wait a moment for changes of our tables."""
+        if self._listener is None:
+            await asyncio.sleep(TICK)
+            return ""
+        try:
+            async with asyncio.timeout(TICK):
+                return str(await anext(self._listener.changes()))
+        except TimeoutError:
+            return ""
+
+    def _expect(self) -> None:
+        """Say that nft(8) is about to work for us, which is no drift."""
+        if self._listener is not None:
+            self._listener.expect(1)
+
+
+_ADDRESSES = frozenset(sets.addresses for sets in LAYOUTS.values())
+_KEPT = _ADDRESSES | {sets.owned for sets in LAYOUTS.values()}
+"""The sets whose elements outlive the Service ports, as long as there are connections."""
+
+
+def _book(forwarding: Forwarding, seen: table.Seen, scheduler: str) -> Book:
+    marks = [element for sets in LAYOUTS.values() for element in seen.get(sets.marks, ())]
+    made = Book(forwarding.node, scheduler=scheduler, numbers=book.numbers(marks))
+    made.change(dict(forwarding.ports))
+    return made
+
+
+def _ours(seen: table.Seen) -> set[Pair]:
+    return {(target, element) for target, elements in seen.items() if target in _KEPT for element in elements}
+
+
+def _is_ours(virtual: Virtual, ours: set[Pair]) -> bool:
+    pair = book.owned(virtual)
+    return rows.number_of(virtual.mark) is not None if pair is None else pair in ours
+
+
+def _not_kept(pairs: Iterable[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if pair[0] not in _KEPT]
+
+
+def _address(one: Packed) -> Pair:
+    return LAYOUTS[address.family(one)].addresses, Element(one)
+
+
+def _weights(loads: Mapping[Destination, Load]) -> dict[Destination, int]:
+    return {one: load.weight for one, load in loads.items()}

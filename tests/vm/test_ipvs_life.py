@@ -1,0 +1,206 @@
+"""Virtual servers over time, with real connections: affinity, graceful ends, restarts, cleanup. `make vm` runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from netplane.kernel import netns, sysctl
+from netplane.kernel.ipvs.objects import Change, Destination, Load, Virtual
+from netplane.model.address import Family
+from netplane.model.service import Protocol
+from netplane_proxy.plan.forwarding import PortForwarding
+from netplane_proxy.run import ipvs
+from netplane_proxy.run.ipvs.host import LINK, SYSCTLS
+from netplane_proxy.run.ipvs.target import IpvsTarget
+from tests.support.ports import UDP, cluster_ip, forwarding, node_port, service_port, vip
+from tests.support.topology import CLIENT, FACTS, NODE, POD1, POD2, Answer, Topology, backend, topology
+
+T = TypeVar("T")
+families = pytest.mark.parametrize("family", list(Family), ids=str)
+protocols = pytest.mark.parametrize("protocol", [Protocol.TCP, UDP], ids=str)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    with topology(tmp_path_factory.mktemp("lab")) as made:
+        yield made
+
+
+@pytest.fixture
+def target(lab: Topology) -> Iterator[IpvsTarget]:
+    with contextlib.closing(opened(lab)) as made:
+        yield made
+        run(lab, made.cleanup)
+
+
+def opened(lab: Topology) -> IpvsTarget:
+    """Open the backend on the node."""
+    return netns.run_in(lab.places["node"], ipvs.open_target)
+
+
+def run(lab: Topology, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run something of the target in the node's namespace."""
+    return netns.run_in(lab.places["node"], lambda: asyncio.run(make()))
+
+
+def hold(lab: Topology, target: IpvsTarget, *ports: PortForwarding) -> int:
+    """Make the node forward exactly this."""
+    return run(lab, lambda: target.replace(forwarding(*ports, node=FACTS))).operations
+
+
+def change(lab: Topology, target: IpvsTarget, port: PortForwarding) -> None:
+    """Change one Service port."""
+    run(lab, lambda: target.commit({port.key: port}, "2"))
+
+
+def tend(lab: Topology, target: IpvsTarget) -> str:
+    """Let the target look after its servers once; return what it found changed by others."""
+
+    async def once() -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2.5):
+                return await anext(aiter(target.drift()))
+        return ""
+
+    return run(lab, once)
+
+
+def loads(target: IpvsTarget) -> dict[str, Load]:
+    """Return what the kernel holds, by destination."""
+    return {str(one): load for held in target._ipvs.servers().values() for one, load in held.loads.items()}
+
+
+def shown(pods: dict[Family, str], family: Family) -> str:
+    """Print a pod as a destination."""
+    return str(Destination(*backend(pods, family)))
+
+
+@contextlib.contextmanager
+def connection(lab: Topology, place: str, where: tuple[str, int]) -> Iterator[socket.socket]:
+    """Open a connection, and keep it open; the servers answer once and wait a second for a question."""
+    with netns.inside(lab.places[place]):
+        made = socket.socket(socket.AF_INET6 if ":" in where[0] else socket.AF_INET)
+    with made:
+        made.settimeout(5)
+        made.connect(where)
+        yield made
+
+
+@families
+@protocols
+def test_pods_the_node_and_strangers_are_served(
+    lab: Topology, target: IpvsTarget, family: Family, protocol: Protocol
+) -> None:
+    both = [backend(POD1, family), backend(POD2, family)]
+    frontends = cluster_ip(family, protocol=protocol), node_port(protocol=protocol)
+    hold(lab, target, service_port(*frontends, cluster=both))
+    for place in ("pod1", "node", "client"):
+        for where in ((vip(family), 80), (NODE[family], 30080)):
+            answers = lab.ask_often(place, where, protocol, 6)
+            assert {answer.name for answer in answers} == {"pod1", "pod2"}, (place, where)
+            assert CLIENT[family] not in {answer.source for answer in answers}
+
+
+@families
+def test_a_server_of_the_node_itself_is_reached(lab: Topology, target: IpvsTarget, family: Family) -> None:
+    hold(lab, target, service_port(cluster_ip(family), cluster=[backend(NODE, family)]))
+    for place in ("pod1", "client", "node"):
+        assert lab.ask(place, (vip(family), 80)).name == "node"
+
+
+@families
+def test_local_policy_keeps_the_client_and_the_node(lab: Topology, target: IpvsTarget, family: Family) -> None:
+    both = [backend(POD1, family), backend(POD2, family)]
+    frontends = cluster_ip(family), node_port(local=True)
+    hold(lab, target, service_port(*frontends, cluster=both, local=both[:1]))
+    where = NODE[family], 30080
+    assert lab.ask_often("client", where, Protocol.TCP, 4) == {Answer("pod1", CLIENT[family]): 4}
+    assert {one.name for one in lab.ask_often("node", where, Protocol.TCP, 6)} == {"pod1", "pod2"}
+    assert Answer("pod1", POD2[family]) in lab.ask_often("pod2", where, Protocol.TCP, 6)
+
+
+@families
+def test_affinity_keeps_a_client_until_its_backend_is_gone(lab: Topology, target: IpvsTarget, family: Family) -> None:
+    pods = {"pod1": backend(POD1, family), "pod2": backend(POD2, family)}
+    hold(lab, target, service_port(cluster_ip(family), cluster=list(pods.values()), affinity=3600))
+    (first,) = {answer.name for answer in lab.ask_often("client", (vip(family), 80), Protocol.TCP, 6)}
+    (other,) = set(pods) - {first}
+    change(lab, target, service_port(cluster_ip(family), cluster=[pods[other]], affinity=3600))
+    assert {answer.name for answer in lab.ask_often("client", (vip(family), 80), Protocol.TCP, 4)} == {other}
+
+
+@families
+def test_a_connection_outlives_its_backend_and_a_restart_and_the_backend_goes_with_it(
+    lab: Topology, target: IpvsTarget, family: Family
+) -> None:
+    pods = {"pod1": POD1, "pod2": POD2}
+    hold(lab, target, service_port(cluster_ip(family), cluster=[backend(pod, family) for pod in pods.values()]))
+    with connection(lab, "client", (vip(family), 80)) as made:
+        name = made.recv(200).decode().split()[0]
+        (other,) = set(pods) - {name}
+        rest = service_port(cluster_ip(family), cluster=[backend(pods[other], family)])
+        change(lab, target, rest)
+        assert loads(target)[shown(pods[name], family)] == Load(0, 1)
+        with contextlib.closing(opened(lab)) as restarted:
+            assert hold(lab, restarted, rest) == 0
+            assert loads(restarted)[shown(pods[name], family)].weight == 0
+            assert {one.name for one in lab.ask_often("client", (vip(family), 80), Protocol.TCP, 4)} == {other}
+            made.send(b"?")
+            assert made.recv(10) == b""  # the other end has heard the question, and closed
+            # A reset, for IPVS remembers it for ten seconds alone, and an orderly end for two minutes.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            made.close()
+            end = time.monotonic() + 25
+            while shown(pods[name], family) in loads(restarted) and time.monotonic() < end:
+                assert tend(lab, restarted) == ""
+            assert set(loads(restarted)) == {shown(pods[other], family)}
+
+
+@families
+def test_what_has_no_connections_goes_at_the_next_look(lab: Topology, target: IpvsTarget, family: Family) -> None:
+    both = [backend(POD1, family), backend(POD2, family)]
+    hold(lab, target, service_port(cluster_ip(family), cluster=both))
+    change(lab, target, service_port(cluster_ip(family), cluster=both[:1]))
+    assert tend(lab, target) == ""
+    assert set(loads(target)) == {shown(POD1, family)}
+
+
+def test_a_foreign_flush_is_noticed_and_repaired(lab: Topology, target: IpvsTarget) -> None:
+    port = service_port(cluster_ip(Family.V4), cluster=[backend(POD1, Family.V4)])
+    hold(lab, target, port)
+    target._ipvs.commit([Change("remove", one) for one in target._ipvs.servers()])
+    assert "virtual server" in tend(lab, target)
+    assert hold(lab, target, port) > 0
+    assert lab.ask("client", (vip(Family.V4), 80)).name == "pod1"
+
+
+def test_a_server_of_somebody_else_is_left_alone(lab: Topology, target: IpvsTarget) -> None:
+    foreign = Virtual(2, 6, bytes([192, 0, 2, 77]), 99)
+    target._ipvs.commit([Change("add", foreign)])
+    hold(lab, target, service_port(cluster_ip(Family.V4), cluster=[backend(POD1, Family.V4)]))
+    run(lab, target.cleanup)
+    assert set(target._ipvs.servers()) == {foreign}
+    target._ipvs.commit([Change("remove", foreign)])
+
+
+def test_cleanup_leaves_no_trace(lab: Topology, target: IpvsTarget) -> None:
+    def parameters() -> dict[str, str]:
+        return netns.run_in(lab.places["node"], lambda: {name: sysctl.read(name) for name in SYSCTLS})
+
+    before = parameters()
+    ports = [service_port(cluster_ip(one), node_port(local=True), cluster=[backend(POD1, one)]) for one in Family]
+    hold(lab, target, *ports)
+    assert parameters() == {name: str(value) for name, value in SYSCTLS.items()} != before
+    run(lab, target.cleanup)
+    assert parameters() == before
+    assert target._ipvs.servers() == {}
+    assert LINK not in lab.run("node", "ip", "link")
+    assert "netplane" not in lab.run("node", "nft", "list", "tables")
