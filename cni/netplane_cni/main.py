@@ -49,7 +49,7 @@ def cni() -> None:
 @click.option("--kubeconfig", type=click.Path(), default=None, help="How to reach the API server.")
 @click.option("--nodes-file", type=click.Path(path_type=Path), help="Nodes as JSON, in place of an API server.")
 @click.option("--node-name", default=lambda: socket.gethostname().lower(), show_default="host name")
-@click.option("--fabric", type=click.Choice(["vxlan", "direct"]), default="vxlan", help="How nodes are joined.")
+@click.option("--fabric", type=click.Choice(["vxlan", "direct", "auto"]), default="vxlan", help="How nodes are joined.")
 @click.option("--vxlan-id", type=click.IntRange(0, (1 << 24) - 1), default=1)
 @click.option("--vxlan-port", type=click.IntRange(1, 65535), default=4789)
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")

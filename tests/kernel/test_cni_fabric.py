@@ -17,7 +17,7 @@ import pytest
 from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane.kernel.link.diff import Paths
-from netplane.kernel.link.objects import LinkChange, LinkName, Route, add, change, remove
+from netplane.kernel.link.objects import Address, LinkChange, LinkName, Route, add, change, remove
 from netplane.kube import types
 from netplane.kube.fake import FakeApi
 from netplane_cni.plan import fabric
@@ -222,3 +222,43 @@ def test_the_daemon_follows_an_api_server_and_outlives_it(tmp_path: Path) -> Non
         api.start()
         api.do(api.fake.delete(types.NODES, "node-2"))
         until(lambda: networks(one) == set(), limit=15)
+
+
+def test_auto_routes_on_the_link_and_tunnels_to_the_others(tmp_path: Path) -> None:
+    with World(tmp_path / "world", nodes=3, fabric="auto", far=(3,)) as world:
+        for machine in world.machines:
+            machine.start(wait=False)
+        until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=20)
+        one, two, three = world.machines
+        ways = {r.network: r.via for r in paths(one).routes if r.type == "unicast"}
+        assert ways[ip("10.244.2.0")] == ip(two.addresses[0])
+        assert ways[ip("fd00:244:0:2::")] == ip(two.addresses[1])
+        assert ways[ip("10.244.3.0")] == ip("10.244.3.0")
+        assert {forward.remote for forward in paths(one).forwards} == {ip(three.addresses[0])}
+        pods = [machine.pod("p") for machine in world.machines]
+        for server in pods:
+            with echo(server.netns) as serving:
+                for client in pods:
+                    for family in (0, 1):
+                        assert talk(serving, client.netns, server.addresses[family]) == client.addresses[family]
+
+
+def test_an_address_that_all_nodes_share_carries_no_tunnel(tmp_path: Path) -> None:
+    with World(tmp_path / "world", nodes=2, families=[4]) as world:
+        told = []
+        for machine in world.machines:
+            with link.Socket(machine.netns) as socket:
+                there = socket.link("eth0")
+                assert there is not None
+                socket.commit([add(Address(there.index, ip("10.0.2.15"), 24))])
+            node = machine.node()
+            node["status"]["addresses"].insert(0, {"type": "InternalIP", "address": "10.0.2.15"})
+            told.append(node)
+        world.tell(told)
+        for machine in world.machines:
+            machine.start()
+        one, two = world.machines
+        a, b = one.pod("a"), two.pod("b")
+        with echo(b.netns) as server:
+            assert talk(server, a.netns, b.addresses[0]) == a.addresses[0]
+        assert {forward.remote for forward in paths(one).forwards} == {ip(two.addresses[0])}

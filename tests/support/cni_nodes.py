@@ -76,7 +76,13 @@ class Machine:
 
     @property
     def addresses(self) -> list[str]:
-        return [f"172.30.0.{10 + self.number}", f"fd00:30::{10 + self.number}"]
+        link = 1 if self.number in self.world.far else 0
+        return [f"172.30.{link}.{10 + self.number}", f"fd00:30:0:{link}::{10 + self.number}"]
+
+    @property
+    def gateways(self) -> list[str]:
+        link = 1 if self.number in self.world.far else 0
+        return [f"172.30.{link}.1", f"fd00:30:0:{link}::1"]
 
     def node(self) -> dict[str, Any]:
         cidrs = [f"10.244.{self.number}.0/24", f"fd00:244:0:{self.number}::/64"]
@@ -189,12 +195,24 @@ class Machine:
 
 
 class World:
-    """The underlay bridge, which routes between the nodes' network and a client outside, and the nodes."""
+    """The underlay bridge, which routes between the nodes' network and a client outside, and the nodes.
 
-    def __init__(self, folder: Path, *, nodes: int, fabric: str = "vxlan", families: Sequence[int] = (4, 6)) -> None:
+    Nodes whose numbers are in `far` are on a bridge of their own, behind the same router.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int,
+        fabric: str = "vxlan",
+        families: Sequence[int] = (4, 6),
+        far: Sequence[int] = (),
+    ) -> None:
         self.folder = folder
         self.fabric = fabric
         self.families = tuple(families)
+        self.far = frozenset(far)
         self.underlay, self.client = str(folder / "underlay"), str(folder / "client")
         self.kubeconfig: Path | None = None
         self.machines = [Machine(self, number, folder / f"node-{number}") for number in range(1, nodes + 1)]
@@ -235,10 +253,10 @@ class World:
             _place(path)
         netns.run_in(self.underlay, _forwarding)
         with link.Socket(self.underlay) as wire:
-            wire.commit(
-                [add(Bridge("br0")), change(LinkChange(1, is_up=True)), change(LinkChange(name="br0", is_up=True))]
-            )
-            _give(wire, "br0", ["172.30.0.1/24", "fd00:30::1/64"])
+            wire.commit([change(LinkChange(1, is_up=True))])
+            for bridge, number in (("br0", 0), ("br1", 1)):
+                wire.commit([add(Bridge(bridge)), change(LinkChange(name=bridge, is_up=True))])
+                _give(wire, bridge, [f"172.30.{number}.1/24", f"fd00:30:0:{number}::1/64"])
             _cable(wire, "client", self.client)
             _give(wire, "client", ["172.31.0.1/24", "fd00:31::1/64"])
             with link.Socket(self.client) as outside:
@@ -253,12 +271,12 @@ class World:
         _place(machine.netns)
         name = f"n{machine.number}"
         _cable(wire, name, machine.netns)
-        bridge = wire.link("br0")
+        bridge = wire.link("br1" if machine.number in self.far else "br0")
         assert bridge is not None
         wire.commit([change(LinkChange(name=name, master=bridge.index))])
         with link.Socket(machine.netns) as inside:
             _give(inside, "eth0", [f"{machine.addresses[0]}/24", f"{machine.addresses[1]}/64"])
-            _default(inside, ["172.30.0.1", "fd00:30::1"])
+            _default(inside, machine.gateways)
 
 
 def _place(path: str) -> None:

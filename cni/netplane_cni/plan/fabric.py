@@ -6,6 +6,7 @@ Everything follows from the Node objects alone, so nothing is learnt, flooded or
              neighbour 10.244.2.0 lladdr 02:..                  its MAC address, computed from the node's name
              fdb 02:.. dst 172.30.0.12                          frames to that go to the node
     direct   10.244.2.0/24 via 172.30.0.12                      for nodes on one link
+    auto     direct to the nodes whose address is on this node's link, vxlan to the others
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from netplane.kernel.link.objects import Forward, Neighbour, Route, Vxlan
 from netplane.model import address
 from netplane.model.node import Node
 
-Mode = Literal["vxlan", "direct"]
+Mode = Literal["vxlan", "direct", "auto"]
 
 FABRIC_PROTOCOL = 110
 """The maker of our routes between nodes in the kernel's tables (rtm_protocol); others' routes are not ours to touch."""
@@ -43,10 +44,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """The link of this node that carries its address, as found in the kernel."""
+    """The link of this node that carries its address, as found in the kernel. `networks` are directly behind it."""
 
     index: int
     mtu: int
+    networks: tuple[address.Prefix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Plan:
     mtu: int
     peers: tuple[Node, ...]
     problems: Mapping[str, str]
+    mode: Mode = "vxlan"
 
 
 def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: Settings) -> Plan:
@@ -65,12 +68,13 @@ def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: S
     family = underlay_family(me)
     peers, problems = _peers(nodes, me, family, settings)
     if settings.mode == "direct":
-        return Plan(None, (), underlay.mtu, peers, problems)
+        return Plan(None, (), underlay.mtu, peers, problems, settings.mode)
     mtu = underlay.mtu - OVERHEAD[family]
     local = me.ip(family)
     assert local is not None  # underlay_family has seen it
     tunnel = Vxlan(DEVICE, settings.vni, settings.port, local, underlay.index, mac_of(me), mtu)
-    return Plan(tunnel, tuple(cidr.network for cidr in me.pod_cidrs), mtu, peers, problems)
+    ends = tuple(cidr.network for cidr in me.pod_cidrs)
+    return Plan(tunnel, ends, mtu, peers, problems, settings.mode)
 
 
 def is_placed(node: Node) -> bool:
@@ -111,18 +115,26 @@ def paths(plan: Plan, me: Node, *, underlay: Underlay, tunnel_index: int = 0) ->
     # Without it a packet to a pod of ours that is no more would take the default route, come back, and circle.
     if plan.tunnel is None:
         return Paths(frozenset(routes | _direct_routes(plan.peers, underlay)))
-    family = address.family(plan.tunnel.local)
+    family, is_auto = address.family(plan.tunnel.local), plan.mode == "auto"
     neighbours, forwards = set(), set()
     for peer in plan.peers:
         mac, remote = mac_of(peer), peer.ip(family)
         assert remote is not None  # _peers has seen it
-        forwards.add(Forward(tunnel_index, mac, remote))
-        for cidr in _cidrs(peer, me):
+        near = {cidr for cidr in _cidrs(peer, me) if is_auto and _is_near(peer.ip(cidr.family), underlay)}
+        routes |= {Route(*cidr, underlay.index, peer.ip(cidr.family) or b"", FABRIC_PROTOCOL) for cidr in near}
+        far = [cidr for cidr in _cidrs(peer, me) if cidr not in near]
+        if far:
+            forwards.add(Forward(tunnel_index, mac, remote))
+        for cidr in far:
             source = next((own.network for own in me.pod_cidrs if own.family is cidr.family), b"")
             neighbours.add(Neighbour(tunnel_index, cidr.network, mac))
             # The source of what the node itself sends: an address whose way back is the tunnel, too.
             routes.add(Route(*cidr, tunnel_index, cidr.network, FABRIC_PROTOCOL, source, onlink=True))
     return Paths(frozenset(routes), frozenset(neighbours), frozenset(forwards))
+
+
+def _is_near(ip: address.Packed | None, underlay: Underlay) -> bool:
+    return ip is not None and address.any_contains(underlay.networks, ip)
 
 
 def _direct_routes(peers: Iterable[Node], underlay: Underlay) -> set[Route]:
@@ -152,7 +164,7 @@ def _peers(
         if name == me.name or not is_placed(node):
             continue
         problem = problems.get(name) or _problem(node, me, family, settings)
-        if not problem and settings.mode == "vxlan" and mac_of(node) in macs:
+        if not problem and settings.mode != "direct" and mac_of(node) in macs:
             problem = f"its tunnel end has the MAC address of {macs[mac_of(node)]}"
         if problem:
             problems[name] = problem
@@ -182,7 +194,7 @@ def _clashes(nodes: Mapping[str, Node], me: Node) -> dict[str, str]:
 
 
 def _problem(node: Node, me: Node, family: address.Family, settings: Settings) -> str:
-    families = {family} if settings.mode == "vxlan" else {cidr.family for cidr in node.pod_cidrs}
+    families = {family} if settings.mode != "direct" else {cidr.family for cidr in node.pod_cidrs}
     for needed in sorted(families):
         theirs = node.ip(needed)
         if theirs is None:

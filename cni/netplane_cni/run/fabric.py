@@ -31,9 +31,13 @@ from netplane.model.node import Node
 from netplane.reconcile.loop import Cause
 from netplane.reconcile.report import Outcome
 from netplane_cni.plan import fabric
+from netplane_cni.plan import underlay as underlays
 
 Ready = Callable[[Node, int], None]
 """Called with this node and the MTU for pods, each time the paths are in place."""
+
+Local = Mapping[address.Packed, address.Prefix]
+"""The addresses of this machine's links, with the network behind each."""
 
 LOOSE = 2
 
@@ -43,6 +47,7 @@ class _Known:
     """What the last act left in the kernel, and for which place of this node."""
 
     me: object
+    local: Local
     underlay: fabric.Underlay
     index: int
     paths: diff.Paths
@@ -95,20 +100,25 @@ class Fabric:
     async def act(self, cause: Cause) -> Outcome:
         """Bring the kernel where the newest nodes want it; look first unless only the nodes changed."""
         nodes, revision = self._nodes, self._revision
-        me = nodes.get(self._name)
-        if me is None or not fabric.is_placed(me):
+        listed = nodes.get(self._name)
+        if listed is None or not fabric.is_placed(listed):
             return Outcome(revision)
-        must_look = cause != "change" or self._have is None or self._have.me != _place(me)
-        loop = asyncio.get_running_loop()
-        plan, count = await loop.run_in_executor(self._thread, lambda: self._converge(nodes, me, must_look))
+        loop, must_look = asyncio.get_running_loop(), cause != "change"
+        plan, me, count, has_looked = await loop.run_in_executor(self._thread, lambda: self._converge(nodes, must_look))
         self._tell(plan)
         self._ready(me, plan.mtu)
-        return Outcome(revision, operations=count, is_verified=must_look)
+        return Outcome(revision, operations=count, is_verified=has_looked)
 
-    def _converge(self, nodes: Mapping[str, Node], me: Node, must_look: bool) -> tuple[fabric.Plan, int]:
+    def _converge(self, nodes: Mapping[str, Node], must_look: bool) -> tuple[fabric.Plan, Node, int, bool]:
         known, self._have = self._have, None  # Until the commit returned, nobody knows.
         if must_look or known is None:
-            underlay = find_underlay(self._socket, me)
+            local, known = _local(self._socket), None
+        else:
+            local = known.local
+        nodes = underlays.settle(nodes, self._name, local)
+        me = nodes[self._name]
+        if known is None or known.me != _place(me):
+            known, underlay = None, find_underlay(self._socket, me)
             plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
             index, count = self._ensure_tunnel(plan)
             have = self._socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=index)
@@ -118,8 +128,8 @@ class Fabric:
         want = fabric.paths(plan, me, underlay=underlay, tunnel_index=index)
         commands = diff.paths(want, have)
         self._socket.commit(commands)
-        self._have = _Known(_place(me), underlay, index, want)
-        return plan, count + len(commands)
+        self._have = _Known(_place(me), local, underlay, index, want)
+        return plan, me, count + len(commands), known is None
 
     def _ensure_tunnel(self, plan: fabric.Plan) -> tuple[int, int]:
         """Return the tunnel device's index (0 in direct mode) and how many things were done to have it."""
@@ -185,7 +195,22 @@ def find_underlay(socket: link.Socket, me: Node) -> fabric.Underlay:
         raise UserError(
             f"no link of this machine has the address {text} of Node {me.name}: correct the Node's InternalIP"
         )
-    return fabric.Underlay(found.index, found.mtu)
+    networks = {_network(a) for a in socket.addresses(index) if a.length < len(a.address) * 8 and not _is_link_local(a)}
+    return fabric.Underlay(found.index, found.mtu, tuple(sorted(networks, key=lambda p: (p.network, p.length))))
+
+
+def _local(socket: link.Socket) -> Local:
+    return {a.address: _network(a) for a in socket.addresses()}
+
+
+def _network(found: Address) -> address.Prefix:
+    width = len(found.address) * 8
+    number = int.from_bytes(found.address, "big") >> (width - found.length) << (width - found.length)
+    return address.Prefix(number.to_bytes(width // 8, "big"), found.length)
+
+
+def _is_link_local(found: Address) -> bool:
+    return found.address.startswith((b"\xfe\x80", b"\xa9\xfe"))
 
 
 def prepare_node(families: Sequence[address.Family]) -> None:

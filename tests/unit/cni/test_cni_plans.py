@@ -12,7 +12,7 @@ from netplane.kernel.link.objects import LinkChange, Route, Veth
 from netplane.model import address
 from netplane.model.node import Node
 from netplane_cni import spec
-from netplane_cni.plan import attach, fabric, masquerade
+from netplane_cni.plan import attach, fabric, masquerade, underlay
 from netplane_cni.plan.attach import Wiring
 from netplane_cni.plan.ipam import Lease, Pool, asked
 from netplane_cni.spec import PortMapping
@@ -256,3 +256,46 @@ def test_merged_networks_hold_the_same_addresses_and_never_overlap(rows: list[tu
     for number in range(256):
         ip = bytes([10, 0, 0, number])
         assert sum(ip in prefix for prefix in merged) == any(ip in prefix for prefix in prefixes)
+
+
+# Addresses of nodes.
+
+NAT, MEETING = address.parse("10.0.2.15"), [address.parse(f"192.168.56.{n}") for n in range(4)]
+LOCAL = {NAT: address.prefix("10.0.2.0/24"), MEETING[1]: address.prefix("192.168.56.0/24")}
+
+
+def machine(number: int, *ips: bytes) -> Node:
+    return Node(f"node-{number}", internal_ips=ips, pod_cidrs=(address.prefix(f"10.244.{number}.0/24"),))
+
+
+def test_an_address_that_nodes_share_is_not_used_where_there_is_another() -> None:
+    known = nodes(*(machine(n, NAT, MEETING[n]) for n in (1, 2, 3)))
+    settled = underlay.settle(known, "node-1", LOCAL)
+    assert [node.ip(address.Family.V4) for node in settled.values()] == MEETING[1:]
+    only = nodes(machine(1, NAT), machine(2, NAT))
+    assert underlay.settle(only, "node-1", LOCAL) == only
+
+
+def test_the_address_on_whose_network_most_nodes_are_is_used() -> None:
+    known = nodes(
+        machine(1, NAT, MEETING[1]), machine(2, MEETING[2]), machine(3, address.parse("172.20.0.9"), MEETING[3])
+    )
+    settled = underlay.settle(known, "node-1", LOCAL)
+    assert [node.ip(address.Family.V4) for node in settled.values()] == MEETING[1:]
+
+
+def test_a_node_that_claims_anothers_address_takes_it_from_nobody() -> None:
+    known = nodes(node(1), replace(node(2), internal_ips=node(1).internal_ips[:1]))
+    assert underlay.settle(known, "node-1", {})["node-1"] == known["node-1"]
+
+
+def test_auto_goes_directly_on_the_link_and_through_the_tunnel_elsewhere() -> None:
+    near = fabric.Underlay(2, 1500, (address.prefix("192.168.56.0/24"),))
+    known = nodes(machine(1, MEETING[1]), machine(2, MEETING[2]), machine(3, address.parse("172.20.0.9")))
+    me = known["node-1"]
+    plan = fabric.plan(known, me, underlay=near, settings=fabric.Settings("auto"))
+    found = fabric.paths(plan, me, underlay=near, tunnel_index=7)
+    ways = {str(address.Prefix(r.network, r.length)): (r.index, r.via) for r in found.routes if r.type == "unicast"}
+    assert ways == {"10.244.2.0/24": (2, MEETING[2]), "10.244.3.0/24": (7, address.parse("10.244.3.0"))}
+    assert {forward.remote for forward in found.forwards} == {address.parse("172.20.0.9")}
+    assert plan.mtu == 1450
