@@ -29,8 +29,9 @@ from netplane_proxy.run.memory import Memory
 _CAP_NET_ADMIN = 12
 _MODES = click.Choice(["nftables", "ipvs", "iptables"])
 _LOCAL_MODES = click.Choice(["ClusterCIDR", "NodeCIDR"])
-_GARBAGE_THRESHOLD = 100_000
-"""New objects between two collections: a cold start makes a million and throws few away."""
+_GARBAGE_AT_START = 5_000_000
+"""New objects between two collections until all is forwarded: a cold start makes a million and throws few away."""
+_GARBAGE_LATER = 100_000
 _METRICS = "127.0.0.1:10249"
 
 
@@ -141,7 +142,7 @@ async def _run(options: Mapping[str, Any]) -> None:
         links = stack.enter_context(Socket())
         conntrack = stack.enter_context(contextlib.closing(Conntrack()))
         parts = Parts(api, target, Sweeper(conntrack, clock=clock.SYSTEM), memory, lambda: _addresses(links))
-        gc.set_threshold(_GARBAGE_THRESHOLD, 50, 100)
+        gc.set_threshold(_GARBAGE_AT_START)
         daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=_settle_down)
         await _serve(stack, daemon, options)
         await daemon.run()
@@ -173,6 +174,7 @@ async def _cleanup(options: Mapping[str, Any]) -> None:
 def _settle_down() -> None:
     """Take all that was read at start out of the garbage collector's sight: it stays, and looking at it costs time."""
     gc.freeze()
+    gc.set_threshold(_GARBAGE_LATER, 50, 100)
     notify.ready()
 
 

@@ -106,6 +106,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until cancelled; then leave everything in place."""
+        _LOG.info("reading the cluster", node=self._settings.node_name)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._informers.run())
