@@ -31,7 +31,7 @@ from netplane_proxy.plan.ipvs.book import Book, Pair
 from netplane_proxy.plan.ipvs.tables import LAYOUTS, TABLE
 from netplane_proxy.plan.ledger import Changes
 from netplane_proxy.run.ipvs import table
-from netplane_proxy.run.ipvs.host import Host, Sysctls
+from netplane_proxy.run.ipvs.host import LINK, Host, Sysctls
 from netplane_proxy.run.target import Result
 
 TICK = 1.0
@@ -274,3 +274,12 @@ def _address(one: Packed) -> Pair:
 
 def _weights(loads: Mapping[Destination, Load]) -> dict[Destination, int]:
     return {one: load.weight for one, load in loads.items()}
+
+
+async def cleanup() -> None:
+    """Remove every trace of this backend. Where there is none, the kernel's IPVS is not even asked for."""
+    with contextlib.closing(nft.Socket()) as tables, links.Socket() as found:
+        is_here = found.link(LINK) is not None or any(sets.table in tables.tables() for sets in LAYOUTS.values())
+    if is_here:
+        with contextlib.closing(open_target()) as target:
+            await target.cleanup()
