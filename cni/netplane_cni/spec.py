@@ -25,6 +25,9 @@ TRY_AGAIN_LATER, NOT_AVAILABLE, LIMITED_CONNECTIVITY = 11, 50, 51
 INTERNAL, MISMATCH = 100, 101
 """Error codes of section 5; from 100 on they are ours: a failure inside, and CHECK finding other than what ADD left."""
 
+LOWEST_RATE = 1000
+"""Bits per second that can be held: a packet would else take minutes."""
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 
 
@@ -46,6 +49,19 @@ class PortMapping:
     host_port: int
     container_port: int
     host_ip: address.Packed = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """The capability bandwidth: limits to what the pod gets and sends, in bits per second and bits; 0 sets none."""
+
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
+
+
+NO_LIMIT = Bandwidth()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,7 @@ class Request:
     ports: tuple[PortMapping, ...] = ()
     ips: tuple[address.Packed, ...] = ()
     mac: bytes = b""
+    bandwidth: Bandwidth = NO_LIMIT
     dns: Mapping[str, Any] = field(default_factory=dict)
     previous: Mapping[str, Any] | None = None
     valid_attachments: frozenset[tuple[str, str]] = frozenset()
@@ -137,6 +154,7 @@ def decode(environment: Mapping[str, str], stdin: bytes) -> Request:
         ports=_port_mappings(runtime.get("portMappings") or ()),
         ips=_addresses(runtime.get("ips") or ([args["IP"]] if args.get("IP") else ())),
         mac=_mac(runtime.get("mac") or args.get("MAC") or ""),
+        bandwidth=_bandwidth(_mapping(runtime, "bandwidth")),
         dns=_mapping(runtime, "dns") or _mapping(config, "dns"),
         previous=_mapping(config, "prevResult") or None,
     )
@@ -248,6 +266,16 @@ def _port_mapping(row: Mapping[str, Any]) -> PortMapping:
     if not any(host_ip):
         host_ip = b""
     return PortMapping(cast("Literal['tcp', 'udp', 'sctp']", protocol), int(ports[0] or 0), int(ports[1] or 0), host_ip)
+
+
+def _bandwidth(told: Mapping[str, Any]) -> Bandwidth:
+    # containerd writes IngressRate, the specification of the capability ingressRate.
+    lowered = {str(key).lower(): value or 0 for key, value in told.items()}
+    rates = [lowered.get(f"{way}{what}", 0) for way in ("ingress", "egress") for what in ("rate", "burst")]
+    are_numbers = all(type(value) is int and value >= 0 for value in rates)
+    if not are_numbers or any(0 < rate < LOWEST_RATE for rate in rates[::2]):
+        raise CniError(INVALID_CONFIG, f"runtimeConfig.bandwidth has {dict(told)!r}", f"from {LOWEST_RATE} bit/s on")
+    return Bandwidth(*rates)
 
 
 def _addresses(values: object) -> tuple[address.Packed, ...]:

@@ -25,6 +25,7 @@ from netplane.kernel.link.objects import (
     Neighbour,
     Route,
     Thing,
+    TokenBucket,
     Veth,
     Vxlan,
     add,
@@ -228,3 +229,15 @@ def test_many_commands_go_in_order(pair: Pair) -> None:
     routes = [Route(ip(f"10.{n // 256}.{n % 256}.0"), 24, index, protocol=OURS) for n in range(1000)]
     pair.host.commit([replace(route) for route in routes])
     assert pair.host.paths(protocol=OURS).routes == frozenset(routes)
+
+
+def test_a_token_bucket_is_set_replaced_listed_and_removed(pair: Pair) -> None:
+    host = wired(pair)
+    assert pair.host.rate(host.index) == 0
+    for rate in (1_000_000, 10_000_000_000):
+        pair.host.commit([replace(TokenBucket(host.index, rate, 100_000, 200_000))])
+        assert pair.host.rate(host.index) == rate
+    assert pair.pod.rate(2) == 0
+    pair.host.commit([remove(TokenBucket(host.index, 0, 0, 0))] * 2)
+    assert pair.host.rate(host.index) == 0
+    assert refused(pair.host, replace(TokenBucket(77, 1000, 1000, 1000))).endswith("ENODEV")

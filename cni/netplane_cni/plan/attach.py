@@ -22,6 +22,7 @@ from netplane.kernel.link.objects import (
     LinkName,
     Neighbour,
     Route,
+    TokenBucket,
     Veth,
     add,
     change,
@@ -42,6 +43,9 @@ POD_PROTOCOL = 111
 GROUP = 0x6E70
 LEAVING_GROUP = 0x6E71
 """Link groups of pods' cables, and of those that wait for their removal: the kernel removes a whole group at once."""
+
+UNLIMITED = (1 << 31) - 1
+SMALLEST_BURST, SMALLEST_QUEUE = 16 << 10, 64 << 10
 
 ALIAS = "netplane:"
 LOOPBACK_INDEX = 1
@@ -107,7 +111,7 @@ def on_node(wiring: Wiring, index: int) -> tuple[Command, ...]:
         commands.append(replace(Neighbour(index, ip, lease.mac)))
         # Replace: a leftover route to this address leads to a pod that is gone, for the lease is ours.
         commands.append(replace(Route(ip, len(ip) * 8, index, protocol=POD_PROTOCOL)))
-    return tuple(commands)
+    return (*commands, *_limited(index, lease.bandwidth.ingress_rate, lease.bandwidth.ingress_burst))
 
 
 def in_pod(wiring: Wiring, index: int) -> tuple[Command, ...]:
@@ -125,7 +129,24 @@ def in_pod(wiring: Wiring, index: int) -> tuple[Command, ...]:
         if address.family(ip) is address.Family.V4:
             commands.append(add(Route(gateway, 32, index)))
         commands.append(add(Route(bytes(len(ip)), 0, index, gateway)))
-    return tuple(commands)
+    given = wiring.lease.bandwidth
+    return (*commands, *_limited(index, given.egress_rate, given.egress_burst))
+
+
+def bucket(index: int, rate: int, burst: int) -> TokenBucket:
+    """Return the limit of a link to `rate` bits per second, with bursts of so many bits.
+
+    Who names no burst, or one without limit as containerd does, gets 10 ms of the rate, for a burst is unlimited.
+    """
+    per_second = rate // 8
+    size = burst // 8 if 0 < burst < UNLIMITED else per_second // 100
+    size = min(max(size, SMALLEST_BURST), 1 << 30)
+    # What waits for longer than 50 ms is dropped: the sender shall slow down.
+    return TokenBucket(index, per_second, size, min(max(per_second // 20, SMALLEST_QUEUE) + size, 0xFFFFFFFF))
+
+
+def _limited(index: int, rate: int, burst: int) -> tuple[Command, ...]:
+    return (replace(bucket(index, rate, burst)),) if rate else ()
 
 
 def undo(link: str) -> tuple[Command, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from netplane.model import address
-from netplane_cni.spec import PortMapping
+from netplane_cni.spec import NO_LIMIT, Bandwidth, PortMapping
 
 LeaseKey: TypeAlias = tuple[str, str]
 """(container id, interface name): what the CNI specification identifies an attachment by."""
@@ -33,6 +33,7 @@ class Lease:
     pod: str = ""
     ports: tuple[PortMapping, ...] = ()
     is_leaving: bool = False
+    bandwidth: Bandwidth = NO_LIMIT
 
     @property
     def key(self) -> LeaseKey:

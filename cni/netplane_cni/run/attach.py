@@ -118,7 +118,14 @@ class Wirer:
                 return [f"{lease.ifname} is {'missing' if there is None else 'down'} in the container"]
             held = {a.address for a in pod.addresses(there.index)}
             ways = {(r.length, r.via) for r in pod.routes(index=there.index)}
+            rates = self._host.rate(host.index), pod.rate(there.index)
         faults = [] if there.peer_index == host.index else [f"{lease.ifname} is not connected to {lease.link}"]
+        limits = lease.bandwidth.ingress_rate // 8, lease.bandwidth.egress_rate // 8
+        faults += (
+            []
+            if rates == limits or not any(limits)
+            else [f"the bandwidth is limited to {rates} bytes per second, not to {limits}"]
+        )
         for ip in lease.addresses:
             name, gateway = address.text(ip), attach.GATEWAYS[address.family(ip)]
             faults += [] if ip in routed else [f"the node has no route to {name}"]

@@ -32,7 +32,10 @@ def conflist() -> dict[str, object]:
 
     `cniVersion` is 1.0.0 because containerd 1.6 refuses newer; those that can choose take 1.1.0 from `cniVersions`.
     """
-    plugin = {"type": BINARY, "capabilities": {"portMappings": True, "ips": True, "mac": True, "dns": True}}
+    plugin = {
+        "type": BINARY,
+        "capabilities": {"portMappings": True, "ips": True, "mac": True, "dns": True, "bandwidth": True},
+    }
     return {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", spec.NEWEST], "name": "netplane", "plugins": [plugin]}
 
 

@@ -10,6 +10,7 @@ Lines: crc32 of the rest, a space, JSON: {"op": "hold", ...lease} or {"op": "fre
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import fcntl
 import json
@@ -25,7 +26,7 @@ from netplane.lib.cli import UserError
 from netplane.lib.clock import Clock
 from netplane.model import address
 from netplane_cni.plan.ipam import Lease, LeaseKey
-from netplane_cni.spec import PortMapping
+from netplane_cni.spec import Bandwidth, PortMapping
 
 COMPACT_AT = 1 << 20
 """Bytes after which an opened journal is written anew."""
@@ -224,6 +225,7 @@ def encode(lease: Lease) -> Line:
             [p.protocol, address.text(p.host_ip) if p.host_ip else "", p.host_port, p.container_port]
             for p in lease.ports
         ],
+        "bandwidth": list(dataclasses.astuple(lease.bandwidth)),
         "leaving": lease.is_leaving,
     }
 
@@ -242,5 +244,6 @@ def decode(line: Line) -> Lease:
         namespace=line["namespace"],
         pod=line["pod"],
         ports=tuple(PortMapping(p, h, c, address.parse(ip) if ip else b"") for p, ip, h, c in line["ports"]),
+        bandwidth=Bandwidth(*line.get("bandwidth", ())),
         is_leaving=line["leaving"],
     )

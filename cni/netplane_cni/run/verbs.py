@@ -202,6 +202,7 @@ class Verbs:
             namespace=netns.identity(namespace),
             pod=request.pod,
             ports=request.ports,
+            bandwidth=request.bandwidth,
         )
 
     def _addresses(self, request: Request, prepared: Prepared) -> tuple[address.Packed, ...]:

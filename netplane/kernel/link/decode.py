@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from netplane.kernel.link import wire
 from netplane.kernel.link.objects import (
     MAIN_TABLE,
@@ -116,3 +118,14 @@ def _u32(found: dict[int, memoryview], number: int) -> int:
 
 def _text(found: dict[int, memoryview], number: int) -> str:
     return bytes(found[number]).rstrip(b"\0").decode(errors="replace") if number in found else ""
+
+
+def bucket_rate(payload: memoryview) -> tuple[int, int]:
+    """Read an RTM_NEWQDISC message: the link's index, and the rate of its token bucket, 0 for other disciplines."""
+    _, index, _, parent, _ = wire.TCMSG.unpack_from(payload)
+    found = wire.attributes(payload, wire.TCMSG.size)
+    if bytes(found.get(wire.TCA_KIND, b"")) != b"tbf\0" or parent != wire.TC_ROOT:
+        return index, 0
+    options = wire.attributes(found[wire.TCA_OPTIONS], 0)
+    wide = options.get(wire.TBF_RATE64)
+    return index, int.from_bytes(wide, sys.byteorder) if wide else int(wire.TBF.unpack(options[wire.TBF_PARAMETERS])[5])

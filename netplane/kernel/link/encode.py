@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from netplane.kernel.link import wire
@@ -20,6 +21,7 @@ from netplane.kernel.link.objects import (
     Neighbour,
     Route,
     Thing,
+    TokenBucket,
     Verb,
     Veth,
     Vxlan,
@@ -58,6 +60,8 @@ def _parts(verb: Verb, thing: Thing) -> tuple[int, int, bytes]:
             return wire.NEWNEIGH, wire.DELNEIGH, _neighbour(thing)
         case Forward():
             return wire.NEWNEIGH, wire.DELNEIGH, _forward(thing)
+        case TokenBucket():
+            return wire.NEWQDISC, wire.DELQDISC, _bucket(verb, thing)
         case LinkChange():
             return wire.NEWLINK, wire.DELLINK, _change(thing)
         case LinkGroup():
@@ -173,3 +177,17 @@ def _forward(thing: Forward) -> bytes:
     state = wire.NUD_NOARP | wire.NUD_PERMANENT
     head = wire.NDMSG.pack(wire.AF_BRIDGE, thing.index, state, wire.NTF_SELF, 0)
     return head + attribute(wire.NDA_LLADDR, thing.mac) + attribute(wire.NDA_DST, thing.remote)
+
+
+def _bucket(verb: Verb, thing: TokenBucket) -> bytes:
+    head = wire.TCMSG.pack(0, thing.index, 0, wire.TC_ROOT, 0)
+    if verb == "remove":
+        return head  # With a kind named, the kernel finds fault with it (EINVAL) where no queue is left to remove.
+    rate = min(thing.rate, 0xFFFFFFFF)
+    # With an Ethernet link layer the kernel reckons by itself and needs no table of transmission times.
+    options = attribute(
+        wire.TBF_PARAMETERS, wire.TBF.pack(0, wire.LINK_LAYER_ETHERNET, 0, 0, 0, rate, thing.queue, 0, 0)
+    )
+    options += attribute(wire.TBF_RATE64, thing.rate.to_bytes(8, sys.byteorder)) if thing.rate > rate else b""
+    options += u32(wire.TBF_BURST, thing.burst)
+    return head + text(wire.TCA_KIND, "tbf") + attribute(wire.TCA_OPTIONS, options)

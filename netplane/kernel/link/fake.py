@@ -20,6 +20,7 @@ from netplane.kernel.link.objects import (
     LinkName,
     Neighbour,
     Route,
+    TokenBucket,
     Veth,
     Vxlan,
 )
@@ -36,6 +37,7 @@ class Fake:
         self._routes: dict[tuple[bytes, int, int], Route] = {}
         self._neighbours: dict[tuple[int, bytes], Neighbour] = {}
         self._forwards: dict[tuple[int, bytes], Forward] = {}
+        self._rates: dict[int, int] = {}
 
     def commit(self, commands: Sequence[Command]) -> None:
         """Do the commands in order. All are tried; the first refusal is raised afterwards."""
@@ -59,6 +61,10 @@ class Fake:
         """Return the addresses of one link, or all."""
         return [a for a in self._addresses.values() if index in (0, a.index)]
 
+    def rate(self, index: int) -> int:
+        """Return the bytes per second that a token bucket lets the link send, 0 without one."""
+        return self._rates.get(index, 0)
+
     def paths(self, *, protocol: int, index: int = 0) -> Paths:
         """Return the routes made by `protocol`, and the permanent neighbours and forwards of the link `index`."""
         return Paths(
@@ -80,6 +86,17 @@ class Fake:
                 return self._change(thing)
             case Address() | Neighbour() | Forward() | Route():
                 return self._entry(command, thing)
+            case TokenBucket(index=index):
+                return self._limit(command, thing, index)
+
+    def _limit(self, command: Command, bucket: TokenBucket, index: int) -> int:
+        if index not in self._links:
+            return errno.ENODEV
+        if command.verb == "remove":
+            self._rates.pop(index, None)
+        else:
+            self._rates[index] = bucket.rate
+        return 0
 
     def _add_link(self, thing: Veth | Bridge | Vxlan | Dummy) -> int:
         if self.link(thing.name):
@@ -119,6 +136,7 @@ class Fake:
 
     def _drop(self, index: int) -> None:
         self._links.pop(index, None)
+        self._rates.pop(index, None)
         self._down(index)
         for table in (self._addresses, self._neighbours, self._forwards):
             for key in [key for key in table if key[0] == index]:

@@ -170,8 +170,32 @@ class Forward:
     remote: bytes
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class TokenBucket:
+    """A limit to what a link sends: `rate` in bytes per second, `burst` and `queue` in bytes (tc-tbf(8)).
+
+    It is the link's root queue and ends with it.
+    """
+
+    index: int
+    rate: int
+    burst: int
+    queue: int
+
+
 Thing: TypeAlias = (
-    Veth | Bridge | Vxlan | Dummy | LinkName | LinkGroup | LinkChange | Address | Route | Neighbour | Forward
+    Veth
+    | Bridge
+    | Vxlan
+    | Dummy
+    | LinkName
+    | LinkGroup
+    | LinkChange
+    | Address
+    | Route
+    | Neighbour
+    | Forward
+    | TokenBucket
 )
 Verb = Literal["add", "replace", "remove", "change"]
 
@@ -193,7 +217,7 @@ def add(thing: Thing) -> Command:
     return Command("add", thing)
 
 
-def replace(thing: Address | Route | Neighbour | Forward) -> Command:
+def replace(thing: Address | Route | Neighbour | Forward | TokenBucket) -> Command:
     """Return the command after which it is there, whatever was in its place."""
     return Command("replace", thing)
 
@@ -233,6 +257,8 @@ def describe(thing: Thing) -> str:
             return f"neighbour {ip(thing.address)} lladdr {thing.mac.hex(':')} dev {thing.index}"
         case Forward():
             return f"fdb {thing.mac.hex(':')} dst {ip(thing.remote)} dev {thing.index}"
+        case TokenBucket():
+            return f"qdisc dev {thing.index} tbf rate {thing.rate}bps burst {thing.burst} limit {thing.queue}"
 
 
 def ip(packed: bytes) -> str:

@@ -42,6 +42,9 @@ class Links(Protocol):
     def addresses(self, index: int = 0) -> list[Address]:
         """Return the addresses of one link, or all."""
 
+    def rate(self, index: int) -> int:
+        """Return the bytes per second that a token bucket lets the link send, 0 without one."""
+
     def paths(self, *, protocol: int, index: int = 0) -> Paths:
         """Return the routes made by `protocol`, and the permanent neighbours and forwards of the link `index`."""
 
@@ -132,6 +135,11 @@ class Socket:
         payload = wire.NDMSG.pack(wire.AF_BRIDGE, index, 0, 0, 0)
         found = self._dump(wire.GETNEIGH, payload, wire.NEWNEIGH, decode.forward, "list forwarding entries")
         return [f for f in found if f is not None and f.index == index]
+
+    def rate(self, index: int) -> int:
+        """Return the bytes per second that a token bucket lets the link send, 0 without one."""
+        payload = wire.TCMSG.pack(0, index, 0, 0, 0)
+        return dict(self._dump(wire.GETQDISC, payload, wire.NEWQDISC, decode.bucket_rate, "list queues")).get(index, 0)
 
     def paths(self, *, protocol: int, index: int = 0) -> Paths:
         """Return the routes made by `protocol`, and the permanent neighbours and forwards of the link `index`."""

@@ -17,6 +17,15 @@ NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
 
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 
+NEWQDISC, DELQDISC, GETQDISC = 36, 37, 38
+TCMSG = struct.Struct("=BxxxiIII")
+TC_ROOT = 0xFFFFFFFF
+TCA_KIND, TCA_OPTIONS = 1, 2
+TBF_PARAMETERS, TBF_RATE64, TBF_BURST = 1, 4, 6
+TBF = struct.Struct("=BBHhHI12xIII")
+"""struct tc_tbf_qopt: cell_log, link layer, overhead, cell_align, mpu and rate; no peak rate; limit, buffer, mtu."""
+LINK_LAYER_ETHERNET = 1
+
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 IFINFO = struct.Struct("=BxHiII")
