@@ -52,6 +52,9 @@ def kill(spec: LabSpec, folders: Folders, what: str) -> None:
     nodes = [node.name for node in spec.node_specs()]
     socket = folders.run / "keeper.sock"
     if what in known:
+        running = {unit.name for unit in protocol.ask(socket, "status") if unit.pid}
+        if what not in running:
+            raise UserError(f"{what} does not run: netplane lab status shows what does")
         protocol.ask(socket, "kill", units=(what,))
     elif what in nodes:
         host.set_node_link(spec, what, is_up=False)

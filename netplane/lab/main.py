@@ -271,10 +271,10 @@ def _wanted(name: str, known: LabSpec | None, options: dict[str, Any]) -> LabSpe
 
 
 def _require_built(options: dict[str, Any]) -> None:
-    for option, built in (("proxy_mode", "nftables"), ("runtime", "embedded")):
-        if options[option] not in (None, built):
+    for option, built in (("proxy_mode", ("nftables", "iptables")), ("runtime", ("embedded",))):
+        if options[option] not in (None, *built):
             flag = option.replace("_", "-")
-            raise UserError(f"--{flag} {options[option]}: not built yet; --{flag} {built} is")
+            raise UserError(f"--{flag} {options[option]}: not built yet; --{flag} {' or '.join(built)} is")
 
 
 def _require_root() -> None:

@@ -13,10 +13,13 @@ Verb = Literal["status", "sync", "kill", "hold", "release", "shutdown"]
 
 @dataclass(frozen=True, slots=True)
 class UnitStatus:
-    """What the keeper knows of one daemon. `since` is seconds since its start; `status` its own last word."""
+    """What the keeper knows of one daemon. `since` is seconds since its start; `status` its own last word.
+
+    A daemon whose keeper is gone is `unkept`: it works, and the next keeper adopts it.
+    """
 
     name: str
-    state: Literal["starting", "ready", "waiting", "held"]
+    state: Literal["starting", "ready", "waiting", "held", "unkept"]
     pid: int
     restarts: int
     since: float

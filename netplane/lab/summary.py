@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from netplane.lab import host, protocol, units
+from netplane.lab import host, launch, protocol, units
 from netplane.lab.spec import Folders, LabSpec
 
 OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
@@ -41,15 +41,21 @@ def print_status(spec: LabSpec, folders: Folders, output: str) -> bool:
     """Print the nodes and daemons; return whether all of them run and are ready."""
     try:
         shown = protocol.ask(folders.run / "keeper.sock", "status")
+        is_kept = True
     except protocol.KeeperDown:
-        shown = []
+        shown, is_kept = _survivors(spec, folders), False
     wanted = {unit.name for unit in units.of_lab(spec, folders, "netplane")}
     healthy = {unit.name for unit in shown if unit.state == "ready"} >= wanted
     if output in ("json", "yaml"):
         _print_data(spec, shown, healthy, output)
     else:
-        _print_tables(spec, folders, shown, wide=output == "wide")
+        _print_tables(spec, folders, shown, is_kept=is_kept, wide=output == "wide")
     return healthy
+
+
+def _survivors(spec: LabSpec, folders: Folders) -> list[protocol.UnitStatus]:
+    found = ((unit.name, launch.survivor(folders.run, unit)) for unit in units.of_lab(spec, folders, "netplane"))
+    return [protocol.UnitStatus(name, "unkept", pid, 0, 0.0, "") for name, pid in found if pid]
 
 
 def _print_data(spec: LabSpec, shown: list[protocol.UnitStatus], healthy: bool, output: str) -> None:
@@ -63,11 +69,13 @@ def _print_data(spec: LabSpec, shown: list[protocol.UnitStatus], healthy: bool, 
     OUT.print(text, markup=False)
 
 
-def _print_tables(spec: LabSpec, folders: Folders, shown: list[protocol.UnitStatus], *, wide: bool) -> None:
+def _print_tables(
+    spec: LabSpec, folders: Folders, shown: list[protocol.UnitStatus], *, is_kept: bool, wide: bool
+) -> None:
     present = host.namespaces(spec)
     state = {unit.name: unit for unit in shown}
     OUT.print(f"lab [bold]{spec.name}[/bold]: {spec.proxy_mode} proxy, {spec.fabric} fabric, {spec.ip_family}")
-    if not shown:
+    if not is_kept:
         OUT.print("[yellow]its keeper does not run: netplane lab up starts it")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("PLACE", "ADDRESS", "DAEMON", "STATE", "PID", "UP", "RESTARTS", *(("SAYS", "LOG") if wide else ())):
