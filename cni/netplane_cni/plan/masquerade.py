@@ -208,6 +208,13 @@ def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
         yield f"    {word} daddr {'127.0.0.0/8' if family is address.Family.V4 else '::1'} return"
         yield "    fib daddr type local jump to_pods"
         yield "  }"
+    yield "  chain forward {"
+    yield "    type filter hook forward priority -150; policy accept;"
+    # Both ends learn what the smallest link on the way through this node takes, also where no ICMP comes back: a pod
+    # made before the path shrank, or with --mtu larger than it. The kernel only ever lowers the value.
+    for end in ("saddr", "daddr"):
+        yield f"    {word} {end} @pods tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    yield "  }"
     yield "  chain to_pods {"
     yield f"    dnat {word} to {word} daddr . meta l4proto . th dport map @hostports_at"
     yield f"    dnat {word} to meta l4proto . th dport map @hostports"

@@ -245,7 +245,7 @@ def test_a_host_port_held_by_another_container_is_a_clash_and_ones_own_is_none()
 
 def test_without_masquerade_the_hairpin_alone_is_translated() -> None:
     text = masquerade.text(replace(facts(), masquerades=False))
-    assert "@pods" not in text
+    assert "daddr != @inside" not in text
     assert "@hairpin masquerade fully-random" in text
 
 
