@@ -21,7 +21,7 @@ from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
-from netplane_proxy.run import marks, nftables
+from netplane_proxy.run import kube_proxy, marks, nftables
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.memory import Memory
@@ -86,9 +86,13 @@ def proxy(context: click.Context, /, is_cleanup: bool, **options: Any) -> None:
 
 
 @proxy.command()
+@click.option("--kube-proxy", "is_kube_proxys", is_flag=True, help="Remove what kube-proxy left, and nothing of ours.")
 @click.pass_obj
-def cleanup(options: Mapping[str, Any]) -> None:
+def cleanup(options: Mapping[str, Any], is_kube_proxys: bool) -> None:
     """Remove every rule, table and file of the proxy from this node."""
+    if is_kube_proxys:
+        cli.run_async(_cleanup_kube_proxy())
+        return
     refuse_other_modes(options["mode"])
     cli.run_async(_cleanup(options))
 
@@ -162,6 +166,12 @@ async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, options: Mapp
             "/status": lambda _: web.json_response({"mode": options["mode"], **daemon.report()}),
         }
         await stack.enter_async_context(health.server(*metrics, ready=is_ready, live=is_alive, routes=routes))
+
+
+async def _cleanup_kube_proxy() -> None:
+    need_net_admin()
+    for what in kube_proxy.remove() or ["nothing of kube-proxy was there"]:
+        click.echo(what)
 
 
 async def _cleanup(options: Mapping[str, Any]) -> None:
