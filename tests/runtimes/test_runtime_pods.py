@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from netplane.kernel import netns
+from netplane.kernel.link import run as link
 from tests.support import cri
 from tests.support.cni_nodes import Machine, World, until
 from tests.support.runtimes import Containerd, Failed, Podman, Running, fetched, images, jailed
@@ -131,6 +132,21 @@ def test_pods_outlive_the_daemon_and_end_cleanly_under_the_next(place: tuple[Run
             machine.start()
         assert len(machine.status()["leases"]) == 2
     until(lambda: is_clean(machine))
+
+
+def test_containerd_hands_a_pods_bandwidth_annotations_on(site: Site) -> None:
+    runtime, machine = site.runtimes["containerd"]
+    assert isinstance(runtime, Containerd)
+    wanted = {"kubernetes.io/ingress-bandwidth": "16M", "kubernetes.io/egress-bandwidth": "8M"}
+    pod = runtime.run("held", annotations=wanted)
+    try:
+        (name,) = machine.links()
+        with link.Socket(machine.netns) as socket:
+            there = socket.link(name)
+            assert there is not None
+            assert socket.rate(there.index) == 2_000_000
+    finally:
+        runtime.stop(pod)
 
 
 def test_containerd_finds_the_network_ready(site: Site) -> None:

@@ -139,7 +139,14 @@ class Containerd:
         conditions = self._client.call("Status")["status"]["conditions"]
         return any(one["type"] == "NetworkReady" and one.get("status") for one in conditions)
 
-    def run(self, name: str, *, ports: Sequence[tuple[int, int]] = (), attempt: int = 0) -> Running:
+    def run(
+        self,
+        name: str,
+        *,
+        ports: Sequence[tuple[int, int]] = (),
+        attempt: int = 0,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Running:
         """Run a pod whose container serves its name on port 8080; raises cri.Refused.
 
         containerd keeps the name of a pod that failed: a kubelet counts its attempts, and so must the caller.
@@ -149,6 +156,7 @@ class Containerd:
             "hostname": name,
             "log_directory": str(self._folder / "logs" / name),
             "port_mappings": [{"protocol": 0, "container_port": to, "host_port": host} for host, to in ports],
+            "annotations": annotations or {},
             "linux": {"cgroup_parent": f"/{self._jail.cgroup}"},
         }
         (self._folder / "logs" / name).mkdir(parents=True, exist_ok=True)
