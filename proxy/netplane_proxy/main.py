@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -21,7 +22,7 @@ from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
-from netplane_proxy.run import kube_proxy, marks, nftables
+from netplane_proxy.run import backends, kube_proxy, marks
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.memory import Memory
@@ -116,8 +117,9 @@ def status(options: Mapping[str, Any], output: str) -> None:
 
 def refuse_other_modes(mode: str) -> None:
     """Exit with one line unless the backend exists."""
-    if mode != "nftables":
-        cli.fail(cli.UserError(f"--mode {mode} is not available in this version; use --mode nftables"))
+    if mode not in backends.BUILT:
+        there = " or ".join(f"--mode {name}" for name in backends.BUILT)
+        cli.fail(cli.UserError(f"--mode {mode} is not available in this version; use {there}"))
 
 
 def read_status(where: str) -> dict[str, Any]:
@@ -142,14 +144,19 @@ async def _run(options: Mapping[str, Any]) -> None:
     memory = Memory(options["state_dir"] / "forwarding.json")
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(_client(options["kubeconfig"]))
-        target = stack.enter_context(contextlib.closing(nftables.open_target()))
+        target = stack.enter_context(contextlib.closing(backends.BUILT[options["mode"]].open()))
         links = stack.enter_context(Socket())
         conntrack = stack.enter_context(contextlib.closing(Conntrack()))
         parts = Parts(api, target, Sweeper(conntrack, clock=clock.SYSTEM), memory, lambda: _addresses(links))
         gc.set_threshold(_GARBAGE_AT_START)
-        daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=_settle_down)
+        is_forwarding = asyncio.Event()
+        daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=is_forwarding.set)
         await _serve(stack, daemon, options)
-        await daemon.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(daemon.run())
+            await is_forwarding.wait()
+            _settle_down()
+            await backends.retire_others(options["mode"])
 
 
 async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, options: Mapping[str, Any]) -> None:
@@ -176,8 +183,7 @@ async def _cleanup_kube_proxy() -> None:
 
 async def _cleanup(options: Mapping[str, Any]) -> None:
     need_net_admin()
-    with contextlib.closing(nftables.open_target()) as target:
-        await target.cleanup()
+    await backends.cleanup()
     Memory(options["state_dir"] / "forwarding.json").forget()
 
 

@@ -8,7 +8,8 @@ import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -19,12 +20,10 @@ from netplane.kernel.xtables.objects import Variant
 from netplane.model.address import Family
 from netplane_proxy.plan.forwarding import PortForwarding
 from netplane_proxy.plan.iptables import layout
-from netplane_proxy.run import iptables
+from netplane_proxy.run import backends, iptables
 from netplane_proxy.run.iptables import IptablesTarget
 from tests.support.ports import UDP, balancer, cluster_ip, forwarding, node_port, service_port, vip
 from tests.support.topology import FACTS, NODE, POD1, POD2, Load, Topology, backend, topology
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 V4 = Family.V4
 WEB = vip(V4), 80
@@ -218,6 +217,32 @@ async def test_the_holder_of_the_lock_is_named_while_it_is_waited_for(
         fcntl.flock(held, fcntl.LOCK_UN)
         await asyncio.wait_for(waiting, 5)
     assert lock.holder() == ""
+
+
+@pytest.mark.parametrize("modes", [("nftables", "iptables"), ("iptables", "nftables")])
+def test_one_backend_takes_over_from_another_without_a_lost_connection(lab: Topology, modes: tuple[str, str]) -> None:
+    async def forward(mode: str, *where: dict[Family, str]) -> None:
+        with contextlib.closing(backends.BUILT[mode].open()) as target:
+            await target.replace(forwarding(web(V4, *where), node=FACTS))
+            await backends.retire_others(mode)
+
+    def on_node(course: Coroutine[Any, Any, None]) -> None:
+        netns.run_in(lab.places["node"], lambda: asyncio.run(course))
+
+    on_node(backends.cleanup())
+    former, later = modes
+    on_node(forward(former, POD1))
+    with contextlib.ExitStack() as stack:
+        load = stack.enter_context(Load(lab, "client", WEB))
+        load.until(10)
+        on_node(forward(later, POD2))
+        load.until(10)
+    assert load.failures == []
+    assert {lab.ask("client", WEB).name for _ in range(5)} == {"pod2"}
+    on_node(backends.cleanup())
+    saved = lab.run("node", "iptables-legacy-save") + lab.run("node", "iptables-nft-save")
+    assert layout.PREFIX not in saved
+    assert "netplane" not in lab.run("node", "nft", "list", "tables")
 
 
 def test_the_variant_is_that_of_our_chains_then_of_the_kubelet_then_of_the_host(lab: Topology) -> None:

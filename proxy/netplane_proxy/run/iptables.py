@@ -7,6 +7,7 @@ NETPLANE-, and the rules that lead to them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -61,8 +62,8 @@ class IptablesTarget:
         self._begin()
         made = await asyncio.to_thread(book.of, forwarding)
         operations = 0
-        for family, have in (await self._observe()).items():
-            operations += await self._write(family, diff.tables(made.sides[family].chains, have))
+        for family, have in (await _observe(self._kernel)).items():
+            operations += await _write(self._kernel, family, diff.tables(made.sides[family].chains, have))
         self._end(made)
         return Result(operations, time.perf_counter() - began)
 
@@ -75,7 +76,7 @@ class IptablesTarget:
         self._begin()
         operations = 0
         for family, change in made.change(changes).items():
-            operations += await self._write(family, change)
+            operations += await _write(self._kernel, family, change)
         self._end(made)
         return Result(operations, time.perf_counter() - began)
 
@@ -89,7 +90,7 @@ class IptablesTarget:
             if made is None or now in (seen, self._stamp):
                 continue
             began = time.perf_counter()
-            what = _differences(made, await self._observe())
+            what = _differences(made, await _observe(self._kernel))
             if turn == self._turn:  # Else we wrote meanwhile, and have to look again.
                 seen = now
                 if what:
@@ -99,8 +100,7 @@ class IptablesTarget:
     async def cleanup(self) -> None:
         """Remove our chains and what leads to them."""
         self._begin()
-        for family, have in (await self._observe()).items():
-            await self._write(family, diff.tables({}, have))
+        await _clean(self._kernel)
 
     def close(self) -> None:
         """Let go of the kernel and leave everything in place."""
@@ -117,25 +117,29 @@ class IptablesTarget:
         self._turn += 1
         self._book = made
 
-    async def _observe(self) -> Observed:
-        return {family: await self._kernel.save(layout.command(family), layout.PREFIX) for family in Family}
-
-    async def _write(self, family: Family, change: Mapping[str, Change]) -> int:
-        if not change:
-            return 0
-        ordered = {table: change[table] for table in layout.TABLES if table in change}
-        await self._kernel.load(layout.command(family), objects.text({**ordered, **change}))
-        return sum(map(len, change.values()))
-
 
 async def cleanup() -> None:
     """Remove every trace of this backend from both variants' tables, in the network namespace of this thread."""
     for variant in run.installed():
-        target = open_target(variant)
-        try:
-            await target.cleanup()
-        finally:
-            target.close()
+        with contextlib.closing(Xtables(variant)) as kernel:
+            await _clean(kernel)
+
+
+async def _clean(kernel: Kernel) -> None:
+    for family, have in (await _observe(kernel)).items():
+        await _write(kernel, family, diff.tables({}, have))
+
+
+async def _observe(kernel: Kernel) -> Observed:
+    return {family: await kernel.save(layout.command(family), layout.PREFIX) for family in Family}
+
+
+async def _write(kernel: Kernel, family: Family, change: Mapping[str, Change]) -> int:
+    if not change:
+        return 0
+    ordered = {table: change[table] for table in layout.TABLES if table in change}
+    await kernel.load(layout.command(family), objects.text({**ordered, **change}))
+    return sum(map(len, change.values()))
 
 
 def _differences(made: Book, seen: Observed) -> str:

@@ -1,0 +1,111 @@
+"""The iptables backend on fake tables: what it adopts, repairs and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from netplane.kernel.errors import KernelError
+from netplane.kernel.xtables.fake import Kernel
+from netplane.kernel.xtables.stamp import Stamp
+from netplane.model.address import Family
+from netplane_proxy.plan.forwarding import PortForwarding
+from netplane_proxy.run.iptables import IptablesTarget
+from tests.support.clusters import NODE, backend
+from tests.support.ports import cluster_ip, forwarding, service_port
+
+
+class Clock:
+    """Stamps that a test moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def read(self) -> Stamp:
+        return (self.now,)
+
+    def close(self) -> None:
+        self.now = -1
+
+
+def opened(kernel: Kernel, clock: Clock | None = None) -> IptablesTarget:
+    return IptablesTarget(kernel, clock or Clock(), variant="legacy")
+
+
+def web(*numbers: int) -> PortForwarding:
+    backends = [backend(f"10.244.2.{number}:80") for number in numbers]
+    return service_port(cluster_ip(Family.V4), cluster=backends, hairpin=[])
+
+
+async def test_a_second_look_finds_nothing_to_do_and_loads_nothing() -> None:
+    kernel = Kernel()
+    target = opened(kernel)
+    wanted = forwarding(web(1), node=NODE)
+    assert (await target.replace(wanted)).operations
+    loads = kernel.loads
+    assert (await target.replace(wanted)).operations == 0
+    assert (await opened(kernel).replace(wanted)).operations == 0
+    assert kernel.loads == loads
+
+
+async def test_a_change_loads_one_family_once() -> None:
+    kernel = Kernel()
+    target = opened(kernel)
+    await target.replace(forwarding(web(1), node=NODE))
+    loads = kernel.loads
+    result = await target.commit({web().key: web(1, 2)}, "2")
+    assert (result.operations, kernel.loads) == (1, loads + 1)
+    assert (await target.replace(forwarding(web(1, 2), node=NODE))).operations == 0
+
+
+async def test_before_a_comparison_and_after_a_failure_nothing_is_committed() -> None:
+    kernel = Kernel()
+    target = opened(kernel)
+    with pytest.raises(KernelError, match="compare first"):
+        await target.commit({web().key: web(1)}, "1")
+    await target.replace(forwarding(web(1), node=NODE))
+    kernel.tables["iptables"]["nat"]["FOREIGN"] = ["-j NETPLANE-NOWHERE"]
+    with pytest.raises(KernelError, match="failed"):
+        await target.commit({web().key: web(2)}, "2")
+    with pytest.raises(KernelError, match="compare first"):
+        await target.commit({web().key: web(2)}, "2")
+    del kernel.tables["iptables"]["nat"]["FOREIGN"]
+    assert (await target.replace(forwarding(web(2), node=NODE))).operations == 1
+
+
+async def test_rules_of_others_stay_where_they_are() -> None:
+    kernel = Kernel()
+    target = opened(kernel)
+    await target.replace(forwarding(web(1), node=NODE))
+    chain = kernel.tables["iptables"]["nat"]["PREROUTING"]
+    chain[:0] = ["-s 192.0.2.9/32 -j ACCEPT"]
+    assert (await target.replace(forwarding(web(1), node=NODE))).operations == 0
+    await target.cleanup()
+    assert chain is not kernel.tables["iptables"]["nat"]["PREROUTING"]
+    assert {name: rules for name, rules in kernel.tables["iptables"]["nat"].items() if rules} == {
+        "PREROUTING": ["-s 192.0.2.9/32 -j ACCEPT"]
+    }
+    assert not any(name.startswith("NETPLANE-") for name in kernel.tables["iptables"]["nat"])
+
+
+async def test_a_foreign_change_is_told_once_and_only_when_it_is_of_our_rules() -> None:
+    kernel, clock = Kernel(), Clock()
+    target = opened(kernel, clock)
+    await target.replace(forwarding(web(1), node=NODE))
+    told: list[str] = []
+
+    async def listen() -> None:
+        async for line in target.drift():
+            told.append(line)
+
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(listen())
+        clock.now += 1
+        await asyncio.sleep(0.5)
+        assert told == []
+        kernel.tables["ip6tables"]["nat"]["NETPLANE-SERVICES"].clear()
+        clock.now += 1
+        await asyncio.sleep(0.9)
+        assert told == ["somebody changed ip6tables -t nat: NETPLANE-SERVICES"]
+        listening.cancel()
