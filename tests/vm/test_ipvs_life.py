@@ -164,6 +164,34 @@ def test_a_connection_outlives_its_backend_and_a_restart_and_the_backend_goes_wi
             assert set(loads(restarted)) == {shown(pods[other], family)}
 
 
+def test_another_mode_takes_over_and_no_connection_is_cut(lab: Topology, target: IpvsTarget) -> None:
+    port = service_port(cluster_ip(Family.V4), cluster=[backend(POD1, Family.V4)])
+    where = vip(Family.V4), 80
+    hold(lab, target, port)
+    with connection(lab, "client", where) as made, contextlib.closing(lab.target()) as other:
+        assert made.recv(200).startswith(b"pod1")
+        run(lab, lambda: other.replace(forwarding(port, node=FACTS)))
+
+        def talk() -> None:
+            for place in ("client", "node", "pod2"):
+                assert lab.ask(place, where).name == "pod1"
+            made.send(b"?")
+            assert made.recv(10) == b""
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            made.close()
+
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(target.retire(limit=30))
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(talk)
+
+        run(lab, both)
+        assert target._ipvs.servers() == {}
+        assert lab.ask("client", where).name == "pod1"
+        run(lab, other.cleanup)
+
+
 @families
 def test_what_has_no_connections_goes_at_the_next_look(lab: Topology, target: IpvsTarget, family: Family) -> None:
     both = [backend(POD1, family), backend(POD2, family)]

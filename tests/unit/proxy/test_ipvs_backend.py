@@ -218,3 +218,13 @@ async def test_any_steps_end_where_one_comparison_ends(before: Snapshot, after: 
             assert set(machine.elements(one)) == set(direct.elements(one)), one
     unmarked = [{one for one in found.ipvs.servers() if not one.mark} for found in (machine, direct)]
     assert unmarked[0] == unmarked[1]
+
+
+async def test_a_mode_that_retires_lets_connections_end_first() -> None:
+    machine = Machine()
+    target = machine.target()
+    await target.replace(forwarding(web(1), node=NODE))
+    machine.ipvs.connect(WEB, destination(1), 1)
+    await target.retire(limit=0.01)
+    assert Change("set", WEB, destination(1), 0) in [change for commit in machine.ipvs.commits for change in commit]
+    assert (machine.ipvs.servers(), machine.nft.tables(), machine.links.link(LINK)) == ({}, [], None)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from netplane_proxy.run.ipvs.target import IpvsTarget, cleanup, open_target
+from netplane_proxy.run.ipvs.target import IpvsTarget, cleanup, open_target, retire
 
-__all__ = ["IpvsTarget", "cleanup", "open_target"]
+__all__ = ["IpvsTarget", "cleanup", "open_target", "retire"]

@@ -85,7 +85,7 @@ class IpvsTarget:
             self._book = None
             seen = table.observe(self._nft)
             made = _book(forwarding, seen, self._scheduler)
-            there = self._ipvs.servers()
+            there = await asyncio.to_thread(self._ipvs.servers)
             ours = _ours(seen)
             self._held = {one: held for one, held in there.items() if one in made.servers or _is_ours(one, ours)}
             self._uses = Counter(one.address for one in self._held)
@@ -147,14 +147,47 @@ class IpvsTarget:
             self._ipvs.commit(gone)
             there = self._nft.tables()
             text = "".join(table.removal(sets) for sets in LAYOUTS.values() if sets.table in there)
-            if text:
-                self._expect()
-                await self._nft.load(text)
+            await self._load(text)
             self._host.cleanup()
+
+    async def retire(self, *, limit: float = 900.0) -> None:
+        """Leave the field to another backend, which forwards already: clean up when all connections ended, or `limit` did.
+
+        Those of IPVS are in its own table, so without its servers they would be cut.
+        """
+        async with self._kernel:
+            self._book = None
+            there = self._nft.tables()
+            ours = _ours(table.observe(self._nft))
+            # New connections are no longer ours, and the way out passes here before the other one translates it.
+            await self._load("".join(f"flush chain {s.table} guard\n" for s in LAYOUTS.values() if s.table in there))
+            held = await asyncio.to_thread(self._ipvs.servers)
+            self._held = {one: found for one, found in held.items() if _is_ours(one, ours)}
+            self._change(self._compare(dict.fromkeys(self._held)).shrink)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._drained()
+        await self.cleanup()
 
     def close(self) -> None:
         """Let go of the kernel and leave everything in place."""
         self._closing.close()
+
+    async def _load(self, text: str) -> None:
+        if text:
+            self._expect()
+            await self._nft.load(text)
+
+    async def _drained(self) -> None:
+        """Wait until no server has a connection any more, and remove each that has none."""
+        while True:
+            async with self._kernel:
+                for virtual, held in self._held.items():
+                    held.loads = self._ipvs.loads(virtual) or {}
+                self._change(diff.idle({}, self._held))
+            if not self._held:
+                return
+            await asyncio.sleep(TICK)
 
     def _compare(self, want: dict[Virtual, Server | None]) -> diff.Delta:
         return diff.servers(want, self._held, lingers=rows.lingers)
@@ -278,8 +311,18 @@ def _weights(loads: Mapping[Destination, Load]) -> dict[Destination, int]:
 
 async def cleanup() -> None:
     """Remove every trace of this backend. Where there is none, the kernel's IPVS is not even asked for."""
-    with contextlib.closing(nft.Socket()) as tables, links.Socket() as found:
-        is_here = found.link(LINK) is not None or any(sets.table in tables.tables() for sets in LAYOUTS.values())
-    if is_here:
+    if _is_here():
         with contextlib.closing(open_target()) as target:
             await target.cleanup()
+
+
+async def retire() -> None:
+    """Do as `cleanup` does once the connections have ended, for another backend has taken over."""
+    if _is_here():
+        with contextlib.closing(open_target()) as target:
+            await target.retire()
+
+
+def _is_here() -> bool:
+    with contextlib.closing(nft.Socket()) as tables, links.Socket() as found:
+        return found.link(LINK) is not None or any(sets.table in tables.tables() for sets in LAYOUTS.values())
