@@ -102,6 +102,7 @@ def status(name: str, output: str) -> None:
     """Show the lab's nodes and daemons. Exits 1 when one of them is not ready."""
     from netplane.lab import state, summary
 
+    _require_root()
     spec, folders = state.required(name)
     sys.exit(0 if summary.print_status(spec, folders, output) else 1)
 
@@ -132,6 +133,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     """Run kubectl against the lab."""
     from netplane.lab import state
 
+    _require_root()
     _, folders = state.required(name)
     if shutil.which("kubectl") is None:
         raise UserError("kubectl is not installed: any kubectl from 1.27 on will do")
@@ -145,6 +147,7 @@ def env(name: str) -> None:
     """Print what makes kubectl speak to the lab: eval "$(netplane lab env)"."""
     from netplane.lab import state
 
+    _require_root()
     _, folders = state.required(name)
     click.echo(f"export KUBECONFIG={folders.admin_kubeconfig}")
     click.echo(f"export NETPLANE_IMAGE_DIR={folders.images}")
@@ -214,6 +217,7 @@ def logs(name: str, unit: str, follow: bool) -> None:
     """Print a daemon's log: server, node-1/agent, node-1/cni, node-1/proxy, keeper."""
     from netplane.lab import state
 
+    _require_root()
     _, folders = state.required(name)
     path = folders.run / "log" / f"{unit.replace('/', '.')}.log"
     if not path.exists():
@@ -279,7 +283,7 @@ def _require_built(options: dict[str, Any]) -> None:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise UserError("a lab makes network namespaces and mounts: run it as root")
+        raise UserError("a lab and its keys belong to root: run this as root")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ NAT_RULES = b"""table ip probe {
 def check(*, fabric: str) -> None:
     """Raise UserError for the first thing that is missing: root, a program or a kernel feature."""
     if os.geteuid() != 0:
-        raise UserError("a lab makes network namespaces and mounts: run it as root")
+        raise UserError("a lab makes network namespaces and mounts: run this as root")
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             raise UserError(f"{program} is not installed: apt-get install {package}")

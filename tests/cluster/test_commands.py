@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from netplane.kernel import cgroup
-from tests.support.cluster import NETPLANE, Lab, run
+from tests.support.cluster import NETPLANE, Lab, eventually, run
 
 OTHER = "ci-other"
 
@@ -32,6 +34,18 @@ def traces(name: str) -> list[str]:
     return found
 
 
+def cut_off(verb: str, *arguments: str, seconds: float, number: int, name: str = OTHER) -> None:
+    """Begin a command and send it a signal after some time."""
+    with subprocess.Popen(
+        [NETPLANE, "lab", verb, f"--name={name}", *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as command:
+        try:
+            command.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            command.send_signal(number)
+            command.wait(timeout=30)
+
+
 def test_up_again_changes_nothing(lab: Lab) -> None:
     before = {name: unit.pid for name, unit in lab.units().items()}
     lab.netplane("up", limit=60)
@@ -44,9 +58,9 @@ def test_status_shows_every_daemon_and_its_health_in_the_exit_code(lab: Lab) -> 
     assert len(shown["daemons"]) == 1 + 3 * len(lab.spec.nodes)
 
 
-def test_state_survives_down_and_up_and_down_leaves_no_trace() -> None:
+def test_state_survives_down_and_up_and_down_leaves_no_trace(lab: Lab) -> None:
     other = Lab(OTHER)
-    # An address nobody listens on, so that both labs can be up at once.
+    before = {name: unit.pid for name, unit in lab.units().items()}
     other.netplane("up", "--nodes=1", "--api-port=17443", "--fabric=direct", limit=60)
     try:
         other.kubectl("create", "configmap", "kept", "--from-literal=a=b")
@@ -57,18 +71,51 @@ def test_state_survives_down_and_up_and_down_leaves_no_trace() -> None:
     finally:
         other.netplane("down", limit=60)
     assert traces(OTHER) == []
+    # The lab beside it, whose name begins the same, did not notice.
+    assert {name: unit.pid for name, unit in lab.units().items()} == before
+    assert lab.enter("node-1", "ls", "/run/netplane/cni.sock", "/opt/cni/bin/netplane-cni").returncode == 0
+
+
+def test_a_killed_up_is_continued_and_a_killed_down_too() -> None:
+    other = Lab(OTHER)
+    cut_off("up", "--nodes=1", "--api-port=17443", seconds=0.9, number=signal.SIGKILL)
+    try:
+        other.netplane("up", *([] if other.folders.spec_file.exists() else ["--nodes=1", "--api-port=17443"]), limit=60)
+        assert set(other.get("nodes")["items"][0]["metadata"]["labels"]) >= {"kubernetes.io/hostname"}
+        cut_off("down", seconds=0.3, number=signal.SIGKILL)
+    finally:
+        other.netplane("down", limit=60)
+    assert traces(OTHER) == []
+
+
+def test_a_node_that_was_half_made_is_forgotten_by_up(lab: Lab) -> None:
+    cut_off("add-node", seconds=0.6, number=signal.SIGKILL, name=lab.name)
+    known = {node.name for node in lab.spec.node_specs()}
+    lab.netplane("up", limit=60)
+    try:
+        assert {node["metadata"]["name"] for node in lab.get("nodes")["items"]} == known
+        assert {p.name for p in Path("/run/netns").glob(f"{lab.name}-node-*")} == {f"{lab.name}-{n}" for n in known}
+    finally:
+        for name in known - {"node-1", "node-2", "node-3"}:
+            lab.netplane("remove-node", name, limit=60)
+
+
+def test_a_lab_without_its_keeper_says_so_and_up_adopts_what_runs(lab: Lab) -> None:
+    before = {name: unit.pid for name, unit in lab.units().items()}
+    (keeper,) = [pid for pid in cgroup.processes(f"netplane-lab/{lab.name}/keeper") if pid not in before.values()]
+    os.kill(keeper, signal.SIGKILL)
+    eventually(lambda: not Path(f"/proc/{keeper}").exists())
+    shown = lab.netplane("status", "-o", "json", check=False)
+    assert shown.returncode == 1
+    assert {unit["state"] for unit in json.loads(shown.stdout)["daemons"]} == {"unkept"}
+    lab.netplane("up", limit=60)
+    assert {name: unit.pid for name, unit in lab.units().items()} == before
 
 
 def test_an_interrupted_up_leaves_nothing_half_made() -> None:
-    with subprocess.Popen(
-        [NETPLANE, "lab", "up", f"--name={OTHER}", "--nodes=2", "--api-port=17443"], stderr=subprocess.PIPE
-    ) as up:
-        try:
-            up.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            up.send_signal(2)
-            up.wait(timeout=30)
-    assert traces(OTHER) == []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        cut_off("up", "--nodes=2", "--api-port=17443", seconds=1.5, number=number)
+        assert traces(OTHER) == []
 
 
 @pytest.mark.parametrize(
@@ -79,6 +126,9 @@ def test_an_interrupted_up_leaves_nothing_half_made() -> None:
         (["--fabric=geneve"], 2, "'geneve' is not one of"),
         (["--pods-cidr=10.96.0.0/16"], 1, "--pods-cidr 10.96.0.0/16 overlaps --services-cidr 10.96.0.0/16"),
         (["--pods-cidr=10.244.0.0/33"], 1, "--pods-cidr 10.244.0.0/33"),
+        (["--pods-cidr=10.1.0.0/16,10.2.0.0/16"], 1, "at most one range of each IP family"),
+        (["--pods-cidr=fd00::/48"], 1, "not of the lab's IP family"),
+        (["--pods-cidr=10.244.0.0/23"], 1, "a /24 for each node does not fit"),
     ],
 )
 def test_a_wrong_flag_is_one_clear_line_and_makes_nothing(arguments: list[str], code: int, complaint: str) -> None:
@@ -111,7 +161,7 @@ def test_without_root_the_lab_says_so() -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert "run it as root" in done.stderr
+    assert "run this as root" in done.stderr
     assert traces(OTHER) == []
 
 

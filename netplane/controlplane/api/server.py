@@ -34,6 +34,7 @@ from netplane.controlplane.store import embedded, sqlite
 from netplane.lib import clock, log, notify
 from netplane.lib.cli import UserError
 
+DATABASE = "state.db"
 _LOG = log.get("server")
 _FIRST_INHERITED = 3
 _TICK = 10.0
@@ -103,6 +104,8 @@ def locked(data_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"another server uses {data_dir}: stop it first, or choose another --data-dir") from error
+        # It holds Secrets. SQLite gives its journals the rights of the database (sqlite.org/tempfiles.html).
+        (data_dir / DATABASE).touch(mode=0o600)
         yield
 
 
@@ -119,7 +122,7 @@ def alternatives(settings: cluster.Settings, sockets: Sequence[socket.socket]) -
 async def opened(settings: cluster.Settings, material: pki.Material) -> AsyncIterator[cluster.Cluster]:
     """Open the store and put the cluster's parts together; everything is closed again on the way out."""
     registry = builtin()
-    store = embedded.Embedded(settings.data_dir / "state.db", cluster.index(registry))
+    store = embedded.Embedded(settings.data_dir / DATABASE, cluster.index(registry))
     try:
         await store.start()
     except sqlite.Broken as error:
