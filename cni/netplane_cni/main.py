@@ -52,6 +52,12 @@ def cni() -> None:
 @click.option("--fabric", type=click.Choice(["vxlan", "direct", "auto"]), default="vxlan", help="How nodes are joined.")
 @click.option("--vxlan-id", type=click.IntRange(0, (1 << 24) - 1), default=1)
 @click.option("--vxlan-port", type=click.IntRange(1, 65535), default=4789)
+@click.option(
+    "--tunnel-checksum",
+    type=click.Choice(["auto", "offload", "software"]),
+    default="auto",
+    help="Who computes the checksums inside tunnels; auto: the hardware, where the kernel is sound.",
+)
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")
 @click.option("--cluster-cidr", type=Prefixes(), default=(), help="Not masqueraded; default: the nodes' pod networks.")
 @click.option("--no-masquerade-cidr", type=Prefixes(), default=(), help="Destinations that see pods' own addresses.")
@@ -118,7 +124,9 @@ async def _daemon(**options: Any) -> None:
 
     settings = Settings(
         node=options["node_name"],
-        fabric=fabric.Settings(options["fabric"], options["vxlan_id"], options["vxlan_port"]),
+        fabric=fabric.Settings(
+            options["fabric"], options["vxlan_id"], options["vxlan_port"], options["tunnel_checksum"]
+        ),
         socket=str(options["run_dir"] / "cni.sock"),
         state_dir=options["state_dir"],
         conf_dir=options["conf_dir"],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from netplane.kernel import netns
+from netplane.kernel import netns, offload
 from netplane.kernel.link import run as link
 from netplane.kernel.link.objects import LinkChange, change
 from tests.support.cni_nodes import Pod, World, until
@@ -118,3 +118,11 @@ def test_a_datagram_too_large_for_the_tunnel_is_answered_with_its_size(world: Wo
     ping = ["nsenter", f"--net={a.netns}", "ping", "-c1", "-W2", "-M", "do", "-s", "1472", b.addresses[0]]
     done = subprocess.run(ping, capture_output=True, text=True, check=False)
     assert "mtu = 1450" in done.stdout + done.stderr or "mtu=1450" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("who, is_on", [("software", False), ("offload", True), ("auto", True)])
+def test_checksums_in_the_tunnel_are_computed_where_told(world: World, who: str, is_on: bool) -> None:
+    a, b = started(world, f"--tunnel-checksum={who}")
+    for machine in world.machines:
+        assert machine.run(lambda: offload.has_checksum("np.vxlan")) is is_on
+    exchange(a.netns, b.netns, b.addresses[0])

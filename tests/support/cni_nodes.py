@@ -77,7 +77,7 @@ class Machine:
     @property
     def addresses(self) -> list[str]:
         link = 1 if self.number in self.world.far else 0
-        return [f"172.30.{link}.{10 + self.number}", f"fd00:30:0:{link}::{10 + self.number}"]
+        return [f"172.30.{link}.{10 + self.number}", str(ipaddress.ip_address(f"fd00:30:0:{link}::{10 + self.number}"))]
 
     @property
     def gateways(self) -> list[str]:

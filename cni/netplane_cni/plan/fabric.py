@@ -24,6 +24,11 @@ from netplane.model.node import Node
 
 Mode = Literal["vxlan", "direct", "auto"]
 
+Checksum = Literal["auto", "offload", "software"]
+
+SOUND_CHECKSUMS = (5, 7)
+"""The first Linux that gets the offloaded checksum of a masqueraded packet in a tunnel right (ea64d8d6c675)."""
+
 FABRIC_PROTOCOL = 110
 """The maker of our routes between nodes in the kernel's tables (rtm_protocol); others' routes are not ours to touch."""
 
@@ -40,6 +45,7 @@ class Settings:
     mode: Mode = "vxlan"
     vni: int = 1
     port: int = 4789
+    checksum: Checksum = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,17 @@ def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: S
     tunnel = Vxlan(DEVICE, settings.vni, settings.port, local, underlay.index, mac_of(me), mtu)
     ends = tuple(cidr.network for cidr in me.pod_cidrs)
     return Plan(tunnel, ends, mtu, peers, problems, settings.mode)
+
+
+def offloads_checksum(settings: Settings, release: str) -> bool:
+    """Tell whether the tunnel device may leave inner checksums to the hardware; `release` is what uname(1) -r prints.
+
+    Older kernels than `SOUND_CHECKSUMS` spoil some, and the packets are lost. Some hardware does, too: that only the
+    user knows.
+    """
+    found = re.match(r"(\d+)\.(\d+)", release)
+    is_sound = found is None or (int(found[1]), int(found[2])) >= SOUND_CHECKSUMS
+    return settings.checksum == "offload" or (settings.checksum == "auto" and is_sound)
 
 
 def is_placed(node: Node) -> bool:

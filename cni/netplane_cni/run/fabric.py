@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from netplane.kernel import sysctl
+from netplane.kernel import offload, sysctl
 from netplane.kernel.errors import KernelError
 from netplane.kernel.link import diff, events
 from netplane.kernel.link import run as link
@@ -152,6 +153,8 @@ class Fabric:
             # Loose: a packet from a pod's peer may come by another way than its answer goes. The kernel takes the
             # larger of this and conf.all, so a strict conf.all does not win.
             sysctl.ensure(f"net/ipv4/conf/{fabric.DEVICE}/rp_filter", LOOSE)
+        is_on = fabric.offloads_checksum(self._settings, os.uname().release)
+        count += offload.ensure_checksum(fabric.DEVICE, is_on=is_on)
         return there.index, count + len(commands)
 
     def _make(self, tunnel: Vxlan) -> None:

@@ -299,3 +299,19 @@ def test_auto_goes_directly_on_the_link_and_through_the_tunnel_elsewhere() -> No
     assert ways == {"10.244.2.0/24": (2, MEETING[2]), "10.244.3.0/24": (7, address.parse("10.244.3.0"))}
     assert {forward.remote for forward in found.forwards} == {address.parse("172.20.0.9")}
     assert plan.mtu == 1450
+
+
+@pytest.mark.parametrize(
+    "release, checksum, is_on",
+    [
+        ("6.1.0-18-amd64", "auto", True),
+        ("5.7.0", "auto", True),
+        ("5.4.0-42-generic", "auto", False),
+        ("4.19.0", "offload", True),
+        ("6.1.0", "software", False),
+    ],
+)
+def test_old_kernels_compute_checksums_in_tunnels_themselves(
+    release: str, checksum: fabric.Checksum, is_on: bool
+) -> None:
+    assert fabric.offloads_checksum(fabric.Settings(checksum=checksum), release) is is_on
