@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -17,15 +18,18 @@ from typing import Any
 import click
 from aiohttp import web
 
+from netplane.kernel.errors import KernelError
 from netplane.kernel.link.run import Socket
 from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
-from netplane_proxy.run import backends, kube_proxy, marks
+from netplane_proxy.run import backends, ipvs, kube_proxy, marks
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
+from netplane_proxy.run.ipvs.host import LINK
 from netplane_proxy.run.memory import Memory
+from netplane_proxy.run.target import Target
 
 _CAP_NET_ADMIN = 12
 _MODES = click.Choice(["nftables", "ipvs", "iptables"])
@@ -42,6 +46,7 @@ _METRICS = "127.0.0.1:10249"
 @click.option("--kubeconfig", default=None, help="How to reach the API server; else $KUBECONFIG, else in-cluster.")
 @click.option("--node-name", "--hostname-override", default=socket.gethostname().lower(), help="This node's name.")
 @click.option("--mode", "--proxy-mode", type=_MODES, default="nftables", help="Which kernel backend forwards.")
+@click.option("--ipvs-scheduler", default="rr", help="How IPVS chooses: rr, wrr, lc, wlc, sh, mh, sed, nq, ...")
 @click.option(
     "--nodeport-addresses",
     default="primary",
@@ -82,7 +87,6 @@ def proxy(context: click.Context, /, is_cleanup: bool, **options: Any) -> None:
     context.obj = options
     if context.invoked_subcommand is not None:
         return
-    refuse_other_modes(options["mode"])
     cli.run_async(_cleanup(options) if is_cleanup else _run(options), expected=(errors.ApiError,))
 
 
@@ -94,7 +98,6 @@ def cleanup(options: Mapping[str, Any], is_kube_proxys: bool) -> None:
     if is_kube_proxys:
         cli.run_async(_cleanup_kube_proxy())
         return
-    refuse_other_modes(options["mode"])
     cli.run_async(_cleanup(options))
 
 
@@ -113,13 +116,6 @@ def status(options: Mapping[str, Any], output: str) -> None:
     width = max(map(len, report))
     for name, value in report.items():
         click.echo(f"{name:<{width}}  {json.dumps(value) if isinstance(value, dict | bool) else value}")
-
-
-def refuse_other_modes(mode: str) -> None:
-    """Exit with one line unless the backend exists."""
-    if mode not in backends.BUILT:
-        there = " or ".join(f"--mode {name}" for name in backends.BUILT)
-        cli.fail(cli.UserError(f"--mode {mode} is not available in this version; use {there}"))
 
 
 def read_status(where: str) -> dict[str, Any]:
@@ -144,7 +140,7 @@ async def _run(options: Mapping[str, Any]) -> None:
     memory = Memory(options["state_dir"] / "forwarding.json")
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(_client(options["kubeconfig"]))
-        target = stack.enter_context(contextlib.closing(backends.BUILT[options["mode"]].open()))
+        target = stack.enter_context(contextlib.closing(open_target(options["mode"], options["ipvs_scheduler"])))
         links = stack.enter_context(Socket())
         conntrack = stack.enter_context(contextlib.closing(Conntrack()))
         parts = Parts(api, target, Sweeper(conntrack, clock=clock.SYSTEM), memory, lambda: _addresses(links))
@@ -198,8 +194,23 @@ def _client(kubeconfig: str | None) -> client.Client:
     return client.Client(client.load(kubeconfig), user_agent="netplane-proxy")
 
 
+def open_target(mode: str, scheduler: str) -> Target:
+    """Open the backend of a mode. UserError when the kernel has no IPVS."""
+    if mode != "ipvs":
+        return backends.BUILT[mode].open()
+    try:
+        return ipvs.open_target(scheduler)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        reason = "the kernel module ip_vs is missing; load it (modprobe ip_vs) or use another mode"
+        raise cli.UserError(f"--mode ipvs cannot forward: {reason}") from error
+
+
 def _addresses(links: Socket) -> tuple[Packed, ...]:
-    return tuple(sorted({found.address for found in links.addresses()}))
+    """Return the node's addresses, without those that stand there for IPVS alone."""
+    ours = links.link(LINK)
+    return tuple(sorted({one.address for one in links.addresses() if ours is None or one.index != ours.index}))
 
 
 def need_net_admin() -> None:

@@ -26,6 +26,7 @@ _SAME_MEANING = {
     "metricsBindAddress": "metrics_bind_address",
     "detectLocalMode": "detect_local_mode",
     "iptables.localhostNodePorts": "localhost_nodeports",
+    "ipvs.scheduler": "ipvs_scheduler",
     "nftables.masqueradeAll": "masquerade_all",
     "nftables.masqueradeBit": "masquerade_bit",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from netplane.kernel.errors import KernelError
+from netplane.lib import cli
 from netplane_proxy import main
+from netplane_proxy.run import ipvs
 
 
 def run(*arguments: str, **environment: str) -> Result:
@@ -30,15 +34,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("mode", ["ipvs"])
-@pytest.mark.parametrize("command", [(), ("cleanup",)])
-def test_modes_without_a_backend_are_refused_in_one_line(mode: str, command: tuple[str, ...]) -> None:
-    result = run("--mode", mode, *command)
-    assert result.exit_code == 1
-    assert (
-        result.stderr
-        == f"netplane: --mode {mode} is not available in this version; use --mode nftables or --mode iptables\n"
-    )
+def test_a_kernel_without_ipvs_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(scheduler: str) -> None:
+        raise KernelError(errno.ENOENT, "look for IPVS in the kernel")
+
+    monkeypatch.setattr(ipvs, "open_target", missing)
+    with pytest.raises(cli.UserError, match=r"the kernel module ip_vs is missing; load it \(modprobe ip_vs\)"):
+        main.open_target("ipvs", "rr")
 
 
 def test_an_unknown_mode_is_a_mistake_of_usage() -> None:

@@ -151,9 +151,9 @@ class IpvsTarget:
             self._host.cleanup()
 
     async def retire(self, *, limit: float = 900.0) -> None:
-        """Leave the field to another backend, which forwards already: clean up when all connections ended, or `limit` did.
+        """Leave the field to another backend, which forwards already: let connections end, then clean up.
 
-        Those of IPVS are in its own table, so without its servers they would be cut.
+        Those of IPVS are in its own table, so without its servers they would be cut. After `limit` seconds they are.
         """
         async with self._kernel:
             self._book = None
