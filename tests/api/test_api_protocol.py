@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,15 @@ from tests.support.http_client import Client
 @pytest.fixture
 def api(server: apiserver.Server) -> Client:
     return Client(server)
+
+
+@pytest.fixture
+def node(api: Client, namespace: str) -> Iterator[str]:
+    """A node's name; the pods of one that is not there are collected as garbage."""
+    name = f"node-{namespace}"
+    api.ask("POST", "/api/v1/nodes", {"metadata": {"name": name}, "spec": {"unschedulable": True}})
+    yield name
+    api.ask("DELETE", f"/api/v1/nodes/{name}")
 
 
 def conf(name: str, **more: Any) -> dict[str, Any]:
@@ -168,16 +178,16 @@ def test_services_get_addresses_and_ports_that_are_theirs_alone(api: Client, nam
     assert (code, "already allocated" in told["message"]) == (422, True)
 
 
-def test_a_pod_is_bound_once(api: Client, namespace: str) -> None:
+def test_a_pod_is_bound_once(api: Client, namespace: str, node: str) -> None:
     pods = f"/api/v1/namespaces/{namespace}/pods"
     spec = {"schedulerName": "by-hand", "containers": [{"name": "c", "image": "i"}]}
     pod = {"metadata": {"name": "p"}, "spec": spec}
     assert api.ask("POST", pods, pod)[0] == 201
-    binding = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}}
+    binding = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}}
     assert api.ask("POST", f"{pods}/p/binding", binding)[0] == 201
     assert api.ask("POST", f"{pods}/p/binding", binding)[0] == 409
     _, bound = api.ask("GET", f"{pods}/p")
-    assert bound["spec"]["nodeName"] == "n"
+    assert bound["spec"]["nodeName"] == node
     assert [c["status"] for c in bound["status"]["conditions"] if c["type"] == "PodScheduled"] == ["True"]
 
 
@@ -207,9 +217,9 @@ def test_a_service_account_may_do_what_its_role_says(api: Client, server: apiser
     assert f'system:serviceaccount:{namespace}:robot" cannot list resource "secrets"' in refused["message"]
 
 
-def test_spdy_upgrades_are_told_the_way_out(api: Client, namespace: str) -> None:
+def test_spdy_upgrades_are_told_the_way_out(api: Client, namespace: str, node: str) -> None:
     pods = f"/api/v1/namespaces/{namespace}/pods"
-    spec = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}
+    spec = {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
     api.ask("POST", pods, {"metadata": {"name": "p"}, "spec": spec})
     upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
     code, told = api.ask("POST", f"{pods}/p/exec?command=sh", headers=upgrade)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from netplane.controlplane.api import access, cluster, options, status
+from netplane.controlplane.api import access, cluster, options, references, restriction, status
 from netplane.controlplane.registry import schema, types
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.kube import apply
@@ -20,7 +20,9 @@ def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType
     """Check and complete a new object before its type judges it; raise what forbids it."""
     if of.namespaced and of.is_stored:
         _check_namespace(at, of, obj, namespace)
-    if of.group == "" and of.kind == "Pod":
+    own = at.get("", "v1", "nodes", "", user.node) if user.node else None
+    restriction.create(user, cluster.storage(of), obj, own=own)
+    if of.group == "" and of.kind == "Pod" and not references.is_mirror(obj):
         _admit_pod(at, of, obj, namespace)
 
 
@@ -73,10 +75,12 @@ def before_update(
     at: cluster.Cluster, user: access.User, of: types.ResourceType, new: Object, old: Object, subresource: str
 ) -> None:
     """Check a change beyond what its type judges; raise what forbids it."""
+    restriction.update(user, cluster.storage(of), new, old)
 
 
-def before_delete(of: types.ResourceType, obj: Object) -> None:
+def before_delete(user: access.User, of: types.ResourceType, obj: Object) -> None:
     """Check a deletion; raise what forbids it."""
+    restriction.delete(user, cluster.storage(of), obj)
     if of.kind == "Namespace" and obj["metadata"]["name"] in _FOR_EVER:
         name = obj["metadata"]["name"]
         raise status.forbidden(

@@ -1,10 +1,10 @@
-"""Keep the RBAC policy in step with the stored roles and bindings. The decision itself is rbac's."""
+"""Keep the RBAC policy in step with the stored roles and bindings. The decisions themselves are rbac's and node's."""
 
 from __future__ import annotations
 
 import orjson
 
-from netplane.controlplane.api import access, rbac
+from netplane.controlplane.api import access, graph, node, rbac
 from netplane.controlplane.store import protocol
 from netplane.kube.types import Object
 
@@ -21,6 +21,7 @@ class Authorizer:
 
     def __init__(self, store: protocol.Store) -> None:
         self._store = store
+        self._graph = graph.Graph(store)
         self._compiled: rbac.Policy | None = None
         self._compiled_at: tuple[int, ...] = ()
 
@@ -41,7 +42,14 @@ class Authorizer:
         """Return why the user may do this, None when nothing allows it."""
         if access.MASTERS in user.groups:
             return "system:masters may do everything"
+        if user.node and (why := node.why_allowed(user.node, asked, self._graph)) is not None:
+            return why
         return self.policy().why_allowed(user, asked)
+
+    def rules_in(self, user: access.User, namespace: str) -> list[rbac.Rule]:
+        """Return the rules that hold for a user in a namespace; a node's are narrowed by what its pods refer to."""
+        own = node.rules() if user.node else []
+        return own + self.policy().rules_in(user, namespace)
 
     def _objects(self, storage: str) -> list[Object]:
         return [orjson.loads(record.value) for record in self._store.cache(storage).range()]

@@ -60,7 +60,7 @@ _ADMIN = [
     _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews"),
     _rule((*READ, *_WRITE), _GROUP, "rolebindings roles"),
 ]
-_NODE = [
+NODE = [
     _rule(("create",), "authentication.k8s.io", "tokenreviews"),
     _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
     _rule(READ, "", "services"),
@@ -72,14 +72,14 @@ _NODE = [
     _rule(("get", "patch", "update"), "", "pods/status"),
     _rule(("create",), "", "pods/eviction"),
     _rule(READ, "", "configmaps secrets"),
-    _rule(READ, "", "persistentvolumeclaims persistentvolumes endpoints namespaces"),
-    _rule(("create", "delete", "get", "list", "watch", "patch", "update"), "coordination.k8s.io", "leases"),
+    _rule(("get",), "", "persistentvolumeclaims persistentvolumes endpoints"),
+    _rule(("create", "delete", "get", "patch", "update"), "coordination.k8s.io", "leases"),
     _rule(("create",), "", "serviceaccounts/token"),
     _rule(("get",), "", "serviceaccounts"),
     _rule(READ, "node.k8s.io", "runtimeclasses"),
-    _rule(READ, "discovery.k8s.io", "endpointslices"),
     {"verbs": ["post"], "nonResourceURLs": ["/netplane.io/v1/node-certificate"]},
 ]
+"""The outer bounds of a node's agent; `node` narrows them to what its pods need."""
 _PROXY = [
     _rule(READ, "", "endpoints services nodes namespaces"),
     _rule(("create", "patch", "update"), "", "events"),
@@ -146,7 +146,7 @@ def cluster_roles() -> list[Object]:
         _role("system:discovery", _DISCOVERY),
         _role("system:public-info-viewer", _PUBLIC),
         _role("system:basic-user", _SELF),
-        _role("system:node", _NODE),
+        _role("system:node", NODE),
         _role("system:node-proxier", _PROXY),
         _role("system:netplane-cni", _CNI),
     ]
@@ -164,7 +164,7 @@ def cluster_role_bindings() -> list[Object]:
             ("Group", "system:authenticated"),
             ("Group", "system:unauthenticated"),
         ),
-        _binding("system:node", "system:node", ("Group", "system:nodes")),
+        _binding("system:node", "system:node"),
         _binding("system:node-proxier", "system:node-proxier", ("User", "system:kube-proxy")),
         _binding("system:netplane-cni", "system:netplane-cni", ("User", "system:netplane-cni")),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from netplane.controlplane.api import cluster, deleting, options, status
+from netplane.controlplane.api import access, cluster, deleting, options, status
 from netplane.controlplane.registry import types
 from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Object
@@ -14,6 +14,7 @@ _LOG = log.get("custom")
 _STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
 _FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _ATTEMPTS = 8
+_SELF = access.User("system:apiserver", (access.MASTERS,))
 
 
 def load(at: cluster.Cluster) -> None:
@@ -115,7 +116,7 @@ async def _clean_up(at: cluster.Cluster, crd: Object) -> None:
         return
     for record in list(at.store.cache(cluster.storage(of)).range()):
         try:
-            await deleting.remove(at, of, record.key, options.Deleting())
+            await deleting.remove(at, _SELF, of, record.key, options.Deleting())
         except status.ApiStatus as refusal:
             if refusal.code != 404:
                 _LOG.warning("object of a deleted definition stays", key=record.key, why=refusal.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netplane.controlplane.api import (
+    access,
     admission,
     bodies,
     cluster,
@@ -33,14 +34,14 @@ async def delete(at: cluster.Cluster, request: http.Request, of: types.ResourceT
     """Answer a DELETE of one object: its last state while it waits for something, a Status when it is gone."""
     assert request.target is not None
     wanted = await read_options(request)
-    obj, is_gone = await remove(at, of, (request.target.namespace, request.target.name), wanted)
+    obj, is_gone = await remove(at, request.user, of, (request.target.namespace, request.target.name), wanted)
     if is_gone and not wanted.is_dry_run:
         return http.json(200, status.success(of, obj["metadata"]["name"], obj["metadata"]["uid"]))
     return reading.answer(at, request, of, obj)
 
 
 async def remove(
-    at: cluster.Cluster, of: types.ResourceType, key: Key, wanted: options.Deleting
+    at: cluster.Cluster, user: access.User, of: types.ResourceType, key: Key, wanted: options.Deleting
 ) -> tuple[Object, bool]:
     """Delete an object or mark it as being deleted; return it and whether it is gone. Raises 404 and 409."""
     storage = cluster.storage(of)
@@ -50,7 +51,7 @@ async def remove(
             raise status.not_found(of, key[1])
         obj = render.decoded(of, record)
         _check_preconditions(of, obj, wanted)
-        admission.before_delete(of, obj)
+        admission.before_delete(user, of, obj)
         decision = deletion.decide(of.kind, obj, wanted, now=at.clock.now())
         if wanted.is_dry_run or not decision.is_change:
             return decision.obj, decision.is_removal
@@ -89,7 +90,7 @@ async def delete_collection(at: cluster.Cluster, request: http.Request, of: type
     items = []
     for record in page.records:
         try:
-            obj, _ = await remove(at, of, record.key, wanted)
+            obj, _ = await remove(at, request.user, of, record.key, wanted)
         except status.ApiStatus as refusal:
             if refusal.code == 404:
                 continue

@@ -27,6 +27,7 @@ from netplane.controlplane.api import (
 )  # fmt: skip
 from netplane.controlplane.registry import types
 from netplane.controlplane.store import protocol
+from netplane.kube import select
 from netplane.lib import log
 
 _LOG = log.get("api")
@@ -37,6 +38,7 @@ Stream = Callable[[cluster.Cluster, http.Request, types.ResourceType], Awaitable
 
 _COLLECTION = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
+_LIMITED = frozenset({"list", "watch", "deletecollection"})
 _VERBS: dict[str, Verb] = {
     "get": reading.get,
     "list": reading.list_,
@@ -189,7 +191,9 @@ class Api:
         namespace = target.namespace
         if target.plural == "namespaces" and not target.group:
             namespace = target.name
-        asked = rbac.Attributes(verb, target.group, target.plural, target.subresource, namespace, target.name)
+        fields = _limits(request) if verb in _LIMITED else ()
+        name = target.name or next((value for path, value in fields if path == "metadata.name"), "")
+        asked = rbac.Attributes(verb, target.group, target.plural, target.subresource, namespace, name, fields=fields)
         self._allow(request, asked)
 
     def _allow(self, request: http.Request, asked: rbac.Attributes) -> None:
@@ -204,6 +208,18 @@ class Api:
 
     async def _refuse(self, request: http.Request, refusal: status.ApiStatus) -> None:
         await http.respond(request.send, http.failure(refusal), more_headers=http.warning_headers(request.warnings))
+
+
+def _limits(request: http.Request) -> tuple[tuple[str, str], ...]:
+    """Return the fields whose value a list is limited to; a selector that cannot be read limits nothing (and is a 400).
+
+    A list of the one object of a name is judged by that name, as in Kubernetes.
+    """
+    try:
+        selector = select.parse_fields(options.text(request.query, "fieldSelector"))
+    except select.SelectorError:
+        return ()
+    return tuple((each.path, each.value) for each in selector.requirements if not each.is_negated)
 
 
 def _stream(of: types.ResourceType, subresource: str) -> Stream | None:

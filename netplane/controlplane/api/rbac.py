@@ -21,6 +21,8 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+    """The (field, value) pairs to which a list or watch is limited."""
 
     @property
     def full_resource(self) -> str:

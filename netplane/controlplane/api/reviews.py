@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from netplane.controlplane.api import access, cluster, http, options, rbac, status, writing
@@ -41,7 +41,14 @@ def attributes(spec: Mapping[str, Any]) -> rbac.Attributes:
         resource.get("subresource", ""),
         resource.get("namespace", ""),
         resource.get("name", ""),
+        fields=tuple(_fields(resource.get("fieldSelector") or {})),
     )
+
+
+def _fields(selector: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for each in selector.get("requirements") or ():
+        if each.get("operator") == "In" and len(each.get("values") or ()) == 1:
+            yield str(each.get("key", "")), str(each["values"][0])
 
 
 def _verdict(at: cluster.Cluster, user: access.User, spec: Mapping[str, Any]) -> Object:
@@ -70,7 +77,7 @@ def _self_rules(at: cluster.Cluster, request: http.Request, obj: Object) -> Obje
     if not namespace:
         raise status.bad_request("no namespace on request")
     resources, paths = [], []
-    for rule in at.authorizer.policy().rules_in(request.user, namespace):
+    for rule in at.authorizer.rules_in(request.user, namespace):
         verbs = sorted(rule.verbs)
         if rule.paths:
             paths.append({"verbs": verbs, "nonResourceURLs": list(rule.paths)})
@@ -79,7 +86,7 @@ def _self_rules(at: cluster.Cluster, request: http.Request, obj: Object) -> Obje
             if rule.names:
                 found["resourceNames"] = sorted(rule.names)
             resources.append(found)
-    return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": False}
+    return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": bool(request.user.node)}
 
 
 def user_info(user: access.User) -> Object:

@@ -6,7 +6,18 @@ from datetime import timedelta
 
 import orjson
 
-from netplane.controlplane.api import access, cluster, deleting, http, options, render, status, writing
+from netplane.controlplane.api import (
+    access,
+    admission,
+    cluster,
+    deleting,
+    http,
+    options,
+    render,
+    restriction,
+    status,
+    writing,
+)  # fmt: skip
 from netplane.controlplane.registry import types
 from netplane.kube import select
 from netplane.kube.types import Object
@@ -85,9 +96,10 @@ async def evict(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
     if record is None:
         raise status.not_found(of, key[1])
     pod = render.decoded(of, record)
+    admission.before_delete(request.user, of, pod)
     if not pod["metadata"].get("deletionTimestamp") and not wanted.is_dry_run:
         await _spend_budget(at, pod)
-    await deleting.remove(at, of, key, wanted)
+    await deleting.remove(at, request.user, of, key, wanted)
     return http.json(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 
 
@@ -152,6 +164,9 @@ async def token(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
         raise status.ApiStatus(
             422, "Invalid", "spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes"
         )
+    pod = _pod_of(at, target.namespace, spec.get("boundObjectRef"))
+    restriction.token(request.user, target.name, spec, pod)
+    _check_account(target.name, pod)
     audiences = spec.setdefault("audiences", [access.ISSUER]) or [access.ISSUER]
     now = at.clock.now()
     claims = access.service_account_claims(
@@ -167,6 +182,19 @@ async def token(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
     until = timestamp.rfc3339(now + timedelta(seconds=seconds))
     body["status"] = {"token": at.keys.sign(claims), "expirationTimestamp": until}
     return http.json(201, body)
+
+
+def _pod_of(at: cluster.Cluster, namespace: str, ref: Object | None) -> Object | None:
+    if not ref or ref.get("kind") != "Pod":
+        return None
+    return at.get("", "v1", "pods", namespace, ref.get("name", ""))
+
+
+def _check_account(name: str, pod: Object | None) -> None:
+    own = pod["spec"].get("serviceAccountName", "") if pod is not None else name
+    if own != name:
+        why = f'cannot bind token for serviceaccount "{name}" to pod running with different serviceaccount name.'
+        raise status.bad_request(why)
 
 
 def _bound(at: cluster.Cluster, namespace: str, ref: Object | None) -> Object:
