@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import re
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +22,17 @@ from netplane.lib import cli, clock, config
 
 _MINIMUM_SERVICE_ADDRESSES = 8
 _OWN_TOKEN = timedelta(days=3650)
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|m|s))+")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the controllers wait for a node, in seconds, and how many ended pods they keep (0: all)."""
+
+    node_monitor_grace: float
+    node_startup_grace: float
+    terminated_pods: int
 
 
 def _addresses(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -42,6 +57,19 @@ def _cidrs(_: click.Context, parameter: click.Parameter, value: str) -> tuple[cl
     if len(found) > 2 or len({each.version for each in found}) != len(found):
         raise click.BadParameter(f"{value!r}: one range, or one for each IP family")
     return tuple(found)
+
+
+def _duration(_: click.Context, __: click.Parameter, value: str) -> float:
+    """Read a duration as Kubernetes writes it (`40s`, `1m30s`), or plain seconds."""
+    if value.isascii() and value.isdigit():
+        seconds = float(value)
+    elif _DURATION.fullmatch(value):
+        seconds = sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"([\d.]+)(h|ms|m|s)", value))
+    else:
+        raise click.BadParameter(f"{value!r} is not a duration, as 40s or 1m30s")
+    if not seconds:
+        raise click.BadParameter("must be more than nothing: every node would be lost at once")
+    return seconds
 
 
 def _mask(cidrs: Sequence[cluster.Cidr], size: int, size_ipv6: int) -> tuple[int, ...]:
@@ -87,6 +115,12 @@ def _advertised(given: str | None, listening: Sequence[tuple[str, int]]) -> clus
 @click.option(
     "--node-cidr-mask-size-ipv6", type=click.IntRange(16, 124), default=64, help="Size of a node's IPv6 range."
 )
+@click.option("--node-monitor-grace-period", callback=_duration, default="40s", metavar="DURATION",
+              help="How long a node may be silent before it counts as lost.")  # fmt: skip
+@click.option("--node-startup-grace-period", callback=_duration, default="1m", metavar="DURATION",
+              help="The same for a node that has just started.")  # fmt: skip
+@click.option("--terminated-pod-gc-threshold", type=click.IntRange(0), default=12_500,
+              help="How many ended pods are kept before the oldest are deleted; 0 keeps all.")  # fmt: skip
 @click.option("--no-controllers", is_flag=True, help="Serve the API alone, without controllers and scheduler.")
 def server(
     *,
@@ -97,6 +131,9 @@ def server(
     cluster_cidr: tuple[cluster.Cidr, ...],
     node_cidr_mask_size: int,
     node_cidr_mask_size_ipv6: int,
+    node_monitor_grace_period: float,
+    node_startup_grace_period: float,
+    terminated_pod_gc_threshold: int,
     no_controllers: bool,
 ) -> None:
     """Run the control plane: the Kubernetes API, its store, the controllers and the scheduler."""
@@ -110,7 +147,9 @@ def server(
         node_mask_sizes=_mask(cluster_cidr, node_cidr_mask_size, node_cidr_mask_size_ipv6),
         runs_controllers=not no_controllers,
     )
-    parts = () if no_controllers else (("controllers", _run_controllers), ("scheduler", _run_scheduler))
+    patience = Patience(node_monitor_grace_period, node_startup_grace_period, terminated_pod_gc_threshold)
+    controllers = functools.partial(_run_controllers, patience=patience)
+    parts = () if no_controllers else (("controllers", controllers), ("scheduler", _run_scheduler))
     cli.run_async(servers.serve(settings, parts))
 
 
@@ -120,7 +159,7 @@ def _client(at: cluster.Cluster, user: str) -> client.Client:
     return client.Client(to, user_agent=user.removeprefix("system:"))
 
 
-async def _run_controllers(at: cluster.Cluster) -> None:
+async def _run_controllers(at: cluster.Cluster, *, patience: Patience) -> None:
     """Run the controllers against the server they live in."""
     from netplane.controlplane import controllers  # what --no-controllers need not load
     from netplane.controlplane.controllers.config import ControllerConfig
@@ -133,6 +172,9 @@ async def _run_controllers(at: cluster.Cluster) -> None:
         node_mask_v4=masks.get(4, 24),
         node_mask_v6=masks.get(6, 64),
         ca_pem=at.authority.pem().decode(),
+        node_monitor_grace=patience.node_monitor_grace,
+        node_startup_grace=patience.node_startup_grace,
+        terminated_pods=patience.terminated_pods or sys.maxsize,
     )
     async with _client(at, "system:kube-controller-manager") as api:
         await controllers.run(api, told)
