@@ -214,6 +214,8 @@ def _add_addresses(made: Topology, name: str, device: str) -> None:
         for family, one in both.items():
             # IPv6 would prefer the last one as source; the first shall be it.
             later = ["preferred_lft", "0"] if index and family is Family.V6 else []
+            # Else it is tentative for a moment, also where nothing is asked, and no route may name it as source.
+            later += ["nodad"] if family is Family.V6 else []
             made.run(name, "ip", "addr", "add", f"{one}/{family.bits}", "dev", device, *later)
 
 
