@@ -4,8 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 procps util-linux nftables iptables libxtables12 \
-  conntrack crun conmon busybox-static curl $(KUBECTL)
+PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping procps util-linux kmod nftables iptables \
+  libxtables12 ipset conntrack crun conmon busybox-static curl $(KUBECTL)
 # Debian's kubectl is old, but better than none; a newer one on the PATH is left alone.
 KUBECTL := $(shell command -v kubectl >/dev/null || echo kubernetes-client)
 MISSING = $(shell for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
@@ -28,7 +28,8 @@ test: check kernel api cluster ## run every check (about 10 minutes; needs root)
 check: setup lint types contracts unit ## the fast ones: lint, types, import contracts, unit and property tests
 
 bench: setup ## measure: figures, ratios and how they grow
-	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@missed=; for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || missed="$$missed $$script"; done; \
+	[ -z "$$missed" ] || { echo "goals missed by:$$missed"; exit 1; }
 
 setup: packages $(VENV)/.ready
 
