@@ -34,10 +34,10 @@ class Kernel:
         """Return all virtual servers with their destinations."""
         return copy.deepcopy(self._servers)
 
-    def loads(self, virtual: Virtual) -> dict[Destination, Load] | None:
-        """Return the destinations of one virtual server."""
+    def loads(self, virtual: Virtual) -> dict[Destination, Load]:
+        """Return the destinations of one virtual server; none when there is no such server."""
         held = self._servers.get(virtual)
-        return dict(held.loads) if held else None
+        return dict(held.loads) if held else {}
 
     def connect(self, virtual: Virtual, destination: Destination, connections: int) -> None:
         """Say how many connections a destination has."""

@@ -22,7 +22,7 @@ RECEIVE_SIZE = 1 << 18
 ANSWER_TIMEOUT = 30.0
 DUMP_ATTEMPTS = 20
 GONE = frozenset({errno.ENOENT, errno.ESRCH})
-"""What the kernel answers when asked to remove, or to list, what is not there."""
+"""What the kernel answers when asked to remove what is not there."""
 
 
 class Kernel(Protocol):
@@ -34,8 +34,8 @@ class Kernel(Protocol):
     def servers(self) -> dict[Virtual, Held]:
         """Return all virtual servers with their destinations."""
 
-    def loads(self, virtual: Virtual) -> dict[Destination, Load] | None:
-        """Return the destinations of one virtual server; None when there is no such server."""
+    def loads(self, virtual: Virtual) -> dict[Destination, Load]:
+        """Return the destinations of one virtual server; none when there is no such server."""
 
 
 class Socket:
@@ -76,18 +76,16 @@ class Socket:
     def servers(self) -> dict[Virtual, Held]:
         """Return all virtual servers with their destinations."""
         found: dict[Virtual, Held] = {}
-        for body in self._dump(wire.GET_SERVICE, b"", "list virtual servers") or ():
+        for body in self._dump(wire.GET_SERVICE, b"", "list virtual servers"):
             virtual, scheduling = wire.read_server(body)
-            loads = self.loads(virtual)
-            if loads is not None:
-                found[virtual] = Held(scheduling, loads)
+            found[virtual] = Held(scheduling, self.loads(virtual))
         return found
 
-    def loads(self, virtual: Virtual) -> dict[Destination, Load] | None:
-        """Return the destinations of one virtual server; None when there is no such server."""
+    def loads(self, virtual: Virtual) -> dict[Destination, Load]:
+        """Return the destinations of one virtual server; none when there is no such server."""
         wanted = wire.nested(wire.SERVICE, wire.virtual(virtual))
         bodies = self._dump(wire.GET_DESTINATION, wanted, f"list destinations of {virtual}")
-        return dict(map(wire.read_destination, bodies)) if bodies is not None else None
+        return dict(map(wire.read_destination, bodies))
 
     def _find_family(self) -> int:
         tried = "look for IPVS in the kernel"
@@ -125,16 +123,14 @@ class Socket:
                 if sequence == last:
                     return failure
 
-    def _dump(self, command: int, body: bytes, tried: str) -> list[bytes] | None:
-        """Return the bodies of a dump's messages; None when what was asked about is not there."""
+    def _dump(self, command: int, body: bytes, tried: str) -> list[bytes]:
+        """Return the bodies of a dump's messages. The kernel answers with none about what is not there."""
         for _ in range(DUMP_ATTEMPTS):
             self._sequence += 1
             self._send(wire.message(self._family, command, wire.DUMP, self._sequence, body))
             bodies, number = self._dumped(tried)
             if not number:
                 return bodies
-            if number in GONE:
-                return None
             if number != errno.EINTR:
                 raise KernelError(number, tried)
         raise KernelError(errno.EINTR, tried, f"others changed it during each of {DUMP_ATTEMPTS} attempts")

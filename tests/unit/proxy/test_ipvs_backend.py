@@ -228,3 +228,12 @@ async def test_a_mode_that_retires_lets_connections_end_first() -> None:
     await target.retire(limit=0.01)
     assert Change("set", WEB, destination(1), 0) in [change for commit in machine.ipvs.commits for change in commit]
     assert (machine.ipvs.servers(), machine.nft.tables(), machine.links.link(LINK)) == ({}, [], None)
+
+
+async def test_a_flush_is_noticed_while_destinations_wait_for_their_connections() -> None:
+    machine = Machine()
+    target = machine.target()
+    await target.replace(forwarding(web(1, 2), node=NODE))
+    await target.commit({web().key: web(2)}, "2")
+    machine.ipvs.commit([Change("remove", WEB), Change("remove", NODEPORT)])
+    assert await anext(aiter(target.drift())) == "somebody changed virtual server tcp 10.96.0.1:80"

@@ -133,8 +133,7 @@ class IpvsTarget:
             if heard:
                 yield heard
             async with self._kernel:
-                self._tend()
-                strange = self._strange()
+                strange = self._tend() or self._strange()
             if strange:
                 yield strange
 
@@ -183,7 +182,7 @@ class IpvsTarget:
         while True:
             async with self._kernel:
                 for virtual, held in self._held.items():
-                    held.loads = self._ipvs.loads(virtual) or {}
+                    held.loads = self._ipvs.loads(virtual)
                 self._change(diff.idle({}, self._held))
             if not self._held:
                 return
@@ -234,19 +233,26 @@ class IpvsTarget:
             self._kept.difference_update(gone)
         return len(gone) + self._host.lose(lost)
 
-    def _tend(self) -> None:
-        """Look at the destinations that wait for their connections, and remove those that have none left."""
+    def _tend(self) -> str:
+        """Look at the destinations that wait for their connections, and remove those that have none left.
+
+        Returns what somebody else changed there, and does nothing then.
+        """
         made = self._book
         if made is None or not self._draining:
-            return
+            return ""
         for virtual in sorted(self._draining):
-            loads = self._ipvs.loads(virtual)
-            if loads is not None and virtual in self._held:
-                self._held[virtual].loads = loads
+            held, loads = self._held.get(virtual), self._ipvs.loads(virtual)
+            if held is None:
+                continue
+            if _weights(loads) != _weights(held.loads):
+                return _changed(virtual)
+            held.loads = loads
         waiting = {one: self._held[one] for one in self._draining if one in self._held}
         self._change(diff.idle(made.servers, waiting))
         self._release(made, list(waiting), ())
         self._draining = diff.draining({one: self._held[one] for one in waiting if one in self._held})
+        return ""
 
     def _strange(self) -> str:
         """Compare one server, another at each call; say so when somebody changed it. IPVS tells of no changes."""
@@ -254,10 +260,8 @@ class IpvsTarget:
             return ""
         self._looked_at = (self._looked_at + 1) % len(self._held)
         virtual = next(itertools.islice(self._held, self._looked_at, None))
-        loads = self._ipvs.loads(virtual)
-        if loads is not None and _weights(loads) == _weights(self._held[virtual].loads):
-            return ""
-        return f"somebody changed virtual server {virtual}"
+        is_same = _weights(self._ipvs.loads(virtual)) == _weights(self._held[virtual].loads)
+        return "" if is_same else _changed(virtual)
 
     async def _heard(self) -> str:
         """Wait a moment for changes of our tables."""
@@ -303,6 +307,10 @@ def _not_kept(pairs: Iterable[Pair]) -> list[Pair]:
 
 def _address(one: Packed) -> Pair:
     return LAYOUTS[address.family(one)].addresses, Element(one)
+
+
+def _changed(virtual: Virtual) -> str:
+    return f"somebody changed virtual server {virtual}"
 
 
 def _weights(loads: Mapping[Destination, Load]) -> dict[Destination, int]:
