@@ -38,7 +38,9 @@ def lab() -> None:
 @NAME
 @click.option("--nodes", type=click.IntRange(1, specs.MAX_NODES), help="How many nodes.  [default: 3]")
 @click.option("--proxy-mode", type=click.Choice(["nftables", "ipvs", "iptables"]), help="[default: nftables]")
-@click.option("--fabric", type=click.Choice(["vxlan", "direct", "auto"]), help="How nodes carry pod traffic.  [default: vxlan]")
+@click.option(
+    "--fabric", type=click.Choice(["vxlan", "direct", "auto"]), help="How nodes carry pod traffic.  [default: vxlan]"
+)
 @click.option("--ip-family", type=click.Choice(["ipv4", "ipv6", "dual"]), help="[default: ipv4]")
 @click.option(
     "--runtime", type=click.Choice(["embedded", "containerd"]), help="What runs containers.  [default: embedded]"
