@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 
@@ -237,3 +239,13 @@ async def test_a_flush_is_noticed_while_destinations_wait_for_their_connections(
     await target.commit({web().key: web(2)}, "2")
     machine.ipvs.commit([Change("remove", WEB), Change("remove", NODEPORT)])
     assert await anext(aiter(target.drift())) == "somebody changed virtual server tcp 10.96.0.1:80"
+
+
+async def test_a_local_frontend_that_stands_nowhere_takes_no_mark() -> None:
+    machine = Machine()
+    nowhere = dataclasses.replace(NODE, nodeport_addresses=())
+    first, second = web(1, local=(1,)), service_port(balancer(V4, local=True), cluster=[backend(3)], name="later")
+    target = machine.target()
+    await target.replace(forwarding(first, second, node=nowhere))
+    assert len([one for one in machine.ipvs.servers() if one.mark]) == 1
+    assert (await target.replace(forwarding(first, second, node=nowhere))).operations == 0

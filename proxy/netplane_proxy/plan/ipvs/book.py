@@ -77,7 +77,7 @@ class Book:
         return demand
 
     def _compile(self, port: PortForwarding) -> Row:
-        if rows.needs_mark(port):
+        if rows.needs_mark(port, self.node):
             number = self._number(port)
         else:
             number = None

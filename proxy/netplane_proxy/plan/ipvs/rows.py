@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from netplane.kernel.ipvs.objects import HASH_FALLBACK, Destination, Scheduling, Server, Virtual
@@ -33,9 +33,10 @@ class Row:
     elements: tuple[tuple[Set, Element], ...] = ()
 
 
-def needs_mark(port: PortForwarding) -> bool:
-    """Tell whether a port has a frontend where the client decides which backends serve."""
-    return bool(port.cluster) and any(frontend.kind is Kind.EXTERNAL_LOCAL for frontend in port.frontends)
+def needs_mark(port: PortForwarding, node: NodeFacts) -> bool:
+    """Tell whether a port has a frontend, with an address here, where the client decides which backends serve."""
+    split = (frontend for frontend in port.frontends if frontend.kind is Kind.EXTERNAL_LOCAL)
+    return bool(port.cluster) and any(addresses(frontend, node, port.key.family) for frontend in split)
 
 
 def mark(number: int, protocol: Protocol) -> int:
@@ -82,7 +83,7 @@ def of_port(port: PortForwarding, node: NodeFacts, *, scheduler: str, number: in
     return Row(servers, tuple(elements))
 
 
-def addresses(frontend: Frontend, node: NodeFacts, family: Family) -> Iterable[Packed]:
+def addresses(frontend: Frontend, node: NodeFacts, family: Family) -> Sequence[Packed]:
     """Return where a frontend stands. Loopback has no NodePorts: IPVS sends nothing from there to elsewhere."""
     if frontend.address is not None:
         return (frontend.address,)
