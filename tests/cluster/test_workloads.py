@@ -324,7 +324,9 @@ def test_many_pods_come_at_once_and_leave_nothing_behind(work: Lab) -> None:
         script = "; ".join(f"{place} | wc -l" for place in (*places, "ls /var/lib/netplane/agent/pods"))
         return {name: tuple(map(int, work.enter(name, "sh", "-c", script).stdout.split())) for name in names}
 
-    in_work(work, "delete", "pods,deployments,daemonsets,jobs", "--all", "--grace-period=1", "--timeout=30s")
+    # Owners first: a pod made anew and ended at once may get its signal before it heeds it.
+    in_work(work, "delete", "deployments,daemonsets,jobs", "--all", "--cascade=orphan")
+    in_work(work, "delete", "pods", "--all", "--grace-period=1", "--timeout=30s")
 
     def settled() -> dict[str, tuple[int, ...]]:
         """the nodes hold the folders of the pods there are, and no more"""
