@@ -62,6 +62,7 @@ class Topology:
     _servers: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _ranges: list[range] = field(default_factory=list)
     _done: threading.Event = field(default_factory=threading.Event)
+    _fresh_ports: Iterator[int] = field(default_factory=lambda: iter(range(10_000, 32_000)))
 
     def target(self) -> nftables.NftablesTarget:
         """Open the backend on the node."""
@@ -115,7 +116,12 @@ class Topology:
         source_port: int = 0,
         patience: float = 2.0,
     ) -> Answer:
-        """Ask once, from a new socket. Raises ConnectionRefusedError, PermissionError or TimeoutError."""
+        """Ask once, from a new socket. Raises ConnectionRefusedError, PermissionError or TimeoutError.
+
+        A question by UDP has a port that none had before: connection tracking takes an old port for an old flow.
+        """
+        if protocol is Protocol.UDP and not source_port:
+            source_port = next(self._fresh_ports)
         family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
         kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
         with netns.inside(self.places[place]):
