@@ -277,10 +277,8 @@ def _wanted(name: str, known: LabSpec | None, options: dict[str, Any]) -> LabSpe
 
 
 def _require_built(options: dict[str, Any]) -> None:
-    for option, built in (("proxy_mode", ("nftables", "iptables")), ("runtime", ("embedded",))):
-        if options[option] not in (None, *built):
-            flag = option.replace("_", "-")
-            raise UserError(f"--{flag} {options[option]}: not built yet; --{flag} {' or '.join(built)} is")
+    if options["runtime"] not in (None, "embedded"):
+        raise UserError(f"--runtime {options['runtime']}: not built yet; --runtime embedded is")
 
 
 def _require_root() -> None:

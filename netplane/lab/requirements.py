@@ -30,7 +30,7 @@ NAT_RULES = b"""table ip probe {
 """
 
 
-def check(*, fabric: str) -> None:
+def check(*, fabric: str, proxy_mode: str) -> None:
     """Raise UserError for the first thing that is missing: root, a program or a kernel feature."""
     if os.geteuid() != 0:
         raise UserError("a lab makes network namespaces and mounts: run this as root")
@@ -39,6 +39,10 @@ def check(*, fabric: str) -> None:
             raise UserError(f"{program} is not installed: apt-get install {package}")
     if "overlay" not in Path("/proc/filesystems").read_text():
         _try("overlayfs (CONFIG_OVERLAY_FS)", lambda: process.run_sync(["modprobe", "overlay"]))
+    if proxy_mode == "ipvs" and not Path("/proc/net/ip_vs").exists():
+        _try(
+            "IPVS (CONFIG_IP_VS); --proxy-mode nftables works without", lambda: process.run_sync(["modprobe", "ip_vs"])
+        )
     _probe_kernel(fabric)
 
 

@@ -38,7 +38,7 @@ USERS = {
 def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
     """Make or mend the whole lab and wait until every node is Ready."""
     with steps.step("check the machine"):
-        requirements.check(fabric=spec.fabric)
+        requirements.check(fabric=spec.fabric, proxy_mode=spec.proxy_mode)
         if not launch.survivor(folders.run, units.server(spec, folders, host.program())):
             requirements.check_port(spec.api_port)
     state.save(spec, folders)

@@ -107,12 +107,6 @@ def test_a_path_that_shrinks_under_pods_still_carries_them(world: World) -> None
     assert max(exchange(a.netns, b.netns, b.addresses[0])) <= 1250 - 40
 
 
-def test_a_router_between_nodes_that_is_narrower_than_they_know_is_crossed(world: World) -> None:
-    set_mtu(world.underlay, ["br1", "n2"], 1400)
-    a, b = started(world)
-    exchange(a.netns, b.netns, b.addresses[0])
-
-
 def test_a_datagram_too_large_for_the_tunnel_is_answered_with_its_size(world: World) -> None:
     a, b = started(world, "--mtu=1500")
     ping = ["nsenter", f"--net={a.netns}", "ping", "-c1", "-W2", "-M", "do", "-s", "1472", b.addresses[0]]
