@@ -211,7 +211,7 @@ async def test_a_table_of_another_version_is_replaced_without_a_gap(
     # A packet that is inside the old rules at the very commit finds their sets empty and is refused: the kernel ends
     # elements before rules. One exchange can meet one connection; a gap would fail every one that falls into it.
     assert len(load.failures) <= 1
-    assert load.answers.total() > 60
+    assert load.answers.total() > 20  # after a failure `until` waits no more
     assert (await target.replace(wanted)).operations == 0
 
 
