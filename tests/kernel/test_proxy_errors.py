@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import Iterator
 
@@ -16,7 +15,6 @@ from tests.support.ports import cluster_ip, forwarding, service_port, vip
 from tests.support.topology import FACTS, POD1, Topology, backend, topology
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.parametrize("family", list(Family), ids=str),
 ]
 SMALL = 1300

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,6 @@ import pytest
 from netplane.kernel import netns
 from netplane_proxy.run import kube_proxy
 from tests.support import apiserver
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 IPTABLES = """*mangle
 :KUBE-PROXY-CANARY - [0:0]

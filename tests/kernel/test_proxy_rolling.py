@@ -15,14 +15,10 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from netplane.kernel import netns
 from netplane.model.address import Family
 from tests.support import apiserver, kube_objects, static_api
 from tests.support.topology import NODE, POD1, POD2, topology
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 CONNECTIONS = int(os.environ.get("PROXY_CONNECTIONS", "2000"))
 CLIENTS = 4
