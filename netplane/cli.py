@@ -68,7 +68,18 @@ def main() -> Any:
     from netplane.lib.cli import UserError
 
     try:
-        return netplane.main(standalone_mode=True)
+        code = netplane.main(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        click.echo(f"netplane: {error.format_message()}{hint}", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
     except UserError as error:
         click.echo(f"netplane: {error}", err=True)
         sys.exit(getattr(error, "code", 1))
