@@ -6,9 +6,9 @@ Addresses come in packed and ports as numbers, so nothing a user wrote is ever i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from netplane.kernel.nft import objects as nft
 from netplane.kernel.nft.objects import IPV4, IPV6, PORT, PROTOCOL, Element, Set, Table
@@ -19,6 +19,9 @@ TABLE = "netplane_cni"
 _WORD = {address.Family.V4: "ip", address.Family.V6: "ip6"}
 _TYPE = {address.Family.V4: "ipv4_addr", address.Family.V6: "ipv6_addr"}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+Frontend: TypeAlias = tuple[str, address.Packed, int, address.Family]
+"""A port of the node: protocol, the node's address or empty for all, number, and family of the pods behind it."""
+
 _MULTICAST = {address.Family.V4: "224.0.0.0/4", address.Family.V6: "ff00::/8"}
 
 
@@ -67,7 +70,7 @@ class HostPort:
     port: int
 
     @property
-    def frontend(self) -> tuple[str, address.Packed, int, address.Family]:
+    def frontend(self) -> Frontend:
         """What no two may share."""
         return self.protocol, self.host_ip, self.host_port, address.family(self.pod)
 
@@ -81,12 +84,11 @@ def host_ports(leases: Iterable[Lease]) -> list[HostPort]:
     return sorted(found.values())
 
 
-def clash(lease: Lease, leases: Iterable[Lease]) -> str:
-    """Say which host port of the lease another container holds; "" when none."""
-    held = {port.frontend: other for other in leases if other.key != lease.key for port in _of(other)}
+def clash(lease: Lease, holder: Callable[[Frontend], Lease | None]) -> str:
+    """Say which host port of the lease another container holds; "" when none. `holder` tells who holds one."""
     for port in _of(lease):
-        other = held.get(port.frontend)
-        if other is not None:
+        other = holder(port.frontend)
+        if other is not None and other.key != lease.key:
             return f"{port.protocol} host port {port.host_port} is held by {other.pod or other.container}"
     return ""
 
@@ -143,17 +145,24 @@ SETS = {family: sets(family) for family in address.Family}
 
 def elements(facts: Facts) -> dict[Set, list[Element]]:
     """Return what the sets of the families in use shall hold."""
-    ports = host_ports(facts.leases)
+    families = {prefix.family for prefix in facts.pods}
     found: dict[Set, list[Element]] = {}
-    for family in address.Family:
-        if not _of_family(facts.pods, family):
-            continue
-        ours = [port for port in ports if address.family(port.pod) is family]
+    for family in sorted(families):
         some = SETS[family]
-        found[some.everywhere] = [Element(_frontend(p), _backend(p)) for p in ours if not p.host_ip]
-        found[some.somewhere] = [Element(p.host_ip + _frontend(p), _backend(p)) for p in ours if p.host_ip]
-        found[some.hairpin] = [Element(pod + pod) for pod in sorted({p.pod for p in ours})]
-    return found
+        found |= {some.everywhere: [], some.somewhere: [], some.hairpin: []}
+    ports = [port for port in host_ports(facts.leases) if address.family(port.pod) in families]
+    return found | elements_of(ports)
+
+
+def elements_of(ports: Iterable[HostPort]) -> dict[Set, list[Element]]:
+    """Return the elements that these translations are, by set; sets that hold none of them are left out."""
+    found: dict[Set, dict[Element, None]] = {}
+    for port in ports:
+        some = SETS[address.family(port.pod)]
+        target, head = (some.somewhere, port.host_ip) if port.host_ip else (some.everywhere, b"")
+        found.setdefault(target, {})[Element(head + _frontend(port), _backend(port))] = None
+        found.setdefault(some.hairpin, {})[Element(port.pod + port.pod)] = None
+    return {target: list(held) for target, held in found.items()}
 
 
 def text(facts: Facts) -> str:

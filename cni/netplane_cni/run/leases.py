@@ -25,6 +25,7 @@ from netplane.lib import log
 from netplane.lib.cli import UserError
 from netplane.lib.clock import Clock
 from netplane.model import address
+from netplane_cni.plan.book import Book
 from netplane_cni.plan.ipam import Lease, LeaseKey
 from netplane_cni.spec import Bandwidth, PortMapping
 
@@ -38,21 +39,26 @@ Line = dict[str, Any]
 class State:
     """What the journal says: who holds what, since when given-back addresses rest, and who got the last one."""
 
-    leases: dict[LeaseKey, Lease] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
     freed: dict[address.Packed, float] = field(default_factory=dict)
     last: dict[address.Family, address.Packed] = field(default_factory=dict)
+
+    @property
+    def leases(self) -> dict[LeaseKey, Lease]:
+        """Every lease that is kept."""
+        return self.book.leases
 
     def apply(self, line: Line) -> None:
         """Take one line in."""
         if line["op"] == "hold":
             lease = decode(line)
-            self.leases[lease.key] = lease
+            self.book.put(lease)
             for ip in lease.addresses:
                 self.freed.pop(ip, None)
                 if not lease.is_leaving:
                     self.last[address.family(ip)] = ip
             return
-        self.leases.pop((line["key"][0], line["key"][1]), None)
+        self.book.drop((line["key"][0], line["key"][1]))
         for text in line["ips"]:
             self.freed[address.parse(text)] = float(line["at"])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as Set_
 from typing import Protocol
 
 from netplane.kernel.conntrack import Flow
@@ -12,11 +13,12 @@ from netplane.kernel.nft import diff
 from netplane.kernel.nft.objects import IPV4, IPV6, Batch, Element, Set, Table
 from netplane.lib import log
 from netplane_cni.plan import masquerade
+from netplane_cni.plan.ipam import Lease
 from netplane_cni.plan.masquerade import HostPort
 
 Facts = Callable[[], masquerade.Facts]
-HostPorts = frozenset[HostPort]
-Held = Mapping[Set, frozenset[Element]]
+Held = dict[Set, dict[bytes, Element]]
+"""The elements that the kernel holds, by set and key."""
 
 
 class Kernel(Protocol):
@@ -51,7 +53,7 @@ class Rules:
     def __init__(self, kernel: Kernel, flows: Flows, facts: Facts) -> None:
         self._kernel = kernel
         self._flows = flows
-        self._ports: frozenset[HostPort] = frozenset()
+        self._udp: Set_[HostPort] = frozenset()
         self._facts = facts
         self._lock = asyncio.Lock()
         self._skeleton = ""
@@ -69,30 +71,69 @@ class Rules:
             await self._forget_stale(facts)
             return count
 
-    async def _bring(self, facts: masquerade.Facts, *, must_look: bool) -> int:
-        want = {target: frozenset(found) for target, found in masquerade.elements(facts).items()}
-        if masquerade.skeleton(facts) != self._skeleton or (must_look and self._has_drifted(want)):
-            return await self._load(facts, want)
+    async def follow(self, before: Lease | None, now: Lease) -> None:
+        """Return once the kernel holds the host ports of a lease as they are now. No other's are looked at."""
+        former, wanted = _ports(before), _ports(now)
+        added, gone = wanted - former, former - wanted
+        async with self._lock:
+            if not self._skeleton or not self._exchange(wanted, former):
+                facts = self._facts()
+                await self._load(facts, _by_key(masquerade.elements(facts)))
+            await self._forget_changed(*({port for port in ports if port.protocol == "udp"} for ports in (added, gone)))
+
+    def _exchange(self, want: Iterable[HostPort], have: Iterable[HostPort]) -> bool:
+        """Take a lease's elements out and in; tell whether the kernel took them."""
+        wanted, former = _by_key(masquerade.elements_of(want)), _by_key(masquerade.elements_of(have))
         batch = Batch()
-        for target, elements in want.items():
-            batch.runs += diff.elements(target, elements, self._held[target]).runs
+        for target in sorted(wanted.keys() | former.keys(), key=str):
+            new, old = wanted.get(target, {}), former.get(target, {})
+            there = self._held.setdefault(target, {})
+            # What is there may be more than this lease's: a look at all of them was faster, or a clash was settled.
+            concerned = new.keys() | {key for key, element in old.items() if there.get(key) == element}
+            batch.runs += diff.elements(target, new.values(), [there[k] for k in concerned if k in there]).runs
+        if not self._committed(batch):
+            return False
+        for verb, target, elements in batch.runs:
+            for element in elements:
+                self._held[target].pop(element.key, None)
+                if verb == "add":
+                    self._held[target][element.key] = element
+        return True
+
+    def _committed(self, batch: Batch) -> bool:
         try:
             self._kernel.commit(batch)
         except KernelError as error:
             log.get("cni").warning("a host port met foreign elements, loading all anew", why=str(error))
+            return False
+        return True
+
+    async def _bring(self, facts: masquerade.Facts, *, must_look: bool) -> int:
+        want = _by_key(masquerade.elements(facts))
+        if masquerade.skeleton(facts) != self._skeleton or (must_look and self._has_drifted(want)):
+            return await self._load(facts, want)
+        batch = Batch()
+        for target, elements in want.items():
+            batch.runs += diff.elements(target, elements.values(), self._held.get(target, {}).values()).runs
+        if not self._committed(batch):
             return await self._load(facts, want)
         self._held = want
         return len(batch)
 
     async def _forget_stale(self, facts: masquerade.Facts) -> None:
         """Drop the flows that UDP host ports which came or went have left behind."""
-        now = frozenset(port for port in masquerade.host_ports(facts.leases) if port.protocol == "udp")
-        added, gone = now - self._ports, self._ports - now
+        now = {port for port in masquerade.host_ports(facts.leases) if port.protocol == "udp"}
+        await self._forget_changed(now - self._udp, self._udp - now)
+
+    async def _forget_changed(self, added: Set_[HostPort], gone: Set_[HostPort]) -> None:
+        if not added and not gone:
+            return
+        facts = self._facts()
         for family in {len(port.pod) for port in added | gone}:
             await asyncio.to_thread(self._forget, IPV4 if family == 4 else IPV6, added, gone, facts)
-        self._ports = now
+        self._udp = self._udp - gone | added
 
-    def _forget(self, family: int, added: HostPorts, gone: HostPorts, facts: masquerade.Facts) -> None:
+    def _forget(self, family: int, added: Set_[HostPort], gone: Set_[HostPort], facts: masquerade.Facts) -> None:
         self._flows.delete(
             flow
             for flow in self._flows.flows(family)
@@ -107,10 +148,18 @@ class Rules:
 
     def _has_drifted(self, want: Held) -> bool:
         try:
-            have = {target: frozenset(e._replace(comment="") for e in self._kernel.dump(target)) for target in want}
+            have = _by_key({t: [e._replace(comment="") for e in self._kernel.dump(t)] for t in want})
             return have != self._held or self._seen(want) != self._prints
         except KernelError:
             return True
 
     def _seen(self, want: Held) -> tuple[str, ...]:
         return tuple(self._kernel.fingerprint(table) for table in sorted({t.table for t in want}, key=str))
+
+
+def _by_key(found: Mapping[Set, Sequence[Element]]) -> Held:
+    return {target: {element.key: element for element in elements} for target, elements in found.items()}
+
+
+def _ports(lease: Lease | None) -> frozenset[HostPort]:
+    return frozenset(masquerade.host_ports([lease])) if lease is not None else frozenset()

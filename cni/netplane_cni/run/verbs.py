@@ -17,6 +17,7 @@ from netplane.model import address
 from netplane_cni import spec
 from netplane_cni.plan import attach, ipam, masquerade
 from netplane_cni.plan.attach import Wiring
+from netplane_cni.plan.book import Book, Both
 from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
 from netplane_cni.run.attach import Found
 from netplane_cni.run.leases import Journal
@@ -74,7 +75,7 @@ class Verbs:
         self._clock = clock
         self._boot = boot
         self._cool_down = cool_down
-        self._reserved: dict[LeaseKey, Lease] = {}
+        self._given = Book()
         self._cooling: dict[address.Packed, float] = {}
         self._turns: dict[LeaseKey, _Turn] = {}
         self._left = asyncio.Event()
@@ -83,13 +84,18 @@ class Verbs:
     @property
     def leases(self) -> list[Lease]:
         """Every lease there is, those under way and those leaving too."""
-        return [*{**self._journal.state.leases, **self._reserved}.values()]
+        return self._all.leases
+
+    @property
+    def _all(self) -> Both:
+        return Both(self._journal.state.book, self._given)
 
     def cooling(self) -> dict[address.Packed, float]:
         """Return the addresses that rest, and until when by the monotonic clock."""
         now = self._clock.monotonic()
-        for ip in [ip for ip, until in self._cooling.items() if until <= now]:
-            del self._cooling[ip]
+        # In the order in which they are free again: who asks pays for those that are, not for all.
+        while self._cooling and next(iter(self._cooling.values())) <= now:
+            del self._cooling[next(iter(self._cooling))]
         return self._cooling
 
     async def call(self, request: Request, namespace: int | None) -> bytes:
@@ -119,27 +125,28 @@ class Verbs:
 
     async def _add(self, request: Request, namespace: int) -> bytes:
         prepared = self._ready()
-        lease = self._choose(request, namespace, prepared)
-        clash = masquerade.clash(lease, self.leases)
+        before = self._journal.state.leases.get((request.container, request.ifname))
+        lease = self._choose(request, namespace, prepared, before)
+        clash = masquerade.clash(lease, self._all.by_port)
         if clash:
             raise CniError(spec.INVALID_CONFIG, f"the host port cannot be given: {clash}")
         wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request))
-        self._reserved[lease.key] = lease
+        self._given.put(lease)
         try:
             await self._journal.hold(lease)
-            await self._wire(wiring, namespace)
+            await self._wire(wiring, namespace, before)
         except OSError as error:
             await self._give_back(lease)
             raise CniError(spec.TRY_AGAIN_LATER, f"{lease.ifname} was not attached: {error}") from error
         finally:
-            self._reserved.pop(lease.key, None)
+            self._given.drop(lease.key)
         return spec.encode_result(attach.result(wiring, request.netns, dict(request.dns)), request)
 
-    async def _wire(self, wiring: Wiring, namespace: int) -> None:
+    async def _wire(self, wiring: Wiring, namespace: int, before: Lease | None) -> None:
         await self._cables.wire(wiring, namespace)
-        if wiring.lease.ports:
+        if wiring.lease.ports or (before is not None and before.ports):
             try:
-                await self._rules.bring_up_to_date()
+                await self._rules.follow(before, wiring.lease)
             except OSError:
                 await self._cables.remove(wiring.lease.link)
                 raise
@@ -156,7 +163,7 @@ class Verbs:
             leaving = replace(lease, is_leaving=True)
             await self._journal.hold(leaving)
             if lease.ports:
-                await self._rules.bring_up_to_date()
+                await self._rules.follow(lease, leaving)
             await self._cables.leave(leaving)
         except OSError as error:
             raise CniError(spec.TRY_AGAIN_LATER, f"{key[1]} was not detached: {error}") from error
@@ -186,9 +193,8 @@ class Verbs:
                 async with self._alone(lease.key):
                     await self._delete(lease.key)
 
-    def _choose(self, request: Request, namespace: int, prepared: Prepared) -> Lease:
+    def _choose(self, request: Request, namespace: int, prepared: Prepared, before: Lease | None) -> Lease:
         key = request.container, request.ifname
-        before = self._journal.state.leases.get(key)
         known = before.addresses if before and not request.ips else ()
         addresses = known or self._addresses(request, prepared)
         return Lease(
@@ -210,15 +216,10 @@ class Verbs:
             asked = ipam.asked(prepared.pools, request.ips)
         except ValueError as error:
             raise CniError(spec.INVALID_CONFIG, f"the address asked for cannot be given: {error}") from error
-        held = {
-            ip: lease
-            for lease in self.leases
-            for ip in lease.addresses
-            if lease.key != (request.container, request.ifname)
-        }
         for ip in asked.values():
-            if ip in held:
-                whose = held[ip].pod or held[ip].container
+            holder = self._all.by_address(ip)
+            if holder is not None and holder.key != (request.container, request.ifname):
+                whose = holder.pod or holder.container
                 raise CniError(spec.TRY_AGAIN_LATER, f"{address.text(ip)} was asked for and is held by {whose}")
         chosen = []
         for pool in prepared.pools:
@@ -229,10 +230,10 @@ class Verbs:
         return tuple(chosen)
 
     def _next(self, pool: Pool) -> address.Packed:
-        held = {ip for lease in self.leases for ip in lease.addresses}
         last = self._journal.state.last.get(pool.prefix.family, b"")
-        newest = [ip for lease in self._reserved.values() for ip in lease.addresses if ip in pool]
-        return ipam.choose(pool, held=held, cooling=self.cooling(), after=newest[-1] if newest else last)
+        newest = [ip for ip in self._given.by_address if ip in pool]
+        after = newest[-1] if newest else last
+        return ipam.choose(pool, held=self._all.held, cooling=self.cooling(), after=after)
 
     def _why_exhausted(self, error: ipam.Exhausted) -> str:
         if error.until is None:
@@ -246,10 +247,7 @@ class Verbs:
             route.get("dst") in ("0.0.0.0/0", "::/0") for route in spec.previous_result(request)["routes"]
         ):
             return False
-        others = [
-            lease for lease in self.leases if lease.container == request.container and lease.ifname != request.ifname
-        ]
-        return not others or request.ifname == min((*(o.ifname for o in others), request.ifname))
+        return request.ifname == min((request.ifname, *(lease.ifname for lease in self._all.of(request.container))))
 
     def _ready(self, code: int = spec.TRY_AGAIN_LATER) -> Prepared:
         if self.prepared is None:
@@ -265,7 +263,9 @@ class Verbs:
 
     def _rest(self, leases: Iterable[Lease]) -> None:
         until = self._clock.monotonic() + self._cool_down
-        self._cooling.update({ip: until for lease in leases for ip in lease.addresses})
+        for ip in (ip for lease in leases for ip in lease.addresses):
+            self._cooling.pop(ip, None)
+            self._cooling[ip] = until
 
     @contextlib.asynccontextmanager
     async def _alone(self, key: LeaseKey) -> AsyncIterator[None]:
@@ -300,7 +300,7 @@ class Verbs:
         gone = [
             lease
             for lease in leaving
-            if self._journal.state.leases.get(lease.key) is lease and lease.key not in self._reserved
+            if self._journal.state.leases.get(lease.key) is lease and lease.key not in self._given.leases
         ]
         if gone:
             await self._journal.free(*gone)
@@ -353,7 +353,7 @@ class Verbs:
     def _restore_rest(self) -> None:
         # The wall clock may have jumped: nothing rests for longer than one whole cool-down.
         now, monotonic = self._clock.now().timestamp(), self._clock.monotonic()
-        for ip, at in self._journal.state.freed.items():
+        for ip, at in sorted(self._journal.state.freed.items(), key=lambda one: one[1]):
             left = min(self._cool_down, at + self._cool_down - now)
             if left > 0:
                 self._cooling[ip] = monotonic + left

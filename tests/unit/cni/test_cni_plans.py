@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,9 @@ from netplane.model.node import Node
 from netplane_cni import spec
 from netplane_cni.plan import attach, fabric, masquerade, underlay
 from netplane_cni.plan.attach import Wiring
+from netplane_cni.plan.book import Book
 from netplane_cni.plan.ipam import Lease, Pool, asked
+from netplane_cni.plan.masquerade import Frontend
 from netplane_cni.spec import PortMapping
 
 UNDERLAY = fabric.Underlay(index=2, mtu=1500)
@@ -235,12 +238,20 @@ def test_a_family_without_pods_has_no_table() -> None:
     assert masquerade.text(only_four).endswith("table ip6 netplane_cni {}\ndelete table ip6 netplane_cni\n")
 
 
+def holding(held: Lease) -> Callable[[Frontend], Lease | None]:
+    book = Book()
+    book.put(held)
+    return book.by_port.get
+
+
 def test_a_host_port_held_by_another_container_is_a_clash_and_ones_own_is_none() -> None:
     holder = lease("c1", PortMapping("tcp", 80, 8080))
-    assert masquerade.clash(lease("c2", PortMapping("tcp", 80, 81)), [holder]) == "tcp host port 80 is held by c1"
-    assert masquerade.clash(lease("c2", PortMapping("udp", 80, 81)), [holder]) == ""
-    assert masquerade.clash(holder, [holder]) == ""
-    assert masquerade.clash(lease("c2", PortMapping("tcp", 80, 81)), [replace(holder, is_leaving=True)]) == ""
+    assert (
+        masquerade.clash(lease("c2", PortMapping("tcp", 80, 81)), holding(holder)) == "tcp host port 80 is held by c1"
+    )
+    assert masquerade.clash(lease("c2", PortMapping("udp", 80, 81)), holding(holder)) == ""
+    assert masquerade.clash(holder, holding(holder)) == ""
+    assert masquerade.clash(lease("c2", PortMapping("tcp", 80, 81)), holding(replace(holder, is_leaving=True))) == ""
 
 
 def test_without_masquerade_the_hairpin_alone_is_translated() -> None:
