@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from netplane.controlplane.store import cache, feed, history, protocol, sqlite, writer
+from netplane.controlplane.store import cache, feed, history, protocol, records, sqlite, writer
 from netplane.kube.types import Key, Object
 
 _LOG_ROWS = 10_000
@@ -38,12 +38,11 @@ class Embedded:
 
     def __init__(self, path: Path, index: protocol.Indexer) -> None:
         self._path = path
-        self._index = index
+        self._records = records.Records(index)
         self._caches: dict[str, cache.Cache] = {}
         self._feeds: dict[str, feed.Feed] = {}
         self._overlay: dict[tuple[str, Key], _Staged] = {}
         self._queue: dict[int, _Staged] = {}
-        self._labels: dict[tuple[tuple[str, str], ...], history.Labels] = {}
         self._revision = 0
         self._given = 0
         self._floor = 0
@@ -75,8 +74,8 @@ class Embedded:
         by_storage: dict[str, list[history.Record]] = {}
         for row in loaded.current:
             by_storage.setdefault(row.storage, []).append(self._record(row, None))
-        for storage, records in by_storage.items():
-            self.cache(storage).load(records)
+        for storage, loaded_records in by_storage.items():
+            self.cache(storage).load(loaded_records)
         states: dict[tuple[str, Key], history.Record] = {}
         for row in loaded.log:
             window = self.cache(row.storage).window
@@ -90,14 +89,7 @@ class Embedded:
             kept.window.snapshot_floor = self._revision
 
     def _record(self, row: sqlite.Row, obj: Object | None) -> history.Record:
-        index = self._index(row.storage, obj if obj is not None else orjson.loads(row.value))
-        return history.Record(row.key, row.revision, row.value, self._interned(index))
-
-    def _interned(self, index: history.Index) -> history.Index:
-        labels = tuple(sorted(index.labels.items()))
-        if len(self._labels) > 100_000:
-            self._labels.clear()
-        return history.Index(self._labels.setdefault(labels, index.labels), index.fields)
+        return self._records.make(row.storage, row.key, row.revision, row.value, obj=obj)
 
     @property
     def revision(self) -> int:
@@ -108,6 +100,14 @@ class Embedded:
     def backlog(self) -> int:
         """How many writes wait for the disk."""
         return len(self._queue)
+
+    @property
+    def problem(self) -> str:
+        """Nothing: a disk that refuses tells whoever writes."""
+        return ""
+
+    async def fresh(self) -> None:
+        """Return at once: this process is the only writer, and who was answered is in the view."""
 
     def cache(self, storage: str) -> cache.Cache:
         """Return the committed objects of a type."""
@@ -142,20 +142,20 @@ class Embedded:
 
     async def create(self, storage: str, obj: Object) -> history.Record:
         """Keep a new object; raise Exists."""
-        key = _key(obj)
+        key = records.key_of(obj)
         if self.latest(storage, key) is not None:
             raise protocol.Exists(f"{storage} {key}")
         return await self._stage(storage, key, obj, sqlite.CREATE)
 
     async def update(self, storage: str, obj: Object, *, expected: int) -> history.Record:
         """Replace an object that stands at revision `expected`; raise Missing or Conflict."""
-        key = _key(obj)
+        key = records.key_of(obj)
         self._guard(storage, key, expected)
         return await self._stage(storage, key, obj, sqlite.UPDATE)
 
     async def delete(self, storage: str, obj: Object, *, expected: int) -> history.Record:
         """Remove the object that stands at revision `expected`; `obj` is its final state."""
-        key = _key(obj)
+        key = records.key_of(obj)
         self._guard(storage, key, expected)
         return await self._stage(storage, key, obj, sqlite.DELETE)
 
@@ -221,8 +221,3 @@ class Embedded:
             keep = self._log_revisions[-_LOG_ROWS:]
             self._writer.compact(below=keep[0])
             self._log_revisions = keep
-
-
-def _key(obj: Object) -> Key:
-    metadata = obj["metadata"]
-    return str(metadata.get("namespace", "")), str(metadata["name"])

@@ -116,6 +116,13 @@ class Window:
         self.floor = max(self.floor, dropped[-1].revision)
         self.snapshot_floor = max(self.snapshot_floor, self.floor)
 
+    def restart(self, floor: int) -> None:
+        """Forget all events and let every watcher list anew: what happened up to `floor` is not known."""
+        self._first += len(self._events) + 1
+        self._events.clear()
+        self._bytes = 0
+        self.floor = self.snapshot_floor = floor
+
     def position(self, revision: int) -> int:
         """Return the position of the first event after `revision`; raise Expired when events may be missing."""
         if revision < self.floor:

@@ -1,4 +1,4 @@
-"""What the API asks of a store, whichever body it has. The bodies are embedded (SQLite) and, later, etcd."""
+"""What the API asks of a store, whichever body it has. The bodies are `embedded` (SQLite) and `etcd`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from netplane.kube.types import Key, Object
 Indexer = Callable[[str, Object], history.Index]
 """(storage name, object) to what selectors look at; given by whoever knows the resource types."""
 
+Claims = Callable[[str, Object], frozenset[str]]
+"""(storage name, object) to what the object alone may hold in the whole cluster: addresses, ports."""
+
 
 class StoreError(Exception):
-    """The root of what a store answers instead of a record: Exists, Missing, Conflict, Unavailable."""
+    """The root of what a store answers instead of a record: Exists, Missing, Conflict, Taken, TooLarge, Unavailable."""
 
 
 class Exists(StoreError):
@@ -33,8 +36,16 @@ class Conflict(StoreError):
         self.found = found
 
 
+class Taken(StoreError):
+    """Another object holds what this one claims: another server was faster to give it away."""
+
+
+class TooLarge(StoreError):
+    """The object is larger than the store takes."""
+
+
 class Unavailable(StoreError):
-    """The disk refused; nothing of the write was kept."""
+    """The disk refused and kept nothing, or etcd does not answer and may have kept the write."""
 
 
 class Store(Protocol):
@@ -47,6 +58,20 @@ class Store(Protocol):
     @property
     def revision(self) -> int:
         """The newest committed revision."""
+
+    @property
+    def backlog(self) -> int:
+        """How many writes are on their way."""
+
+    @property
+    def problem(self) -> str:
+        """Why the committed view cannot follow now, "" when all is well."""
+
+    def storages(self) -> list[str]:
+        """Return the names of the types that have or had objects."""
+
+    async def fresh(self) -> None:
+        """Wait until the committed view holds every write that was answered before this call, by whichever server."""
 
     def cache(self, storage: str) -> cache.Cache:
         """Return the committed objects of a type."""

@@ -1,59 +1,18 @@
-"""The store of one process: compare-and-swap, order, restarts, and a disk that refuses."""
+"""What only the store of one process has: staged writes, a log without leases, a disk that refuses."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from netplane.controlplane.store import embedded, history, protocol, sqlite
-from netplane.kube.types import Object
-
-PODS = "pods"
-LEASES = "leases.coordination.k8s.io"
-
-
-def index(_: str, obj: Object) -> history.Index:
-    return history.Index(obj["metadata"].get("labels") or {}, {})
-
-
-def pod(name: str, **more: Any) -> Object:
-    return {"metadata": {"name": name, "namespace": "default"}, **more}
-
-
-@contextlib.asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[embedded.Embedded]:
-    store = embedded.Embedded(path, index)
-    await store.start()
-    try:
-        yield store
-    finally:
-        await store.stop()
-
-
-async def test_a_write_is_seen_by_readers_once_it_returned(tmp_path: Path) -> None:
-    async with opened(tmp_path / "db") as store:
-        made = await store.create(PODS, pod("a"))
-        assert store.cache(PODS).records[("default", "a")] is made
-        assert b'"resourceVersion":"%d"' % made.revision in made.value
-
-
-async def test_a_name_is_given_once(tmp_path: Path) -> None:
-    async with opened(tmp_path / "db") as store:
-        await store.create(PODS, pod("a"))
-        with pytest.raises(protocol.Exists):
-            await store.create(PODS, pod("a"))
-
-
-async def test_of_two_creates_at_once_one_wins(tmp_path: Path) -> None:
-    async with opened(tmp_path / "db") as store:
-        done = await asyncio.gather(*(store.create(PODS, pod("a")) for _ in range(2)), return_exceptions=True)
-        assert sorted(type(each).__name__ for each in done) == ["Exists", "Record"]
+from tests.support.stores import LEASES, PODS, index, pod
+from tests.support.stores import sqlite as opened
 
 
 async def test_an_update_from_an_old_revision_conflicts_also_with_a_staged_write(tmp_path: Path) -> None:
@@ -72,29 +31,6 @@ async def test_what_is_staged_is_where_the_next_write_starts(tmp_path: Path) -> 
         assert staged is not None
         await store.update(PODS, pod("a", n=1), expected=staged.revision)
         await first
-
-
-async def test_events_come_in_the_order_of_revisions(tmp_path: Path) -> None:
-    async with opened(tmp_path / "db") as store:
-        await asyncio.gather(*(store.create(PODS, pod(f"p{n}")) for n in range(50)))
-        revisions = [event.revision for event in store.cache(PODS).window.since(0, limit=100)]
-        assert revisions == sorted(revisions)
-        assert len(revisions) == 50
-
-
-async def test_objects_and_history_survive_a_restart_and_revisions_go_on(tmp_path: Path) -> None:
-    async with opened(tmp_path / "db") as store:
-        made = await store.create(PODS, pod("a"))
-        gone = await store.create(PODS, pod("b"))
-        last = await store.delete(PODS, pod("b"), expected=gone.revision)
-    async with opened(tmp_path / "db") as store:
-        assert list(store.cache(PODS).records) == [("default", "a")]
-        window = store.cache(PODS).window
-        assert [e.revision for e in window.since(window.position(made.revision), limit=9)] == [
-            gone.revision,
-            last.revision,
-        ]
-        assert (await store.create(PODS, pod("c"))).revision > last.revision
 
 
 async def test_a_revision_used_by_a_lease_is_not_given_again_after_a_restart(tmp_path: Path) -> None:
