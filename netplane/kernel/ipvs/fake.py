@@ -7,7 +7,7 @@ import errno
 from collections.abc import Sequence
 
 from netplane.kernel.errors import KernelError
-from netplane.kernel.ipvs.objects import Change, Destination, Held, Load, Virtual
+from netplane.kernel.ipvs.objects import Change, Connection, Destination, Held, Load, Virtual
 
 
 class Kernel:
@@ -17,6 +17,7 @@ class Kernel:
         """Begin without servers."""
         self._servers: dict[Virtual, Held] = {}
         self.commits: list[list[Change]] = []
+        self.carried: list[Connection] = []
 
     def commit(self, changes: Sequence[Change]) -> None:
         """Make the changes in order. All are tried; the first refusal is raised afterwards."""
@@ -38,6 +39,10 @@ class Kernel:
         """Return the destinations of one virtual server; none when there is no such server."""
         held = self._servers.get(virtual)
         return dict(held.loads) if held else {}
+
+    def connections(self, protocol: int) -> list[Connection]:
+        """Return the connections there are of a protocol: `carried`, which tests set."""
+        return [one for one in self.carried if one.protocol == protocol]
 
     def connect(self, virtual: Virtual, destination: Destination, connections: int) -> None:
         """Say how many connections a destination has."""

@@ -50,6 +50,17 @@ class Destination(NamedTuple):
         return place(self.address, self.port)
 
 
+class Connection(NamedTuple):
+    """A connection as its client began it, and where it is sent."""
+
+    protocol: int
+    source: bytes
+    source_port: int
+    address: bytes
+    port: int
+    destination: Destination
+
+
 class Load(NamedTuple):
     """What the kernel tells of a destination. A weight of 0 takes no new connections and keeps those there are."""
 

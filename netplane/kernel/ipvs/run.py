@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from netplane.kernel.errors import KernelError, from_os
-from netplane.kernel.ipvs import wire
-from netplane.kernel.ipvs.objects import Change, Destination, Held, Load, Virtual
+from netplane.kernel.ipvs import listing, wire
+from netplane.kernel.ipvs.objects import Change, Connection, Destination, Held, Load, Virtual
 
 NETLINK_GENERIC = 16
 SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
@@ -21,6 +22,8 @@ SEND_SIZE = 1 << 19
 RECEIVE_SIZE = 1 << 18
 ANSWER_TIMEOUT = 30.0
 DUMP_ATTEMPTS = 20
+SERVERS, CONNECTIONS = "/proc/thread-self/net/ip_vs", "/proc/thread-self/net/ip_vs_conn"
+LISTING_SIZE = 1 << 16
 GONE = frozenset({errno.ENOENT, errno.ESRCH})
 """What the kernel answers when asked to remove what is not there."""
 
@@ -36,6 +39,9 @@ class Kernel(Protocol):
 
     def loads(self, virtual: Virtual) -> dict[Destination, Load]:
         """Return the destinations of one virtual server; none when there is no such server."""
+
+    def connections(self, protocol: int) -> list[Connection]:
+        """Return the connections there are of a protocol."""
 
 
 class Socket:
@@ -54,15 +60,16 @@ class Socket:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.settimeout(ANSWER_TIMEOUT)
         self._sequence = 0
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._socket)
             self._family = self._find_family()
-        except BaseException:
-            self._socket.close()
-            raise
+            # Which namespace's they are is settled by opening them.
+            self._files = {path: stack.enter_context(_opened(path)) for path in (SERVERS, CONNECTIONS)}
+            self._closing = stack.pop_all()
 
     def close(self) -> None:
         """Close it."""
-        self._socket.close()
+        self._closing.close()
 
     def commit(self, changes: Sequence[Change]) -> None:
         """Make the changes in order. All are tried; the first refusal is raised afterwards."""
@@ -75,17 +82,20 @@ class Socket:
 
     def servers(self) -> dict[Virtual, Held]:
         """Return all virtual servers with their destinations."""
-        found: dict[Virtual, Held] = {}
-        for body in self._dump(wire.GET_SERVICE, b"", "list virtual servers"):
-            virtual, scheduling = wire.read_server(body)
-            found[virtual] = Held(scheduling, self.loads(virtual))
-        return found
+        bodies = self._dump(wire.GET_SERVICE, b"", "list virtual servers")
+        # A dump of each one's destinations would cost ten times as much as all of them in one listing.
+        loads = listing.read(_whole(self._files[SERVERS], SERVERS))
+        return {one: Held(how, loads.get(one, {})) for one, how in map(wire.read_server, bodies)}
 
     def loads(self, virtual: Virtual) -> dict[Destination, Load]:
         """Return the destinations of one virtual server; none when there is no such server."""
         wanted = wire.nested(wire.SERVICE, wire.virtual(virtual))
         bodies = self._dump(wire.GET_DESTINATION, wanted, f"list destinations of {virtual}")
         return dict(map(wire.read_destination, bodies))
+
+    def connections(self, protocol: int) -> list[Connection]:
+        """Return the connections there are of a protocol."""
+        return listing.connections(_whole(self._files[CONNECTIONS], CONNECTIONS), protocol)
 
     def _find_family(self) -> int:
         tried = "look for IPVS in the kernel"
@@ -161,6 +171,31 @@ class Socket:
             raise KernelError(errno.ETIMEDOUT, tried, f"no answer within {ANSWER_TIMEOUT:g} s") from error
         except OSError as error:
             raise from_os(error, tried) from error
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    try:
+        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise from_os(error, f"open {path}") from error
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
+def _whole(file: int, path: str) -> str:
+    """Read a listing of the kernel from its beginning."""
+    parts: list[bytes] = []
+    at = 0
+    try:
+        while part := os.pread(file, LISTING_SIZE, at):
+            parts.append(part)
+            at += len(part)
+    except OSError as error:
+        raise from_os(error, f"read {path}") from error
+    return b"".join(parts).decode("ascii")
 
 
 class _Part:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netplane.kernel.errors import KernelError
-from netplane.kernel.ipvs import diff, wire
+from netplane.kernel.ipvs import diff, listing, wire
 from netplane.kernel.ipvs.fake import Kernel
 from netplane.kernel.ipvs.objects import IPV4, IPV6, Change, Destination, Held, Load, Scheduling, Server, Virtual
 from netplane.model import address
@@ -158,3 +158,33 @@ def test_any_servers_become_any_others_and_then_there_is_nothing_to_do(
         assert {one: held[one].scheduling for one in held} == {one: want[one].scheduling for one in want}
         assert {one: set(held[one].loads) for one in held} == {one: set(want[one].weights) for one in want}
         assert not diff.servers(diff.everything(want, held), held, lingers=lingers)
+
+
+def test_a_listing_tells_the_destinations_of_every_server() -> None:
+    # ipvsadm(8)'s source of truth, /proc/net/ip_vs, of Linux 6.1.
+    text = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A600001:0050 rr persistent 10800 FFFFFFFF
+  -> 0AF40101:1F90      Masq    1      2          1
+  -> 0AF40102:1F90      Masq    0      0          0
+SCTP [fd00:0096:0000:0000:0000:0000:0000:0001]:0050 rr
+  -> [fd00:0244:0000:0000:0000:0000:0000:0001]:1F90      Masq    1      0          7
+UDP  0A60000A:0035 rr ops
+FWM  6E700004 mh
+  -> 0AF40103:1F90      Masq    1      0          0
+FWM  6E700004 rr
+  -> [fd00:0244:0000:0000:0000:0000:0000:0001]:1F90      Masq    1      0          0
+FWM  6E700008 rr
+IP_47  0A60000B:0000 rr
+"""
+    away = Destination(address.parse("fd00:244::1"), 8080)
+    assert listing.read(text) == {
+        WEB: {A: Load(1, 3), B: Load(0, 0)},
+        WEB6: {away: Load(1, 7)},
+        DNS: {},
+        MARKED: {C: Load(1)},
+        MARKED._replace(family=IPV6): {away: Load(1)},
+        Virtual(IPV4, 47, address.parse("10.96.0.11"), 0): {},
+    }

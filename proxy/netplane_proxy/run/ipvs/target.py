@@ -31,6 +31,7 @@ from netplane_proxy.plan.ipvs.book import Book, Pair
 from netplane_proxy.plan.ipvs.tables import LAYOUTS, TABLE
 from netplane_proxy.plan.ledger import Changes
 from netplane_proxy.run.ipvs import table
+from netplane_proxy.run.ipvs.drain import drain
 from netplane_proxy.run.ipvs.host import LINK, Host, Sysctls
 from netplane_proxy.run.target import Result
 
@@ -160,12 +161,9 @@ class IpvsTarget:
             ours = _ours(table.observe(self._nft))
             # New connections are no longer ours, and the way out passes here before the other one translates it.
             await self._load("".join(f"flush chain {s.table} guard\n" for s in LAYOUTS.values() if s.table in there))
-            held = await asyncio.to_thread(self._ipvs.servers)
-            self._held = {one: found for one, found in held.items() if _is_ours(one, ours)}
-            self._change(self._compare(dict.fromkeys(self._held)).shrink)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._drained()
+            self._held = {}
+            servers = await asyncio.to_thread(self._ipvs.servers)
+        await drain(self._ipvs, [one for one in servers if _is_ours(one, ours)], limit=limit)
         await self.cleanup()
 
     def close(self) -> None:
@@ -176,17 +174,6 @@ class IpvsTarget:
         if text:
             self._expect()
             await self._nft.load(text)
-
-    async def _drained(self) -> None:
-        """Wait until no server has a connection any more, and remove each that has none."""
-        while True:
-            async with self._kernel:
-                for virtual, held in self._held.items():
-                    held.loads = self._ipvs.loads(virtual)
-                self._change(diff.idle({}, self._held))
-            if not self._held:
-                return
-            await asyncio.sleep(TICK)
 
     def _compare(self, want: dict[Virtual, Server | None]) -> diff.Delta:
         return diff.servers(want, self._held, lingers=rows.lingers)

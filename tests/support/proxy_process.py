@@ -1,0 +1,220 @@
+"""`netplane proxy` as a process on a topology's node, against a plain API, and clients that never stop asking.
+
+Everything the clients do is counted: a connection that stays open and talks, and new ones all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import socketserver
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from netplane.kernel import netns
+from netplane.model.service import Protocol
+from tests.support import apiserver, static_api
+from tests.support.topology import Topology
+
+ECHO_PORT = 9000
+PATIENCE = 60.0
+_PACE = 0.03
+
+
+@dataclass(slots=True)
+class Proxies:
+    """Processes on the node, one after another, and the API that they follow."""
+
+    lab: Topology
+    folder: Path
+    api: static_api.StaticApi
+    loop: asyncio.AbstractEventLoop
+    running: list[Running] = field(default_factory=list)
+
+    def put(self, obj: static_api.Object) -> None:
+        """Add or replace an object."""
+        asyncio.run_coroutine_threadsafe(_call(lambda: self.api.put(obj)), self.loop).result(10)
+
+    def start(self, mode: str, *options: str) -> Running:
+        """Start a proxy, and wait until it forwards."""
+        log = self.folder / f"proxy-{len(self.running)}.log"
+        made = Running(self._popen(["--mode", mode, *self._usual(), *options], log), log)
+        self.running.append(made)
+        made.until("forwarding")
+        return made
+
+    def command(self, *words: str) -> str:
+        """Run a subcommand to its end, and return what it printed."""
+        return self.lab.run("node", *apiserver.program(), "proxy", "--state-dir", str(self.folder), *words)
+
+    def _usual(self) -> list[str]:
+        return [
+            "--kubeconfig", str(self.folder / "kubeconfig"), "--node-name", "node-1", "--state-dir", str(self.folder),
+            "--cluster-cidr", "10.244.0.0/16", "--service-cidr", "10.96.0.0/16", "--healthz-bind-address", "",
+            "--metrics-bind-address", "",
+        ]  # fmt: skip
+
+    def _popen(self, options: list[str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("wb") as said:
+            return netns.run_in(
+                self.lab.places["node"],
+                lambda: subprocess.Popen([*apiserver.program(), "proxy", *options], stdout=said, stderr=said),
+            )
+
+
+@dataclass(slots=True)
+class Running:
+    """A proxy's process, and what it says."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def until(self, word: str, *, seconds: float = PATIENCE) -> None:
+        """Wait until it says something."""
+        wait(lambda: word in self.log.read_text() or self.process.poll() is not None, seconds=seconds)
+        assert word in self.log.read_text(), self.log.read_text()
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+
+
+@contextlib.contextmanager
+def proxies(lab: Topology, folder: Path) -> Iterator[Proxies]:
+    """Serve an API on the node and echoes on the pods and the node; end everything that was started."""
+    api, loop = static_api.StaticApi(), asyncio.new_event_loop()
+    thread = threading.Thread(target=lambda: _serve(lab.places["node"], loop), daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(api.start(), loop).result(10)
+    (folder / "kubeconfig").write_text(static_api.kubeconfig(api.port))
+    made = Proxies(lab, folder, api, loop)
+    try:
+        with contextlib.ExitStack() as stack:
+            for place in ("pod1", "pod2", "node"):
+                stack.enter_context(echo(lab.places[place], place))
+            yield made
+    finally:
+        for one in made.running:
+            one.kill()
+        asyncio.run_coroutine_threadsafe(api.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+class Steady:
+    """Talks all the time: over one connection that stays, or over a new one each time. Every failure is kept."""
+
+    def __init__(
+        self, lab: Topology, place: str, where: tuple[str, int], *, stays: bool, protocol: Protocol = Protocol.TCP
+    ) -> None:
+        """Say who asks whom."""
+        self._place = lab.places[place]
+        self._where = where
+        self._stays = stays
+        self._kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.name = f"{'one connection' if stays else 'new connections'} by {protocol} from {place} to {where}"
+        self.answers = 0
+        self.answered: set[str] = set()
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Steady:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(20)
+
+    def more(self, count: int, *, seconds: float = 30.0) -> None:
+        """Wait until so many more were answered."""
+        goal = self.answers + count
+        wait(lambda: self.answers >= goal or bool(self.failures), seconds=seconds)
+        assert self.failures == [], self.name
+
+    def _work(self) -> None:
+        while not self._done.is_set():
+            try:
+                with self._opened() as one:
+                    while True:
+                        self._ask(one)
+                        if self._done.wait(_PACE) or not self._stays:
+                            break
+            except OSError as error:
+                self.failures.append(f"after {self.answers}: {error!r}")
+
+    def _opened(self) -> socket.socket:
+        with netns.inside(self._place):
+            made = socket.socket(socket.AF_INET6 if ":" in self._where[0] else socket.AF_INET, self._kind)
+        made.settimeout(10)
+        if self._kind == socket.SOCK_STREAM:
+            # Ends by a reset, which IPVS remembers for ten seconds alone, and an orderly end for two minutes.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        made.connect(self._where)
+        return made
+
+    def _ask(self, one: socket.socket) -> None:
+        one.send(b"?\n")
+        answer = one.recv(100)
+        if not answer:
+            raise ConnectionError("closed by the other end")
+        self.answered.add(answer.decode().strip())
+        self.answers += 1
+
+
+def wait(is_so: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
+    """Wait until something is so, or long enough."""
+    end = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def echo(place: str, name: str) -> Iterator[None]:
+    """Answer every line with a name, for as long as the client likes, by TCP and UDP."""
+
+    class Stream(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                for _ in self.rfile:
+                    self.wfile.write(f"{name}\n".encode())
+
+    class Datagram(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request[1].sendto(f"{name}\n".encode(), self.client_address)
+
+    with contextlib.ExitStack() as stack:
+        for kind, handler in ((_Tcp, Stream), (socketserver.UDPServer, Datagram)):
+            with netns.inside(place):
+                server = stack.enter_context(kind(("", ECHO_PORT), handler))
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+            stack.callback(server.shutdown)
+        yield
+
+
+class _Tcp(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 1024
+
+
+def _serve(place: str, loop: asyncio.AbstractEventLoop) -> None:
+    netns.run_in(place, loop.run_forever)
+
+
+async def _call(act: Callable[[], int]) -> int:
+    return act()

@@ -1,0 +1,82 @@
+"""`netplane proxy --mode ipvs` as a process of its own: killed, started again, asked to end, cleaned up after."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from netplane.kernel import netns, sysctl
+from netplane.kernel.ipvs import run as ipvs
+from netplane.model.address import Family
+from netplane_proxy.run.ipvs.host import LINK, SYSCTLS
+from tests.support import kube_objects, static_api
+from tests.support.proxy_process import ECHO_PORT, Proxies, Steady, proxies, wait
+from tests.support.topology import POD1, POD2, Topology, topology
+
+WEB = "10.96.0.1", 80
+V4 = Family.V4
+PODS = {"pod1": POD1[V4], "pod2": POD2[V4]}
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxies]:
+    folder = tmp_path_factory.mktemp("process")
+    with topology(folder) as lab, proxies(lab, folder) as made:
+        made.put(kube_objects.node())
+        made.put(kube_objects.service())
+        yield made
+
+
+def endpoints(*names: str) -> static_api.Object:
+    """The Service's slice with the echoes of these pods."""
+    made = kube_objects.endpoint_slice(*(PODS[name] for name in names), node="node-1")
+    made["ports"] = [{"name": "", "port": ECHO_PORT, "protocol": "TCP"}]
+    return made
+
+
+def weights(lab: Topology) -> dict[str, int]:
+    """What the kernel holds, by destination."""
+    with contextlib.closing(netns.run_in(lab.places["node"], ipvs.Socket)) as kernel:
+        return {str(one): load.weight for held in kernel.servers().values() for one, load in held.loads.items()}
+
+
+def test_a_killed_process_goes_on_where_it_was_and_cleanup_leaves_no_trace(rig: Proxies) -> None:
+    lab = rig.lab
+
+    def parameters() -> dict[str, str]:
+        return netns.run_in(lab.places["node"], lambda: {name: sysctl.read(name) for name in SYSCTLS})
+
+    weights(lab)  # asking loads the module, whose parameters there are none of before
+    before = parameters()
+    rig.put(endpoints("pod1", "pod2"))
+    first = rig.start("ipvs")
+    with Steady(lab, "client", WEB, stays=True) as old, Steady(lab, "node", WEB, stays=False) as new:
+        old.more(1)
+        (leaving,) = old.answered
+        (other,) = set(PODS) - {leaving}
+        was, stays = f"{PODS[leaving]}:{ECHO_PORT}", f"{PODS[other]}:{ECHO_PORT}"
+        # Its only connection keeps the backend that leaves, with no weight, through a death and a new life.
+        rig.put(endpoints(other))
+        wait(lambda: weights(lab).get(was) == 0)
+        first.kill()
+        new.more(5)
+        second = rig.start("ipvs")
+        assert weights(lab) == {was: 0, stays: 1}
+        old.more(5)
+        new.more(5)
+        assert old.answered == {leaving}
+        old.__exit__()
+        wait(lambda: was not in weights(lab))
+        assert weights(lab) == {stays: 1}
+        # Asked to end, it leaves all as it is.
+        second.stop()
+        new.more(5)
+        assert lab.run("node", "ip", "-br", "link", "show", LINK).startswith(LINK)
+    rig.command("cleanup")
+    assert weights(lab) == {}
+    assert parameters() == before
+    assert LINK not in lab.run("node", "ip", "link")
+    assert "netplane" not in lab.run("node", "nft", "list", "tables")
+    assert not list(rig.folder.glob("forwarding*"))
