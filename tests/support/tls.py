@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -15,14 +16,15 @@ from cryptography.x509.oid import NameOID
 _BEGIN, _END = datetime.datetime(2020, 1, 1), datetime.datetime(2120, 1, 1)
 
 
-def authority(folder: Path, *, address: str = "127.0.0.1") -> tuple[str, ssl.SSLContext]:
-    """Return a CA's certificate as PEM, and the TLS context of a server that it signed for `address`."""
+def authority(folder: Path, *, address: str = "127.0.0.1", names: Sequence[str] = ()) -> tuple[str, ssl.SSLContext]:
+    """Return a CA's certificate as PEM, and the TLS context of a server that it signed for `address` and names."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, name = _name("test authority"), _name("test server")
     ca = _builder(ca_name, ca_name, ca_key.public_key())
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-    server = _builder(name, ca_name, key.public_key()).add_extension(names, critical=False)
+    dns = [x509.DNSName(each) for each in names]
+    alternatives = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address)), *dns])
+    server = _builder(name, ca_name, key.public_key()).add_extension(alternatives, critical=False)
     chain = folder / f"server-{address.replace(':', '_')}.pem"
     chain.write_bytes(
         server.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

@@ -42,6 +42,16 @@ class User:
         return self.name[len(prefix) :] if self.name.startswith(prefix) and "system:nodes" in self.groups else ""
 
 
+def info(user: User) -> dict[str, Any]:
+    """Return a user as authentication.k8s.io's UserInfo."""
+    out: dict[str, Any] = {"username": user.name, "groups": list(user.groups)}
+    if user.uid:
+        out["uid"] = user.uid
+    if user.extra:
+        out["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return out
+
+
 ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
 
 

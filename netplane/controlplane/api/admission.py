@@ -18,15 +18,17 @@ _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 20
 
 def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType, obj: Object, namespace: str) -> None:
     """Check and complete a new object before its type judges it; raise what forbids it."""
-    if of.namespaced and of.is_stored:
-        _check_namespace(at, of, obj, namespace)
+    check_namespace(at, of, obj, namespace)
     own = at.get("", "v1", "nodes", "", user.node) if user.node else None
     restriction.create(user, cluster.storage(of), obj, own=own)
     if of.group == "" and of.kind == "Pod" and not references.is_mirror(obj):
         _admit_pod(at, of, obj, namespace)
 
 
-def _check_namespace(at: cluster.Cluster, of: types.ResourceType, obj: Object, namespace: str) -> None:
+def check_namespace(at: cluster.Cluster, of: types.ResourceType, obj: Object, namespace: str) -> None:
+    """Raise when the namespace of a new object is not there, or going away."""
+    if not (of.namespaced and of.is_stored):
+        return
     record = at.store.latest("namespaces", ("", namespace))
     if record is None:
         namespaces = at.type_of("", "v1", "namespaces")

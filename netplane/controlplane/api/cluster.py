@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from netplane.controlplane.api import access, addresses, agents, authorize, pki, status
+from netplane.controlplane.api import access, addresses, agents, authorize, conditions, pki, places, status, webhooks
 from netplane.controlplane.registry import catalog, types
 from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Key, Object
@@ -67,6 +67,7 @@ class Cluster:
     is_ready: bool = False
     own_address: str = ""
     agents: agents.Agents = field(init=False)
+    webhooks: webhooks.Webhooks = field(init=False)
     problems: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,6 +77,17 @@ class Cluster:
             ca_pem=self.authority.pem().decode(),
             clock=self.clock,
         )
+        self.webhooks = webhooks.Webhooks(
+            self.store,
+            place=lambda namespace, name, port: places.of_service(self.store, namespace, name, str(port)),
+            versions=self.versions_of,
+            conditions=conditions.hold,
+            new_uid=new_uid,
+        )
+
+    def versions_of(self, of: types.ResourceType) -> tuple[types.ResourceType, ...]:
+        """Return every served version of a type."""
+        return tuple(each for each in self.registry.all() if each.is_stored and each.stored == of.stored)
 
     def type_of(self, group: str, version: str, plural: str) -> types.ResourceType:
         """Return the type served at a path; raise 404."""

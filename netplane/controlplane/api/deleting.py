@@ -5,6 +5,7 @@ from __future__ import annotations
 from netplane.controlplane.api import (
     access,
     admission,
+    admitting,
     bodies,
     cluster,
     deletion,
@@ -14,6 +15,7 @@ from netplane.controlplane.api import (
     reading,
     render,
     status,
+    webhooks,
     writing,
 )  # fmt: skip
 from netplane.controlplane.registry import types
@@ -34,16 +36,27 @@ async def delete(at: cluster.Cluster, request: http.Request, of: types.ResourceT
     """Answer a DELETE of one object: its last state while it waits for something, a Status when it is gone."""
     assert request.target is not None
     wanted = await read_options(request)
-    obj, is_gone = await remove(at, request.user, of, (request.target.namespace, request.target.name), wanted)
+    told = webhooks.Told(request.warnings, request.annotations)
+    key = (request.target.namespace, request.target.name)
+    obj, is_gone = await remove(at, request.user, of, key, wanted, told=told)
     if is_gone and not wanted.is_dry_run:
         return http.json(200, status.success(of, obj["metadata"]["name"], obj["metadata"]["uid"]))
     return reading.answer(at, request, of, obj)
 
 
 async def remove(
-    at: cluster.Cluster, user: access.User, of: types.ResourceType, key: Key, wanted: options.Deleting
+    at: cluster.Cluster,
+    user: access.User,
+    of: types.ResourceType,
+    key: Key,
+    wanted: options.Deleting,
+    *,
+    told: webhooks.Told | None = None,
 ) -> tuple[Object, bool]:
-    """Delete an object or mark it as being deleted; return it and whether it is gone. Raises 404 and 409."""
+    """Delete an object or mark it as being deleted; return it and whether it is gone. Raises 404 and 409.
+
+    Webhooks are asked where `told` is there to hold what they say.
+    """
     storage = cluster.storage(of)
     for _ in range(_RACE_ATTEMPTS):
         record = at.store.latest(storage, key)
@@ -52,6 +65,8 @@ async def remove(
         obj = render.decoded(of, record)
         _check_preconditions(of, obj, wanted)
         admission.before_delete(user, of, obj)
+        if told is not None:
+            await admitting.check_deletion(at, of, user, obj, wanted, told)
         decision = deletion.decide(of.kind, obj, wanted, now=at.clock.now())
         if wanted.is_dry_run or not decision.is_change:
             return decision.obj, decision.is_removal
@@ -88,9 +103,10 @@ async def delete_collection(at: cluster.Cluster, request: http.Request, of: type
         at.store.cache(cluster.storage(of)), chosen, listing.asked(request.query), current=at.store.revision
     )
     items = []
+    told = webhooks.Told(request.warnings, request.annotations)
     for record in page.records:
         try:
-            obj, _ = await remove(at, request.user, of, record.key, wanted)
+            obj, _ = await remove(at, request.user, of, record.key, wanted, told=told)
         except status.ApiStatus as refusal:
             if refusal.code == 404:
                 continue

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from netplane.controlplane.api import (
     access,
+    admitting,
     cluster,
     deleting,
     discovery,
@@ -121,6 +122,7 @@ class Api:
             of = self._at.type_of(target.group, target.version, target.plural)
             if of.subresource(target.subresource) is None:
                 raise status.no_such_path()
+            await admitting.check_connection(self._at, request, of)
             await streaming.stream(self._at, request, of)
         except status.ApiStatus as refusal:
             await http.refuse_websocket(receive, send, refusal)
@@ -141,6 +143,7 @@ class Api:
                 return
             stream = _stream(of, target.subresource)
             if stream is not None:
+                await admitting.check_connection(at, request, of)
                 await stream(at, request, of)
                 return
             response = await self._answer(request, of, verb)

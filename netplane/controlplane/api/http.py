@@ -42,6 +42,7 @@ class Request:
     client: str = ""
     scope: Scope = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
 
     @property
     def accept(self) -> str:

@@ -89,18 +89,8 @@ def _self_rules(at: cluster.Cluster, request: http.Request, obj: Object) -> Obje
     return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": bool(request.user.node)}
 
 
-def user_info(user: access.User) -> Object:
-    """Return a user as authentication.k8s.io's UserInfo."""
-    out: Object = {"username": user.name, "groups": list(user.groups)}
-    if user.uid:
-        out["uid"] = user.uid
-    if user.extra:
-        out["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return out
-
-
 def _self_subject(at: cluster.Cluster, request: http.Request, obj: Object) -> Object:
-    return {"userInfo": user_info(request.user)}
+    return {"userInfo": access.info(request.user)}
 
 
 def _token(at: cluster.Cluster, request: http.Request, obj: Object) -> Object:
@@ -111,7 +101,7 @@ def _token(at: cluster.Cluster, request: http.Request, obj: Object) -> Object:
         )
     except access.BadToken as error:
         return {"authenticated": False, "error": str(error)}
-    return {"authenticated": True, "user": user_info(user), "audiences": audiences}
+    return {"authenticated": True, "user": access.info(user), "audiences": audiences}
 
 
 _ANSWERS: dict[str, Answer] = {

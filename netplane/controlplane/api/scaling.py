@@ -92,7 +92,7 @@ async def _change(
         _set(current, paths.replicas, replicas)
         return current
 
-    stored = await writing.modify(at, request, of, changed, wanted, part="")
+    stored = await writing.modify(at, request, of, changed, wanted, part="", seen=lambda obj: scale_of(paths, obj))
     return http.json(200, scale_of(paths, stored))
 
 

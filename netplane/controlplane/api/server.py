@@ -146,6 +146,7 @@ async def opened(settings: cluster.Settings, material: pki.Material) -> AsyncIte
             yield at
         finally:
             await at.agents.close()
+            await at.webhooks.close()
     finally:
         await store.stop()
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from netplane.controlplane.api import agents, cluster, http, options, status
+from netplane.controlplane.api import agents, cluster, http, options, places, status
 from netplane.controlplane.registry import types
 from netplane.kube.types import Object
 
@@ -184,7 +184,11 @@ def _root(at: cluster.Cluster, of: types.ResourceType, request: http.Request) ->
     obj = at.get("", "v1", of.plural, request.target.namespace, name)
     if obj is None:
         raise status.not_found(of, name)
-    host, number = _of_pod(obj, port) if of.kind == "Pod" else _of_service(at, obj, port)
+    if of.kind == "Pod":
+        found = _of_pod(obj, port)
+    else:
+        found = places.of_service(at.store, request.target.namespace, name, port) or ("", 0)
+    host, number = found
     if not host:
         raise status.unavailable(f'no endpoints available for "{quote(request.target.name)}"')
     return f"{scheme or 'http'}://{f'[{host}]' if ':' in host else host}:{number}"
@@ -196,21 +200,3 @@ def _of_pod(pod: Object, port: str) -> tuple[str, int]:
     first = ports[0]["containerPort"] if ports else 80
     number = int(port) if port.isdigit() else named if port and named else first
     return str((pod.get("status") or {}).get("podIP") or ""), int(number)
-
-
-def _of_service(at: cluster.Cluster, service: Object, port: str) -> tuple[str, int]:
-    metadata = service["metadata"]
-    ports = service["spec"].get("ports") or ()
-    wanted = next((p for p in ports if not port or p.get("name") == port or str(p["port"]) == port), None)
-    if wanted is None:
-        return "", 0
-    for record in at.store.cache("endpointslices.discovery.k8s.io").range(namespace=metadata["namespace"]):
-        if record.index.labels.get("kubernetes.io/service-name") != metadata["name"]:
-            continue
-        found: Object = orjson.loads(record.value)
-        name = wanted.get("name", "")
-        number = next((p["port"] for p in found.get("ports") or () if p.get("name", "") == name), None)
-        ready = [e for e in found.get("endpoints") or () if (e.get("conditions") or {}).get("ready", True)]
-        if number and ready:
-            return str(ready[0]["addresses"][0]), int(number)
-    return "", 0

@@ -9,6 +9,7 @@ import orjson
 from netplane.controlplane.api import (
     access,
     admission,
+    admitting,
     cluster,
     deleting,
     http,
@@ -53,7 +54,9 @@ async def bind(at: cluster.Cluster, request: http.Request, of: types.ResourceTyp
 
     uid = (body.get("metadata") or {}).get("uid")
     _check_uid(at, of, request, uid)
-    await writing.modify(at, request, of, bound, wanted, judge=writing.unjudged)
+    body.setdefault("kind", "Binding")
+    await admitting.check_part(at, request, of, body, is_dry_run=wanted.is_dry_run)
+    await writing.modify(at, request, of, bound, wanted, judge=writing.unjudged, seen=lambda _: None)
     return http.json(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 
 
@@ -97,6 +100,8 @@ async def evict(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
         raise status.not_found(of, key[1])
     pod = render.decoded(of, record)
     admission.before_delete(request.user, of, pod)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", **body}
+    await admitting.check_part(at, request, of, eviction, is_dry_run=wanted.is_dry_run)
     if not pod["metadata"].get("deletionTimestamp") and not wanted.is_dry_run:
         await _spend_budget(at, pod)
     await deleting.remove(at, request.user, of, key, wanted)

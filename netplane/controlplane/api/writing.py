@@ -7,7 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from netplane.controlplane.api import admission, bodies, cluster, deletion, http, options, reading, render, status
+from netplane.controlplane.api import (
+    admission,
+    admitting,
+    bodies,
+    cluster,
+    deletion,
+    http,
+    options,
+    reading,
+    render,
+    status,
+)  # fmt: skip
 from netplane.controlplane.registry import faults, strategy, types
 from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Object
@@ -135,9 +146,16 @@ async def _create_once(
 ) -> Object:
     name = obj["metadata"].get("name", "")
     admission.before_create(at, request.user, of, obj, namespace)
+    if at.webhooks.any_mutating():
+        obj = await admitting.changed(at, request, of, _placed(of, obj, namespace), None, writing)
+        admission.before_create(at, request.user, of, obj, namespace)
     found = strategy.create(of, obj, namespace=namespace, now=at.now(), uid=cluster.new_uid())
     if found:
         raise status.invalid(of, name or obj["metadata"].get("generateName", ""), found)
+    if at.webhooks.any_validating():
+        await admitting.check(at, request, of, obj, None, writing)
+        admission.check_namespace(at, of, obj, namespace)
+    # Nothing waits from here on: what is looked up now must hold when the write is staged.
     if at.store.latest(cluster.storage(of), (namespace, name)) is not None:
         raise protocol.Exists(name)
     admission.allocate(at, of, obj, None)
@@ -150,6 +168,12 @@ async def _create_once(
     kept = of.conversion.to_stored(obj) if of.conversion is not None else obj
     record = await keep(at.store.create(cluster.storage(of), kept))
     return render.decoded(of, record) if of.conversion is not None else kept
+
+
+def _placed(of: types.ResourceType, obj: Object, namespace: str) -> Object:
+    if of.namespaced:
+        obj["metadata"]["namespace"] = namespace
+    return obj
 
 
 def _namespace(of: types.ResourceType, metadata: Object, namespace: str) -> str:
@@ -208,12 +232,13 @@ async def modify(
     *,
     part: str | None = None,
     judge: Judge | None = None,
+    seen: Callable[[Object], Object | None] | None = None,
     is_apply: bool = False,
 ) -> Object:
     """Replace the object of the request by what `change` makes of it, guarded by its revision.
 
     A change that carries a resourceVersion must meet that very revision (409); one without is tried again
-    when somebody else was faster.
+    when somebody else was faster. `seen` shows webhooks another object than the stored one (None: they were asked).
     """
     assert request.target is not None
     target = request.target
@@ -227,10 +252,16 @@ async def modify(
         old = render.decoded(of, record)
         new = change(render.decoded(of, record))
         _guard(of, new, old)
+        if seen is None:
+            new = await admitting.changed(at, request, of, new, old, writing)
         found = judge(of, new, old)
         if found:
             raise status.invalid(of, target.name, found)
         admission.before_update(at, request.user, of, new, old, part)
+        if seen is None:
+            await admitting.check(at, request, of, new, old, writing)
+        elif (shown := seen(new)) is not None:
+            await admitting.check_part(at, request, of, shown, seen(old), is_dry_run=writing.is_dry_run)
         admission.allocate(at, of, new, old)
         if not is_apply:
             admission.track(of, new, old, writing, now=at.now(), part=part)

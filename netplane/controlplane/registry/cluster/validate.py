@@ -8,7 +8,7 @@ from typing import Any
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.pods.validate import template_faults
-from netplane.controlplane.registry.rules import labels, metadata, names
+from netplane.controlplane.registry.rules import labels, names
 from netplane.kube import quantity
 from netplane.kube.types import Object
 
@@ -350,32 +350,4 @@ def autoscaler(obj: Object) -> list[Fault]:
         found.append(faults.invalid("spec.maxReplicas", high, "must be greater than 0"))
     if high < low:
         found.append(faults.invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`"))
-    return found
-
-
-def webhooks(obj: Object) -> list[Fault]:
-    """Return every fault of a webhook configuration."""
-    found: list[Fault] = []
-    seen: set[str] = set()
-    for index, hook in enumerate(obj.get("webhooks") or ()):
-        at = f"webhooks[{index}]"
-        name = hook.get("name", "")
-        found += [faults.invalid(f"{at}.name", name, each) for each in names.subdomain(name)]
-        if name.count(".") < 2:
-            detail = "should be a domain with at least three segments separated by dots"
-            found.append(faults.invalid(f"{at}.name", name, detail))
-        if name in seen:
-            found.append(faults.duplicate(f"{at}.name", name))
-        seen.add(name)
-        client = hook.get("clientConfig") or {}
-        if ("url" in client) == ("service" in client):
-            found.append(faults.required(f"{at}.clientConfig", "exactly one of url or service is required"))
-        if not hook.get("sideEffects"):
-            found.append(faults.required(f"{at}.sideEffects", "must specify one of None, NoneOnDryRun"))
-        if not hook.get("admissionReviewVersions"):
-            detail = "must specify one of v1, v1beta1"
-            found.append(faults.required(f"{at}.admissionReviewVersions", detail))
-        found += metadata.label_faults(
-            (hook.get("objectSelector") or {}).get("matchLabels") or {}, f"{at}.objectSelector"
-        )
     return found

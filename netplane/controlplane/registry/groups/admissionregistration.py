@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults, validate
+from netplane.controlplane.registry.cluster import columns, defaults, hooks
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -23,7 +23,7 @@ TYPES = (
         columns=columns.named("Webhooks"),
         cells=columns.with_age(lambda obj: len(obj.get("webhooks") or ())),
         default=defaults.mutating_webhooks,
-        validate=validate.webhooks,
+        validate=hooks.validate,
     ),
     ResourceType(
         resource=Resource(
@@ -39,6 +39,6 @@ TYPES = (
         columns=columns.named("Webhooks"),
         cells=columns.with_age(lambda obj: len(obj.get("webhooks") or ())),
         default=defaults.validating_webhooks,
-        validate=validate.webhooks,
+        validate=hooks.validate,
     ),
 )
