@@ -20,6 +20,7 @@ from netplane_cni.plan import fabric
 
 RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default="/run/netplane", help="Where cni.sock is.")
 CONF_DIR = click.option("--conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d", help="Of the runtime.")
+FABRICS = ["vxlan", "direct", "auto", "wireguard"]
 BIN_DIR = click.option("--bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin", help="Of the runtime.")
 
 
@@ -49,7 +50,7 @@ def cni() -> None:
 @click.option("--kubeconfig", type=click.Path(), default=None, help="How to reach the API server.")
 @click.option("--nodes-file", type=click.Path(path_type=Path), help="Nodes as JSON, in place of an API server.")
 @click.option("--node-name", default=lambda: socket.gethostname().lower(), show_default="host name")
-@click.option("--fabric", type=click.Choice(["vxlan", "direct", "auto"]), default="vxlan", help="How nodes are joined.")
+@click.option("--fabric", type=click.Choice(FABRICS), default="vxlan", help="How nodes are joined.")
 @click.option("--vxlan-id", type=click.IntRange(0, (1 << 24) - 1), default=1)
 @click.option("--vxlan-port", type=click.IntRange(1, 65535), default=4789)
 @click.option(
@@ -57,6 +58,14 @@ def cni() -> None:
     type=click.Choice(["auto", "offload", "software"]),
     default="auto",
     help="Who computes the checksums inside tunnels; auto: the hardware, where the kernel is sound.",
+)
+@click.option("--encryption", type=click.Choice(["all", "zones"]), default="all", help="Of which ways, by WireGuard.")
+@click.option("--wireguard-port", type=click.IntRange(1, 65535), default=51820)
+@click.option(
+    "--key-rotation",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Seconds that a WireGuard key is used; 0: until asked.",
 )
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")
 @click.option("--cluster-cidr", type=Prefixes(), default=(), help="Not masqueraded; default: the nodes' pod networks.")
@@ -116,6 +125,15 @@ def status(run_dir: Path, output: Literal["wide", "json"]) -> None:
         click.echo("\n".join(_lines(found)))
 
 
+@cni.command(name="rotate-key", context_settings=config.SETTINGS)
+@RUN_DIR
+def rotate_key(run_dir: Path) -> None:
+    """Give this node a new WireGuard key. The other nodes hear of it first; no packet is lost."""
+    if not _ask(run_dir / "cni.sock", "NETPLANE_ROTATE")["rotates"]:
+        raise UserError("this node's daemon has no WireGuard key: it runs without --fabric wireguard")
+    click.echo("a new key is announced, and will be used when every node had the time to learn of it")
+
+
 async def _daemon(**options: Any) -> None:
     import contextlib
 
@@ -125,8 +143,14 @@ async def _daemon(**options: Any) -> None:
     settings = Settings(
         node=options["node_name"],
         fabric=fabric.Settings(
-            options["fabric"], options["vxlan_id"], options["vxlan_port"], options["tunnel_checksum"]
+            options["fabric"],
+            options["vxlan_id"],
+            options["vxlan_port"],
+            options["tunnel_checksum"],
+            options["encryption"],
+            options["wireguard_port"],
         ),
+        rotation=options["key_rotation"],
         socket=str(options["run_dir"] / "cni.sock"),
         state_dir=options["state_dir"],
         conf_dir=options["conf_dir"],
@@ -163,12 +187,12 @@ async def _purge() -> None:
     await nft.load(masquerade.removal())
 
 
-def _ask(path: Path) -> dict[str, Any]:
+def _ask(path: Path, command: str = "NETPLANE_STATUS") -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon_socket:
         daemon_socket.settimeout(10.0)
         try:
             daemon_socket.connect(str(path))
-            daemon_socket.sendall(b"CNI_COMMAND=NETPLANE_STATUS\0\0")
+            daemon_socket.sendall(f"CNI_COMMAND={command}\0\0".encode())
             daemon_socket.shutdown(socket.SHUT_WR)
             answer = b"".join(iter(lambda: daemon_socket.recv(65536), b""))
         except OSError as error:
@@ -186,6 +210,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     paths = found["fabric"]
     lines = [f"node     {found['node']}: {state}", f"pods     {pools}, MTU {found['mtu']}, {found['resting']} resting"]
     lines.append(f"fabric   {paths['mode']}: {paths['state']}, revision {paths['committed']} of {paths['wanted']}")
+    lines += [f"key      {paths['key']}"] if "key" in paths else []
     lines += [f"         no path to {node}: {why}" for node, why in paths["problems"].items()]
     rows = [("POD", "ADDRESSES", "INTERFACE", "LINK", "HOST PORTS", "STATE", "CONTAINER")]
     for lease in found["leases"]:

@@ -39,7 +39,9 @@ def lab() -> None:
 @click.option("--nodes", type=click.IntRange(1, specs.MAX_NODES), help="How many nodes.  [default: 3]")
 @click.option("--proxy-mode", type=click.Choice(["nftables", "ipvs", "iptables"]), help="[default: nftables]")
 @click.option(
-    "--fabric", type=click.Choice(["vxlan", "direct", "auto"]), help="How nodes carry pod traffic.  [default: vxlan]"
+    "--fabric",
+    type=click.Choice(["vxlan", "direct", "auto", "wireguard"]),
+    help="How nodes carry pod traffic.  [default: vxlan]",
 )
 @click.option("--ip-family", type=click.Choice(["ipv4", "ipv6", "dual"]), help="[default: ipv4]")
 @click.option(

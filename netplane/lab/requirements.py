@@ -65,6 +65,9 @@ def _probe_kernel(fabric: str) -> None:
     if fabric == "vxlan":
         vxlan = [*add, "x0", "type", "vxlan", "id", "1", "dstport", "4789", "nolearning"]
         _try("vxlan (CONFIG_VXLAN); --fabric direct works without", lambda: process.run_sync(vxlan))
+    if fabric == "wireguard":
+        sealed = [*add, "w0", "type", "wireguard"]
+        _try("WireGuard (CONFIG_WIREGUARD); --fabric vxlan works without", lambda: process.run_sync(sealed))
     _try(
         "nftables with NAT and numgen (CONFIG_NF_TABLES, CONFIG_NFT_NAT)",
         lambda: process.run_sync([*inside, "nft", "-f", "-"], stdin=NAT_RULES),

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
-import json
-import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
-from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane.kernel.link.diff import Paths
 from netplane.kernel.link.objects import Address, LinkChange, LinkName, Route, add, change, remove
 from netplane.kube import types
-from netplane.kube.fake import FakeApi
 from netplane_cni.plan import fabric
+from tests.support.cni_api import ApiInside
 from tests.support.cni_nodes import Machine, World, echo, ip, talk, until
-from tests.support.http_api import HttpApi
-
-T = TypeVar("T")
 
 
 def paths(machine: Machine) -> Paths:
@@ -147,52 +137,8 @@ def test_ipv6_alone_joins_nodes_too(tmp_path: Path) -> None:
             assert talk(server, a.netns, b.addresses[0]) == a.addresses[0]
 
 
-class ApiInside:
-    """An API server that listens on loopback in a machine's own namespace."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.fake = FakeApi()
-        self._http = HttpApi(self.fake)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(machine.netns,))
-
-    def _run(self, place: str) -> None:
-        with netns.inside(place):
-            asyncio.set_event_loop(self._loop)
-            self._loop.run_forever()
-        self._loop.close()
-
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        found: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return found.result(10)
-
-    def __enter__(self) -> ApiInside:
-        self._thread.start()
-        self.do(self._http.start())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(Exception):
-            self.do(self._http.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    def stop(self) -> None:
-        self.do(self._http.stop())
-
-    def start(self) -> None:
-        self.do(self._http.start())
-
-    def kubeconfig(self, path: Path) -> Path:
-        server = f"http://127.0.0.1:{self._http.port}"
-        entry = {"clusters": [{"name": "c", "cluster": {"server": server}}], "users": [{"name": "u", "user": {}}]}
-        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
-        path.write_text(json.dumps({**entry, "contexts": [context], "current-context": "x"}))
-        return path
-
-
 def test_the_daemon_follows_an_api_server_and_outlives_it(tmp_path: Path) -> None:
-    with World(tmp_path / "world", nodes=2) as world, ApiInside(world.machines[0]) as api:
+    with World(tmp_path / "world", nodes=2) as world, ApiInside(world.machines[0].netns) as api:
         one, two = world.machines
         world.kubeconfig = api.kubeconfig(tmp_path / "kubeconfig")
         one.start(wait=False)

@@ -21,10 +21,11 @@ RESOURCES = {resource.path(): resource for resource in vars(types).values() if i
 
 
 class HttpApi:
-    """One server on a port of 127.0.0.1 that stays the same while it is stopped and started."""
+    """One server on a port of 127.0.0.1 (or another address) that stays the same while it is stopped and started."""
 
-    def __init__(self, api: FakeApi, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, api: FakeApi, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.api = api
+        self._host = host
         self.port = 0
         self.requests: list[str] = []
         self.peers: set[object] = set()
@@ -46,7 +47,7 @@ class HttpApi:
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls, reuse_address=True).start()
+        await web.TCPSite(self._runner, self._host, self.port, ssl_context=self._tls, reuse_address=True).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -7,6 +7,10 @@ Everything follows from the Node objects alone, so nothing is learnt, flooded or
              fdb 02:.. dst 172.30.0.12                          frames to that go to the node
     direct   10.244.2.0/24 via 172.30.0.12                      for nodes on one link
     auto     direct to the nodes whose address is on this node's link, vxlan to the others
+    wireguard  10.244.2.0/24 dev np.wg                         encrypted, to all nodes or to those of other zones
+
+To where only encrypted packets may go, an `unreachable` route stands behind the encrypted one: nothing leaves in plain
+while the device is away or the other node's key is not known yet.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from netplane.kernel.link.diff import Paths
-from netplane.kernel.link.objects import Forward, Neighbour, Route, Vxlan
+from netplane.kernel.link.objects import Forward, Neighbour, Route, Vxlan, WireGuard
 from netplane.model import address
 from netplane.model.node import Node
+from netplane_cni.plan import wireguard
 
-Mode = Literal["vxlan", "direct", "auto"]
+Mode = Literal["vxlan", "direct", "auto", "wireguard"]
+Encryption = Literal["all", "zones"]
 
 Checksum = Literal["auto", "offload", "software"]
 
@@ -34,6 +40,8 @@ FABRIC_PROTOCOL = 110
 
 DEVICE = "np.vxlan"
 MAC_ANNOTATION = "netplane.io/vtep-mac"
+CLOSED_METRIC = 1 << 20
+"""Of the routes that refuse what must not leave in plain: any other of ours comes before."""
 OVERHEAD = {address.Family.V4: 50, address.Family.V6: 70}
 """What VXLAN adds: outer IP, UDP 8, VXLAN 8, inner Ethernet 14."""
 
@@ -46,6 +54,8 @@ class Settings:
     vni: int = 1
     port: int = 4789
     checksum: Checksum = "auto"
+    encryption: Encryption = "all"
+    wireguard_port: int = 51820
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,11 @@ class Underlay:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What this node shall have. `tunnel` is None in direct mode; `problems` are for the user, by node."""
+    """What this node shall have. `tunnel` is None where no node needs it; `problems` are for the user, by node.
+
+    `peers` are reached in plain, `sealed` by way of `encrypted`, which is None where nothing is; to the networks
+    `closed` nothing may go in plain.
+    """
 
     tunnel: Vxlan | None
     tunnel_addresses: tuple[address.Packed, ...]
@@ -67,6 +81,9 @@ class Plan:
     peers: tuple[Node, ...]
     problems: Mapping[str, str]
     mode: Mode = "vxlan"
+    encrypted: WireGuard | None = None
+    sealed: tuple[Node, ...] = ()
+    closed: tuple[address.Prefix, ...] = ()
 
 
 def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: Settings) -> Plan:
@@ -80,7 +97,28 @@ def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: S
     assert local is not None  # underlay_family has seen it
     tunnel = Vxlan(DEVICE, settings.vni, settings.port, local, underlay.index, mac_of(me), mtu)
     ends = tuple(cidr.network for cidr in me.pod_cidrs)
-    return Plan(tunnel, ends, mtu, peers, problems, settings.mode)
+    if settings.mode != "wireguard":
+        return Plan(tunnel, ends, mtu, peers, problems, settings.mode)
+    mtu = underlay.mtu - wireguard.OVERHEAD[family]
+    others = [node for name, node in nodes.items() if name != me.name and is_sealed(me, node, settings)]
+    return Plan(
+        tunnel if settings.encryption == "zones" else None,
+        ends,
+        mtu,
+        tuple(peer for peer in peers if not is_sealed(me, peer, settings)),
+        problems,
+        settings.mode,
+        WireGuard(wireguard.DEVICE, mtu),
+        tuple(peer for peer in peers if is_sealed(me, peer, settings)),
+        tuple(sorted({cidr for node in others for cidr in node.pod_cidrs} - set(me.pod_cidrs))),
+    )
+
+
+def is_sealed(me: Node, other: Node, settings: Settings) -> bool:
+    """Tell whether packets between two nodes are encrypted. A zone that is not known is no common zone."""
+    if settings.mode != "wireguard":
+        return False
+    return settings.encryption == "all" or not me.zone or me.zone != other.zone
 
 
 def offloads_checksum(settings: Settings, release: str) -> bool:
@@ -126,13 +164,16 @@ def computed_mac(name: str) -> bytes:
     return b"\x02" + hashlib.sha256(f"vtep\0{name}".encode()).digest()[:5]
 
 
-def paths(plan: Plan, me: Node, *, underlay: Underlay, tunnel_index: int = 0) -> Paths:
+def paths(plan: Plan, me: Node, *, underlay: Underlay, tunnel_index: int = 0, encrypted_index: int = 0) -> Paths:
     """Return the routes, neighbours and forwarding entries of the plan."""
     routes = {Route(*cidr, protocol=FABRIC_PROTOCOL, type="unreachable") for cidr in me.pod_cidrs}
     # Without it a packet to a pod of ours that is no more would take the default route, come back, and circle.
+    routes |= {Route(*cidr, 0, b"", FABRIC_PROTOCOL, b"", CLOSED_METRIC, type="unreachable") for cidr in plan.closed}
+    for peer in plan.sealed:
+        routes |= {Route(*cidr, encrypted_index, b"", FABRIC_PROTOCOL, _source(me, cidr)) for cidr in _cidrs(peer, me)}
     if plan.tunnel is None:
         return Paths(frozenset(routes | _direct_routes(plan.peers, underlay)))
-    family, is_auto = address.family(plan.tunnel.local), plan.mode == "auto"
+    family, is_auto = address.family(plan.tunnel.local), plan.mode in ("auto", "wireguard")
     neighbours, forwards = set(), set()
     for peer in plan.peers:
         mac, remote = mac_of(peer), peer.ip(family)
@@ -143,11 +184,14 @@ def paths(plan: Plan, me: Node, *, underlay: Underlay, tunnel_index: int = 0) ->
         if far:
             forwards.add(Forward(tunnel_index, mac, remote))
         for cidr in far:
-            source = next((own.network for own in me.pod_cidrs if own.family is cidr.family), b"")
             neighbours.add(Neighbour(tunnel_index, cidr.network, mac))
-            # The source of what the node itself sends: an address whose way back is the tunnel, too.
-            routes.add(Route(*cidr, tunnel_index, cidr.network, FABRIC_PROTOCOL, source, onlink=True))
+            routes.add(Route(*cidr, tunnel_index, cidr.network, FABRIC_PROTOCOL, _source(me, cidr), onlink=True))
     return Paths(frozenset(routes), frozenset(neighbours), frozenset(forwards))
+
+
+def _source(me: Node, cidr: address.Prefix) -> address.Packed:
+    """Return the source of what the node itself sends there: an address whose way back is the tunnel, too."""
+    return next((own.network for own in me.pod_cidrs if own.family is cidr.family), b"")
 
 
 def _is_near(ip: address.Packed | None, underlay: Underlay) -> bool:
@@ -181,7 +225,9 @@ def _peers(
         if name == me.name or not is_placed(node):
             continue
         problem = problems.get(name) or _problem(node, me, family, settings)
-        if not problem and settings.mode != "direct" and mac_of(node) in macs:
+        if not problem and is_sealed(me, node, settings):
+            problem = wireguard.problem(node)
+        elif not problem and settings.mode != "direct" and mac_of(node) in macs:
             problem = f"its tunnel end has the MAC address of {macs[mac_of(node)]}"
         if problem:
             problems[name] = problem

@@ -13,6 +13,7 @@ from netplane.kernel import conntrack
 from netplane.kernel.link import events
 from netplane.kernel.nft import run as nft
 from netplane.kube.api import Api
+from netplane.kube.errors import ApiError
 from netplane.lib import health, log, metrics, notify
 from netplane.lib.cli import UserError
 from netplane.lib.clock import Clock
@@ -26,6 +27,7 @@ from netplane_cni.plan import masquerade
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.run import install, loopback, nodes
 from netplane_cni.run.attach import Wirer
+from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.fabric import Fabric, prepare_node
 from netplane_cni.run.leases import Journal
 from netplane_cni.run.rules import Rules
@@ -34,6 +36,7 @@ from netplane_cni.run.verbs import Prepared, Verbs
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STATUS_COMMAND = "NETPLANE_STATUS"
+ROTATE_COMMAND = "NETPLANE_ROTATE"
 RESYNC = 15.0
 
 SECONDS = metrics.histogram("netplane_cni_seconds", "Duration of CNI calls.", ["command"])
@@ -61,6 +64,7 @@ class Settings:
     mtu: int = 0
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 0
+    rotation: float = 0.0
 
 
 class Daemon:
@@ -77,7 +81,12 @@ class Daemon:
         self._journal = Journal(str(settings.state_dir), clock)
         self._wirer = Wirer()
         self._rules = Rules(nft.Socket(), conntrack.Socket(), self._facts)
-        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready)
+        self._encryption: Encryption | None = None
+        if settings.fabric.mode == "wireguard":
+            port = settings.fabric.wireguard_port
+            self._encryption = Encryption(settings.state_dir, port, clock, interval=settings.rotation)
+        self._announced: dict[str, str | None] = {}
+        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready, self._encryption)
         self._verbs = Verbs(
             self._journal,
             self._wirer,
@@ -116,6 +125,8 @@ class Daemon:
                 group.create_task(self._verbs.sweeping())
                 group.create_task(self._loop.run())
                 group.create_task(self._follow_nodes())
+                if self._encryption is not None:
+                    group.create_task(self._encryption.rotating(self._keys_changed))
                 stack.callback(self._follow_kernel())
                 notify.ready()
                 self._log.info("serving", socket=settings.socket, node=settings.node, fabric=settings.fabric.mode)
@@ -179,6 +190,7 @@ class Daemon:
                 prepare_node([cidr.family for cidr in me.pod_cidrs])
             self._me = me
             outcome = await self._fabric.act(cause)
+            await self._announce(must_look=cause != "change")
             changes = await self._rules.bring_up_to_date(must_look=cause != "change")
         except (OSError, UserError, ValueError) as error:
             self._verbs.not_ready = str(error)
@@ -186,6 +198,22 @@ class Daemon:
         if install.write_conflist(self._settings.conf_dir):
             self._warn_of_earlier()
         return Outcome(outcome.revision, outcome.operations + changes, outcome.is_verified)
+
+    async def _keys_changed(self) -> None:
+        self._loop.verify()
+
+    async def _announce(self, *, must_look: bool) -> None:
+        """Publish our WireGuard key once the kernel has it: who hears of a key may answer with it at once."""
+        if self._encryption is None or self._api is None:
+            return
+        said = self._encryption.annotations
+        if said == self._announced and not must_look:
+            return
+        try:
+            await nodes.publish(self._api, self._settings.node, said)
+        except ApiError as error:
+            raise UserError(f"the WireGuard key was not announced: {error}") from error
+        self._announced = said
 
     def _paths_ready(self, me: Node, mtu: int) -> None:
         pools = tuple(Pool(cidr, self._settings.excluded) for cidr in me.pod_cidrs)
@@ -217,6 +245,10 @@ class Daemon:
         command = environment.get("CNI_COMMAND", "")
         if command == STATUS_COMMAND:
             return 0, json.dumps(self.status()).encode()
+        if command == ROTATE_COMMAND:
+            if self._encryption is not None:
+                self._encryption.rotate()
+            return 0, json.dumps({"rotates": self._encryption is not None}).encode()
         began = self._clock.monotonic()
         try:
             request = spec.decode(environment, stdin)
@@ -249,6 +281,7 @@ class Daemon:
             "waiting_for": "" if prepared else self._verbs.not_ready,
             "fabric": {
                 "mode": self._settings.fabric.mode,
+                **({"key": self._encryption.public} if self._encryption else {}),
                 **dict(report.lines()),
                 "problems": dict(self._fabric.problems),
             },

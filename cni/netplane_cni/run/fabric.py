@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from netplane.kernel.link.objects import (
     LinkChange,
     LinkName,
     Vxlan,
+    WireGuard,
     add,
     change,
     remove,
@@ -31,8 +33,9 @@ from netplane.model import address
 from netplane.model.node import Node
 from netplane.reconcile.loop import Cause
 from netplane.reconcile.report import Outcome
-from netplane_cni.plan import fabric
+from netplane_cni.plan import fabric, wireguard
 from netplane_cni.plan import underlay as underlays
+from netplane_cni.run.encryption import Encryption
 
 Ready = Callable[[Node, int], None]
 """Called with this node and the MTU for pods, each time the paths are in place."""
@@ -51,18 +54,22 @@ class _Known:
     local: Local
     underlay: fabric.Underlay
     index: int
+    encrypted: int
     paths: diff.Paths
 
 
 def _place(me: Node) -> object:
-    return me.internal_ips, me.external_ips, me.pod_cidrs, fabric.mac_of(me)
+    return me.internal_ips, me.external_ips, me.pod_cidrs, me.zone, fabric.mac_of(me)
 
 
 class Fabric:
     """The act of a reconcile loop. `offer` the nodes; it works in the namespace in which it was made."""
 
-    def __init__(self, name: str, settings: fabric.Settings, ready: Ready) -> None:
+    def __init__(
+        self, name: str, settings: fabric.Settings, ready: Ready, encryption: Encryption | None = None
+    ) -> None:
         self._name = name
+        self._encryption = encryption
         self._settings = settings
         self._ready = ready
         self._socket = link.Socket()
@@ -87,7 +94,7 @@ class Fabric:
             return True
         if event.kind == "route":
             return event.protocol == fabric.FABRIC_PROTOCOL
-        return event.kind == "lost" or event.index in (known.index, known.underlay.index)
+        return event.kind == "lost" or event.index in (known.index, known.encrypted, known.underlay.index)
 
     def offer(self, nodes: Mapping[str, Node], revision: str) -> None:
         """Put newer nodes in place of those not taken yet."""
@@ -122,14 +129,19 @@ class Fabric:
             known, underlay = None, find_underlay(self._socket, me)
             plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
             index, count = self._ensure_tunnel(plan)
+            encrypted, made = self._ensure_encrypted(plan)
+            count += made
             have = self._socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=index)
         else:
-            underlay, index, have, count = known.underlay, known.index, known.paths, 0
+            underlay, index, encrypted, have, count = known.underlay, known.index, known.encrypted, known.paths, 0
             plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
-        want = fabric.paths(plan, me, underlay=underlay, tunnel_index=index)
+        if self._encryption is not None and encrypted:
+            peers = wireguard.peers(plan.sealed, fabric.underlay_family(me))
+            count += self._encryption.bring(encrypted, peers, must_look=known is None)
+        want = fabric.paths(plan, me, underlay=underlay, tunnel_index=index, encrypted_index=encrypted)
         commands = diff.paths(want, have)
         self._socket.commit(commands)
-        self._have = _Known(_place(me), local, underlay, index, want)
+        self._have = _Known(_place(me), local, underlay, index, encrypted, want)
         return plan, me, count + len(commands), known is None
 
     def _ensure_tunnel(self, plan: fabric.Plan) -> tuple[int, int]:
@@ -147,15 +159,33 @@ class Fabric:
             there, count = self._socket.link(fabric.DEVICE), 1
             if there is None:
                 raise UserError(f"{fabric.DEVICE} vanished right after it was made: does somebody else manage links?")
-        commands = self._adjustments(there, plan)
-        self._socket.commit(commands)
-        if commands:
-            # Loose: a packet from a pod's peer may come by another way than its answer goes. The kernel takes the
-            # larger of this and conf.all, so a strict conf.all does not win.
-            sysctl.ensure(f"net/ipv4/conf/{fabric.DEVICE}/rp_filter", LOOSE)
+        done = self._adjust(there, plan.tunnel, plan.tunnel_addresses)
         is_on = fabric.offloads_checksum(self._settings, os.uname().release)
         count += offload.ensure_checksum(fabric.DEVICE, is_on=is_on)
-        return there.index, count + len(commands)
+        return there.index, count + done
+
+    def _ensure_encrypted(self, plan: fabric.Plan) -> tuple[int, int]:
+        """Return the WireGuard device's index (0 where nothing is encrypted) and how much was done to have it."""
+        there = self._socket.link(wireguard.DEVICE)
+        if plan.encrypted is None:
+            gone = [remove(LinkName(wireguard.DEVICE))] if there else []
+            self._socket.commit(gone)
+            return 0, len(gone)
+        count = 0
+        if there is None or there.kind != "wireguard":
+            self._socket.commit([remove(LinkName(wireguard.DEVICE))])
+            try:
+                self._socket.commit([add(plan.encrypted)])
+            except KernelError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                raise UserError("this kernel has no WireGuard (CONFIG_WIREGUARD): choose another --fabric") from error
+            there, count = self._socket.link(wireguard.DEVICE), 1
+            if there is None:
+                raise UserError(
+                    f"{wireguard.DEVICE} vanished right after it was made: does somebody else manage links?"
+                )
+        return there.index, count + self._adjust(there, plan.encrypted, plan.tunnel_addresses)
 
     def _make(self, tunnel: Vxlan) -> None:
         try:
@@ -166,20 +196,26 @@ class Fabric:
             what = f"VXLAN {tunnel.vni} on port {tunnel.port}"
             raise UserError(f"{what} is in use on this node: choose another --vxlan-id or --vxlan-port") from error
 
-    def _adjustments(self, there: Link, plan: fabric.Plan) -> list[Command]:
-        assert plan.tunnel is not None
-        commands = []
-        if there.mac != plan.tunnel.mac or there.mtu != plan.tunnel.mtu:
-            commands.append(change(LinkChange(index=there.index, mac=plan.tunnel.mac, mtu=plan.tunnel.mtu)))
+    def _adjust(self, there: Link, want: Vxlan | WireGuard, addresses: Sequence[address.Packed]) -> int:
+        """Give a tunnel device its MTU, MAC address and addresses; return how many changes that took."""
+        mac = want.mac if isinstance(want, Vxlan) else None
+        commands: list[Command] = []
+        if (mac is not None and there.mac != mac) or there.mtu != want.mtu:
+            commands.append(change(LinkChange(index=there.index, mac=mac, mtu=want.mtu)))
         if not there.is_up:
             inet = (("forwarding", 1), ("rp_filter", LOOSE))
             commands.append(change(LinkChange(index=there.index, inet=inet, addr_gen_none=True)))
             commands.append(change(LinkChange(index=there.index, is_up=True)))
-        want = {Address(there.index, ip, len(ip) * 8) for ip in plan.tunnel_addresses}
+        wanted = {(ip, len(ip) * 8): Address(there.index, ip, len(ip) * 8) for ip in addresses}
         have = {(a.address, a.length): a for a in self._socket.addresses(there.index)}
-        commands += [replace(a) for a in sorted(want) if (a.address, a.length) not in have]
-        wanted = {(a.address, a.length) for a in want}
-        return commands + [remove(a) for key, a in sorted(have.items()) if key not in wanted]
+        commands += [replace(a) for key, a in sorted(wanted.items()) if key not in have]
+        commands += [remove(a) for key, a in sorted(have.items()) if key not in wanted]
+        self._socket.commit(commands)
+        if commands:
+            # Loose: a packet from a pod's peer may come by another way than its answer goes. The kernel takes the
+            # larger of this and conf.all, so a strict conf.all does not win.
+            sysctl.ensure(f"net/ipv4/conf/{want.name}/rp_filter", LOOSE)
+        return len(commands)
 
     def _tell(self, plan: fabric.Plan) -> None:
         for name, why in plan.problems.items():
@@ -239,10 +275,10 @@ def _keep_router_advertisements() -> None:
 
 
 def remove_all() -> None:
-    """Take the tunnel device and every path of ours away."""
+    """Take the tunnel devices and every path of ours away."""
     with link.Socket() as socket:
-        there = socket.link(fabric.DEVICE)
-        socket.commit([remove(LinkName(fabric.DEVICE))] if there else [])
+        names = [name for name in (fabric.DEVICE, wireguard.DEVICE) if socket.link(name)]
+        socket.commit([remove(LinkName(name)) for name in names])
         socket.commit(diff.paths(diff.Paths(), socket.paths(protocol=fabric.FABRIC_PROTOCOL)))
 
 

@@ -56,14 +56,19 @@ async def from_file(path: Path, *, clock: Clock) -> AsyncGenerator[tuple[Nodes, 
 
 async def publish_mac(api: Api, name: str) -> None:
     """Write this node's tunnel MAC address on its Node, for others to see; failing is no harm: it can be computed."""
-    mac = fabric.computed_mac(name).hex(":")
     try:
-        node = await api.get(types.NODES, name)
-        if (node["metadata"].get("annotations") or {}).get(fabric.MAC_ANNOTATION) != mac:
-            body = {"metadata": {"annotations": {fabric.MAC_ANNOTATION: mac}}}
-            await api.patch(types.NODES, name, body, kind="merge", field_manager="netplane-cni")
+        await publish(api, name, {fabric.MAC_ANNOTATION: fabric.computed_mac(name).hex(":")})
     except ApiError as error:
         log.get("cni").warning("the tunnel's MAC address was not published", node=name, why=str(error))
+
+
+async def publish(api: Api, name: str, annotations: Mapping[str, str | None]) -> None:
+    """Write annotations on this node's Node unless it says so already; None takes one away."""
+    node = await api.get(types.NODES, name)
+    have = node["metadata"].get("annotations") or {}
+    if any(have.get(key) != value for key, value in annotations.items()):
+        body = {"metadata": {"annotations": dict(annotations)}}
+        await api.patch(types.NODES, name, body, kind="merge", field_manager="netplane-cni")
 
 
 def _read(path: Path, text: str) -> Nodes:

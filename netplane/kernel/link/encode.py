@@ -25,6 +25,7 @@ from netplane.kernel.link.objects import (
     Verb,
     Veth,
     Vxlan,
+    WireGuard,
 )
 from netplane.kernel.link.wire import attribute, text, u32
 
@@ -66,13 +67,13 @@ def _parts(verb: Verb, thing: Thing) -> tuple[int, int, bytes]:
             return wire.NEWLINK, wire.DELLINK, _change(thing)
         case LinkGroup():
             return wire.NEWLINK, wire.DELLINK, wire.IFINFO.pack(0, 0, 0, 0, 0) + u32(wire.IFLA_GROUP, thing.group)
-        case LinkName() | Veth() | Bridge() | Vxlan() | Dummy():
+        case LinkName() | Veth() | Bridge() | Vxlan() | Dummy() | WireGuard():
             name = wire.IFINFO.pack(0, 0, 0, 0, 0) + text(wire.IFLA_IFNAME, thing.name)
             made = b"" if verb == "remove" or isinstance(thing, LinkName) else _new_link(thing)
             return wire.NEWLINK, wire.DELLINK, name + made
 
 
-def _new_link(thing: Veth | Bridge | Vxlan | Dummy) -> bytes:
+def _new_link(thing: Veth | Bridge | Vxlan | Dummy | WireGuard) -> bytes:
     match thing:
         case Veth():
             kind, data = "veth", _veth_peer(thing)
@@ -80,11 +81,14 @@ def _new_link(thing: Veth | Bridge | Vxlan | Dummy) -> bytes:
             kind, data = "bridge", b""
         case Dummy():
             kind, data = "dummy", b""
+        case WireGuard():
+            kind, data = "wireguard", b""
         case Vxlan():
             kind, data = "vxlan", _vxlan(thing)
     info = text(wire.INFO_KIND, kind) + (attribute(wire.INFO_DATA, data) if data else b"")
     group = u32(wire.IFLA_GROUP, thing.group) if isinstance(thing, Veth) and thing.group else b""
-    return _hardware(thing.mac, thing.mtu) + group + attribute(wire.IFLA_LINKINFO, info)
+    mac = b"" if isinstance(thing, WireGuard) else thing.mac
+    return _hardware(mac, thing.mtu) + group + attribute(wire.IFLA_LINKINFO, info)
 
 
 def _veth_peer(veth: Veth) -> bytes:

@@ -23,6 +23,7 @@ from netplane.kernel.link.objects import (
     TokenBucket,
     Veth,
     Vxlan,
+    WireGuard,
 )
 
 
@@ -76,9 +77,10 @@ class Fake:
     def _do(self, command: Command) -> int:
         thing = command.thing
         match thing:
-            case Veth() | Bridge() | Vxlan() | Dummy() if command.verb == "add":
+            case Veth() | Bridge() | Vxlan() | Dummy() | WireGuard() if command.verb == "add":
                 return self._add_link(thing)
-            case LinkName(name=name) | Veth(name=name) | Bridge(name=name) | Vxlan(name=name) | Dummy(name=name):
+            case LinkName() | Veth() | Bridge() | Vxlan() | Dummy() | WireGuard():
+                name = thing.name
                 return self._remove_links([link.index for link in self._links.values() if link.name == name])
             case LinkGroup(group=group):
                 return self._remove_links([link.index for link in self._links.values() if link.group == group])
@@ -98,12 +100,14 @@ class Fake:
             self._rates[index] = bucket.rate
         return 0
 
-    def _add_link(self, thing: Veth | Bridge | Vxlan | Dummy) -> int:
+    def _add_link(self, thing: Veth | Bridge | Vxlan | Dummy | WireGuard) -> int:
         if self.link(thing.name):
             return errno.EEXIST
         index = self._free_index()
         if isinstance(thing, Vxlan):
             self._links[index] = Link(index, thing.name, "vxlan", thing.mac, thing.mtu, vxlan=thing)
+        elif isinstance(thing, WireGuard):
+            self._links[index] = Link(index, thing.name, "wireguard", mtu=thing.mtu or 1420)
         elif isinstance(thing, Bridge | Dummy):
             kind = "bridge" if isinstance(thing, Bridge) else "dummy"
             self._links[index] = Link(index, thing.name, kind, thing.mac, thing.mtu or 1500)

@@ -71,6 +71,14 @@ class Dummy:
 
 
 @dataclass(frozen=True, slots=True)
+class WireGuard:
+    """An encrypting tunnel end. Its key and peers are kernel/wireguard's."""
+
+    name: str
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LinkName:
     """A link of any kind, to be removed by its name."""
 
@@ -188,6 +196,7 @@ Thing: TypeAlias = (
     | Bridge
     | Vxlan
     | Dummy
+    | WireGuard
     | LinkName
     | LinkGroup
     | LinkChange
@@ -243,6 +252,8 @@ def describe(thing: Thing) -> str:
             return f"link {thing.name} type vxlan id {thing.vni} local {ip(thing.local)} dstport {thing.port}"
         case Dummy():
             return f"link {thing.name} type dummy"
+        case WireGuard():
+            return f"link {thing.name} type wireguard"
         case LinkName():
             return f"link {thing.name}"
         case LinkGroup():

@@ -1,0 +1,240 @@
+"""Nodes joined by WireGuard: nothing in plain on the wire, keys that change, nodes that leave. `make vm` runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netplane.kernel import netns
+from netplane.kernel.link import run as link
+from netplane.kernel.link.objects import LinkName, remove
+from netplane.kernel.wireguard import run as wireguard
+from netplane.kernel.wireguard.objects import Device, text
+from netplane.kube import types
+from netplane_cni.plan import fabric
+from netplane_cni.plan import wireguard as plans
+from tests.support.cni_api import ApiInside
+from tests.support.cni_nodes import NETPLANE, Machine, Pod, World, echo, talk, until
+
+ETH_P_ALL = 3
+WORD = b"hello"
+SLOW = 180.0
+"""Seconds: the machine is emulated."""
+
+
+class Wire:
+    """Everything that passes the nodes' bridge, by the question whether it is readable."""
+
+    def __init__(self, place: str, link_name: str) -> None:
+        self._socket = netns.run_in(
+            place, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        )
+        self._socket.bind((link_name, ETH_P_ALL))
+        self._socket.settimeout(0.3)
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
+
+    def frames(self) -> list[bytes]:
+        found = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                found.append(self._socket.recv(65536))
+        return found
+
+
+class Cluster:
+    """Nodes with their API server, and a pod on each."""
+
+    def __init__(self, world: World, api: ApiInside) -> None:
+        self.world, self.api = world, api
+        self.pods: list[Pod] = []
+
+    def start(self) -> None:
+        for machine in self.world.machines:
+            machine.start(wait=False)
+        until(lambda: all(self.is_ready(machine) for machine in self.world.machines), limit=SLOW)
+        self.pods = [machine.pod("p") for machine in self.world.machines]
+
+    def is_ready(self, machine: Machine) -> bool:
+        found = machine.status()
+        return bool(found.get("ready")) and machine.conflist.exists() and not found["fabric"]["problems"]
+
+    def ask(self, client: Pod, server: Pod) -> None:
+        with echo(server.netns) as serving:
+            for family in (0, 1):
+                assert talk(serving, client.netns, server.addresses[family]) == client.addresses[family]
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, *options: str, zones: str = "aa") -> Iterator[Cluster]:
+    with World(folder / "world", nodes=len(zones), fabric="wireguard") as world:
+        with ApiInside(world.underlay, "172.30.0.1") as api:
+            world.kubeconfig = api.kubeconfig(folder / "kubeconfig")
+            for machine, zone in zip(world.machines, zones, strict=True):
+                machine.options = list(options)
+                node = machine.node()
+                node["metadata"]["labels"] = {"topology.kubernetes.io/zone": zone}
+                api.do(api.fake.create(types.NODES, node))
+            made = Cluster(world, api)
+            made.start()
+            yield made
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("pair")) as made:
+        yield made
+
+
+def device(machine: Machine) -> Device:
+    def read() -> Device:
+        with link.Socket() as links, contextlib.closing(wireguard.Socket()) as asking:
+            there = links.link(plans.DEVICE)
+            return asking.device(there.index) if there else Device(0)
+
+    return machine.run(read)
+
+
+def key(machine: Machine) -> str:
+    return str(machine.status()["fabric"]["key"])
+
+
+def test_nothing_is_readable_on_the_wire(pair: Cluster) -> None:
+    a, b = pair.pods
+    with Wire(pair.world.underlay, "br0") as wire:
+        pair.ask(a, b)
+        frames = wire.frames()
+    assert frames
+    assert not any(WORD in frame for frame in frames)
+    assert any((51820).to_bytes(2, "big") * 2 in frame for frame in frames)
+
+
+def test_keys_are_for_root_alone_and_survive_a_restart(pair: Cluster) -> None:
+    one = pair.world.machines[0]
+    before = key(one)
+    assert (one.folder / "state" / "wireguard.json").stat().st_mode & 0o777 == 0o600
+    one.kill()
+    one.start(wait=False)
+    until(lambda: pair.is_ready(one), limit=SLOW)
+    assert key(one) == before
+    pair.ask(*pair.pods)
+
+
+def test_a_key_changes_under_traffic_without_a_noticeable_gap(pair: Cluster) -> None:
+    one, two = pair.world.machines
+    before = key(one)
+    with Stream(pair.pods[0], pair.pods[1]) as stream:
+        until(lambda: stream.heard > 20, limit=SLOW)
+        done = subprocess.run(
+            [NETPLANE, "cni", "rotate-key", f"--run-dir={one.folder}/run"], capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        until(lambda: key(one) != before, limit=SLOW)
+        until(lambda: [text(found) for found in device(two).peers] == [key(one)], limit=SLOW)
+        count = stream.heard
+        until(lambda: stream.heard > count + 50, limit=SLOW)
+    assert stream.longest < 2.0  # seconds; a lost handshake would take 5
+
+
+def test_what_others_break_is_repaired_and_nothing_leaks_meanwhile(pair: Cluster) -> None:
+    one = pair.world.machines[0]
+    with Wire(pair.world.underlay, "br0") as wire, Stream(pair.pods[0], pair.pods[1]) as stream:
+        until(lambda: stream.heard > 5, limit=SLOW)
+        with link.Socket(one.netns) as links:
+            links.commit([remove(LinkName(plans.DEVICE))])
+        count = stream.heard
+        until(lambda: stream.heard > count + 20, limit=SLOW)
+        assert not any(Stream.WORD in frame for frame in wire.frames())
+    pair.ask(*pair.pods)
+
+
+def test_a_node_installed_anew_is_reached_by_its_new_key(pair: Cluster) -> None:
+    one, two = pair.world.machines
+    before = key(two)
+    two.kill()
+    with link.Socket(two.netns) as links:
+        links.commit([remove(LinkName(plans.DEVICE))])
+    (two.folder / "state" / "wireguard.json").unlink()
+    two.start(wait=False)
+    until(lambda: pair.is_ready(two) and key(two) != before, limit=SLOW)
+    until(lambda: [text(found) for found in device(one).peers] == [key(two)], limit=SLOW)
+    pair.ask(*pair.pods)
+
+
+def test_a_node_that_leaves_is_forgotten(pair: Cluster) -> None:
+    one, two = pair.world.machines
+    node = pair.api.do(pair.api.fake.get(types.NODES, two.name))
+    two.kill()
+    pair.api.do(pair.api.fake.delete(types.NODES, two.name))
+    until(lambda: not device(one).peers, limit=SLOW)
+    with link.Socket(one.netns) as links:
+        until(lambda: {r.type for r in links.routes(protocol=fabric.FABRIC_PROTOCOL)} == {"unreachable"}, limit=SLOW)
+        assert len(links.routes(protocol=fabric.FABRIC_PROTOCOL)) == 2
+    assert node
+
+
+def test_between_zones_alone_is_encrypted_when_told(tmp_path: Path) -> None:
+    with cluster(tmp_path, "--encryption=zones", zones="aab") as made:
+        one, two, three = made.pods
+        with Wire(made.world.underlay, "br0") as wire:
+            made.ask(one, two)
+            assert any(WORD in frame for frame in wire.frames())
+            made.ask(one, three)
+            made.ask(three, two)
+            assert not any(WORD in frame for frame in wire.frames())
+
+
+class Stream:
+    """Numbers sent from one pod to another every few milliseconds, and the longest silence between two that arrive."""
+
+    WORD = b"number "
+
+    def __init__(self, sender: Pod, receiver: Pod) -> None:
+        self.heard, self.longest = 0, 0.0
+        self._over = threading.Event()
+        self._to = receiver.addresses[0], 9100
+        self._out = sender.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._in = receiver.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._in.bind(("0.0.0.0", 9100))
+        self._in.settimeout(0.2)
+        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
+
+    def _send(self) -> None:
+        number = 0
+        while not self._over.wait(0.01):
+            number += 1
+            with contextlib.suppress(OSError):
+                self._out.sendto(self.WORD + str(number).encode(), self._to)
+
+    def _receive(self) -> None:
+        last = 0.0
+        while not self._over.is_set():
+            with contextlib.suppress(TimeoutError):
+                self._in.recv(100)
+                now = time.monotonic()
+                self.longest = max(self.longest, now - last) if last else 0.0
+                last = now
+                self.heard += 1
+
+    def __enter__(self) -> Stream:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(10)
+        self._out.close()
+        self._in.close()
