@@ -7,6 +7,7 @@ of the field at fault. Fields we do not use are not looked at: a newer server ma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from sys import intern
 from typing import Any, TypeVar
 
 from netplane.kube.types import Object
@@ -31,6 +32,7 @@ _SERVICE_TYPES: dict[str, ServiceType] = {
 }
 _FAMILIES = {"IPv4": address.Family.V4, "IPv6": address.Family.V6}
 _NO_HINTS: frozenset[str] = frozenset()
+_NOTHING: Mapping[str, Any] = {}
 
 
 class DecodeError(ValueError):
@@ -39,42 +41,43 @@ class DecodeError(ValueError):
 
 def service(obj: Object) -> Service:
     """Decode a v1 Service."""
-    with _Named("Service", obj):
+    try:
         return _service(obj)
+    except _WRONG as error:
+        raise _named("Service", obj, error) from error
 
 
 def endpoint_slice(obj: Object) -> EndpointSlice:
     """Decode a discovery.k8s.io/v1 EndpointSlice."""
-    with _Named("EndpointSlice", obj):
+    try:
         return _endpoint_slice(obj)
+    except _WRONG as error:
+        raise _named("EndpointSlice", obj, error) from error
 
 
 def node(obj: Object) -> Node:
     """Decode a v1 Node."""
-    with _Named("Node", obj):
+    try:
         return _node(obj)
+    except _WRONG as error:
+        raise _named("Node", obj, error) from error
 
 
 def pod(obj: Object) -> Pod:
     """Decode a v1 Pod."""
-    with _Named("Pod", obj):
+    try:
         return _pod(obj)
+    except _WRONG as error:
+        raise _named("Pod", obj, error) from error
 
 
-class _Named:
-    """Adds kind and name to a DecodeError, and makes one of what a wrong JSON type raises."""
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, IndexError)
 
-    def __init__(self, kind: str, obj: Object) -> None:
-        self._kind = kind
-        self._obj = obj
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (ValueError, TypeError, KeyError, AttributeError, IndexError)):
-            what = str(error) if isinstance(error, DecodeError) else f"has a field of the wrong type ({error!r})"
-            raise DecodeError(f"{self._kind} {_name(self._obj)}: {what}") from error
+def _named(kind: str, obj: Object, error: Exception) -> DecodeError:
+    """Add kind and name to a DecodeError, and make one of what a wrong JSON type raises."""
+    what = str(error) if isinstance(error, DecodeError) else f"has a field of the wrong type ({error!r})"
+    return DecodeError(f"{kind} {_name(obj)}: {what}")
 
 
 def _service(obj: Object) -> Service:
@@ -163,29 +166,30 @@ def _endpoint_slice(obj: Object) -> EndpointSlice:
 
 def _endpoints(rows: Iterable[Mapping[str, Any]], family: address.Family) -> Iterable[Endpoint]:
     """Decode the rows; those without an address or of another family are left out, as kube-proxy does."""
-    parse = address.parse
+    parse, width = address.parse, family.bits // 8
     for at, row in enumerate(rows):
         try:
             addresses = tuple([parse(value) for value in row.get("addresses") or ()])
         except ValueError as error:
             raise DecodeError(f"endpoints[{at}].addresses: {error}") from error
-        if not addresses or address.family(addresses[0]) is not family:
+        if not addresses or len(addresses[0]) != width:
             continue
-        conditions = row.get("conditions") or {}
-        ready, serving = conditions.get("ready"), conditions.get("serving")
-        hints = row.get("hints") or {}
-        target = row.get("targetRef") or {}
+        get = row.get
+        conditions = get("conditions") or _NOTHING
+        hints = get("hints")
+        target = get("targetRef")
         yield Endpoint(
             addresses,
-            ready is not False,
-            serving is not False,
+            conditions.get("ready") is not False,
+            conditions.get("serving") is not False,
             conditions.get("terminating") is True,
-            row.get("nodeName") or "",
-            row.get("zone") or "",
-            _hint_names(hints.get("forZones")),
-            _hint_names(hints.get("forNodes")),
-            row.get("hostname") or "",
-            (target.get("namespace", ""), target["name"]) if target.get("kind") == "Pod" else None,
+            # Names of nodes and zones come again and again: one copy of each is enough.
+            intern(get("nodeName") or ""),
+            intern(get("zone") or ""),
+            _hint_names(hints.get("forZones")) if hints else _NO_HINTS,
+            _hint_names(hints.get("forNodes")) if hints else _NO_HINTS,
+            get("hostname") or "",
+            (intern(target.get("namespace", "")), target["name"]) if target and target.get("kind") == "Pod" else None,
         )
 
 

@@ -120,8 +120,7 @@ class Informers:
         return Batch(changes, versions, self.synced, self._clock.monotonic() if received is None else received)
 
     def _note(self, changes: Sequence[Change], received: float) -> None:
-        for change in changes:
-            self._pending.add(change, received)
+        self._pending.add(changes, received)
         self._changed.set()
 
 

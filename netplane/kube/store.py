@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from netplane.kube import watch
 from netplane.kube.types import Key, Object, Resource, key_of
@@ -16,8 +17,7 @@ Transform = Callable[[Object], Any]
 _TOMBSTONES = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One object that came, changed or went. The values are what the query's `transform` made, else the objects."""
 
     resource: Resource
@@ -35,8 +35,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     value: Any
     version: int
 
@@ -77,11 +76,12 @@ class Store:
 
     def stage(self, staged: Staged, objects: Iterable[Object]) -> None:
         """Add objects to a copy in the making."""
+        entries = staged.entries
         for obj in objects:
             key, version = key_of(obj), _version(obj)
-            there = staged.entries.get(key)
+            there = entries.get(key)
             if there is None or not version or version > there.version:
-                staged.entries[key] = _Entry(self._kept(key, obj), version)
+                entries[key] = _Entry(self._kept(key, obj), version)
 
     def stage_event(self, staged: Staged, event: watch.Event) -> None:
         """Take an event into a copy in the making: WatchList tells what there is as events."""
@@ -93,11 +93,20 @@ class Store:
     def replace(self, staged: Staged) -> list[Change]:
         """Put the copy in place, whatever was there before; return only what differs."""
         self._tombstones.clear()
+        if not self._versions:
+            return self._fill(staged)
         gone = [key for key in self._versions if key not in staged.entries]
         changes = [self._remove(key, 0) for key in gone]
         self._tombstones.clear()
         changes += [self._put(key, entry.value, entry.version) for key, entry in staged.entries.items()]
         return [change for change in changes if change is not None]
+
+    def _fill(self, staged: Staged) -> list[Change]:
+        """Put the first copy in place: everything is new."""
+        self._versions = {key: entry.version for key, entry in staged.entries.items()}
+        there = ((key, entry.value) for key, entry in staged.entries.items() if entry.value is not None)
+        self._values.update(there)
+        return [Change(self.resource, key, None, value) for key, value in self._values.items()]
 
     def _kept(self, key: Key, obj: Object) -> Any:
         if self._transform is None:
@@ -135,27 +144,31 @@ class Pending:
     """Changes gathered until somebody takes them: one per object, from what was last taken to what is now."""
 
     def __init__(self) -> None:
-        self._changes: dict[tuple[Resource, Key], Change] = {}
+        self._changes: dict[Resource, dict[Key, Change]] = {}
         self._received: float | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._changes)
+        return any(self._changes.values())
 
-    def add(self, change: Change, received: float) -> None:
-        """Add a change; one that undoes an earlier one leaves nothing."""
-        where = (change.resource, change.key)
-        earlier = self._changes.pop(where, None)
-        old = earlier.old if earlier else change.old
+    def add(self, changes: Iterable[Change], received: float) -> None:
+        """Add changes; one that undoes an earlier one leaves nothing."""
         if self._received is None:
             self._received = received
-        if old != change.new:
-            self._changes[where] = change if earlier is None else Change(change.resource, change.key, old, change.new)
+        for change in changes:
+            waiting = self._changes.get(change.resource)
+            if waiting is None:
+                waiting = self._changes[change.resource] = {}
+            earlier = waiting.pop(change.key, None)
+            if earlier is None:
+                waiting[change.key] = change
+            elif earlier.old != change.new:
+                waiting[change.key] = change._replace(old=earlier.old)
 
     def take(self) -> tuple[tuple[Change, ...], float | None]:
         """Return and forget the changes, and when the first of their bytes came."""
-        changes, received = tuple(self._changes.values()), self._received
-        self._changes.clear()
-        self._received = None
+        changes = tuple(chain.from_iterable(waiting.values() for waiting in self._changes.values()))
+        received, self._received = self._received, None
+        self._changes = {}
         return changes, received
 
 

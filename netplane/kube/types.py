@@ -25,6 +25,10 @@ class Resource:
     kind: str
     namespaced: bool = True
 
+    def __hash__(self) -> int:
+        """Be quick: every change of every object is looked up by its resource."""
+        return hash(self.plural)
+
     @property
     def api_version(self) -> str:
         """The `apiVersion` of its objects: `v1`, `apps/v1`."""

@@ -70,7 +70,7 @@ def parse(value: str) -> Packed:
     and an IPv4-mapped IPv6 address is the IPv4 address, as it is for Go.
     """
     parts = value.split(".")
-    if len(parts) == 4 and value.isascii() and all(map(str.isdigit, parts)):
+    if len(parts) == 4 and value.isascii() and value.replace(".", "").isdigit():
         try:
             return bytes(map(int, parts))
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from netplane.model import address
 
@@ -26,8 +26,7 @@ class Protocol(enum.IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     """One port of a Service. `node_port` is 0 when it has none; `target_port` is a number, or the name of a pod's."""
 
     name: str
@@ -74,10 +73,10 @@ class Service:
         return self.namespace, self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One place that may answer. Its addresses are alternatives for the same place; only the first is used (KEP-752).
+class Endpoint(NamedTuple):
+    """One place that may answer. A NamedTuple, for a cluster has tens of thousands and each change makes some anew.
 
+    Its addresses are alternatives for the same place; only the first is used (KEP-752).
     `ready` already holds for a terminating endpoint when the Service publishes those that are not ready.
     """
 
@@ -93,8 +92,7 @@ class Endpoint:
     pod: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPort:
+class EndpointPort(NamedTuple):
     """A port of all endpoints of one slice; `name` joins it with the ServicePort."""
 
     name: str

@@ -234,8 +234,9 @@ async def measure(kind: str, size: int) -> dict[str, float]:
 async def started(run: Proxy) -> dict[str, float]:
     """From the first question to the API until everything is forwarded."""
     ((began, _),) = await run.said("reading the cluster")
+    spent = run.cpu()
     ((done, _),) = await run.said("forwarding")
-    return {"cold start": (done - began) * 1e3}
+    return {"cold start": (done - began) * 1e3, "cold start, CPU": (run.cpu() - spent) * 1e3}
 
 
 async def changes(cluster: Cluster, run: Proxy, size: int) -> dict[str, float]:

@@ -92,7 +92,7 @@ def test_batches_add_up_however_changes_are_gathered(writes: list[Write], sizes:
     takes = {sum(sizes[:count]) for count in range(len(sizes))} | {len(events)}
     for count, event in enumerate(events, 1):
         if change := source.apply(event):
-            pending.add(change, 0.0)
+            pending.add([change], 0.0)
         if count in takes:
             taken, _ = pending.take()
             for change in taken:

@@ -188,7 +188,7 @@ def _unnamed_set(wanted: Among, family: int, table: bytes, set_id: int) -> Itera
 class _Packer:
     """Packs elements of one set: the headers of the common form are made once."""
 
-    __slots__ = ("_data_width", "_head", "_key_width", "_middle", "_target", "_with_data")
+    __slots__ = ("_data_width", "_head", "_key_head", "_key_width", "_middle", "_size", "_target", "_with_data")
 
     def __init__(self, target: Set, *, with_data: bool) -> None:
         self._target = target
@@ -198,21 +198,25 @@ class _Packer:
         padded = (data + 3) & ~3
         self._middle = ATTRIBUTE.pack(data + 8, ELEM_DATA | NESTED) + ATTRIBUTE.pack(data + 4, DATA_VALUE)
         size = 12 + key + (padded + 8 if self._with_data else 0)
-        self._head = (
-            ATTRIBUTE.pack(size, LIST_ELEM | NESTED)
-            + ATTRIBUTE.pack(key + 8, ELEM_KEY | NESTED)
-            + ATTRIBUTE.pack(key + 4, DATA_VALUE)
-        )
+        self._size = size
+        self._key_head = ATTRIBUTE.pack(key + 8, ELEM_KEY | NESTED) + ATTRIBUTE.pack(key + 4, DATA_VALUE)
+        self._head = ATTRIBUTE.pack(size, LIST_ELEM | NESTED) + self._key_head
 
     def __call__(self, element: Element) -> bytes:
         key, data, comment, key_end = element
-        if comment or key_end is not None or len(key) != self._key_width or isinstance(data, Verdict):
+        if key_end is not None or len(key) != self._key_width or isinstance(data, Verdict):
             return _element(self._target, element, with_data=self._with_data)
         if not self._with_data:
+            if comment and not self._target.is_map:
+                return _element(self._target, element, with_data=False)
             return self._head + key
         if data is None or len(data) != self._data_width or len(data) & 3:
             return _element(self._target, element, with_data=True)
-        return self._head + key + self._middle + data
+        if not comment:
+            return self._head + key + self._middle + data
+        said = _comment(comment)
+        size = ATTRIBUTE.pack(self._size + len(said), LIST_ELEM | NESTED)
+        return size + self._key_head + key + self._middle + data + said
 
 
 @functools.lru_cache(maxsize=256)

@@ -32,6 +32,9 @@ class Kind(enum.IntEnum):
     EXTERNAL_LOCAL = 3
 
 
+LOCAL_KINDS = frozenset((Kind.INTERNAL_LOCAL, Kind.EXTERNAL_LOCAL))
+
+
 class Frontend(NamedTuple):
     """Where a connection may be aimed. `address` is None for a NodePort, which stands on NodeFacts.nodeport_addresses.
 
@@ -151,6 +154,8 @@ def of_service(
         for port in service.ports:
             row = _of_port(service, port, cluster_ip, slices, node)
             rows.setdefault(row.key, row)
+    if len(rows) == 1:
+        return tuple(rows.values())
     return tuple(rows[key] for key in sorted(rows))
 
 
@@ -171,10 +176,10 @@ def _of_port(
     found = select.candidates(port, family, slices, node.name)
     chosen = select.choose(found, node_name=node.name, zone=node.zone)
     frontends = _frontends(service, port, cluster_ip, node)
-    uses_local = any(frontend.kind in (Kind.INTERNAL_LOCAL, Kind.EXTERNAL_LOCAL) for frontend in frontends)
-    keeps_source = any(frontend.kind is Kind.EXTERNAL_LOCAL for frontend in frontends)
-    local = chosen.local if uses_local else ()
+    kinds = {frontend.kind for frontend in frontends}
+    local = () if kinds.isdisjoint(LOCAL_KINDS) else chosen.local
     # A pod of another node that comes to a Local frontend here keeps its address, and may be sent back to itself.
+    keeps_source = Kind.EXTERNAL_LOCAL in kinds
     hairpin = {backend.ip for backend in (*chosen.cluster, *local)} if keeps_source else chosen.here
     return PortForwarding(
         key=PortKey(service.namespace, service.name, port.name, port.protocol, family),
@@ -191,6 +196,8 @@ def _frontends(service: Service, port: ServicePort, cluster_ip: Packed, node: No
     """List where one port can be reached in the cluster IP's family: no place twice, sorted."""
     family = address.family(cluster_ip)
     internal = Kind.INTERNAL_LOCAL if service.internal_local else Kind.INTERNAL
+    if not (port.node_port or service.external_ips or service.load_balancer_vips):
+        return (Frontend(cluster_ip, port.protocol, port.port, internal),)
     external = Kind.EXTERNAL_LOCAL if service.external_local else Kind.EXTERNAL
     by_place: dict[Packed | None, Frontend] = {}
     if port.node_port:

@@ -33,6 +33,8 @@ Steps = dict[PortKey, Step]
 
 def merge(first: Steps, then: Steps) -> Steps:
     """Return both as one: from before the first to after the last, without those that lead back."""
+    if not first:
+        return then
     later = {key: Step(first[key].former, step.now) if key in first else step for key, step in then.items()}
     merged = {**first, **later}
     return {key: step for key, step in merged.items() if step.former != step.now}
@@ -57,26 +59,36 @@ class Ledger:
         former = self._wanted.get(service, ())
         if former == rows:
             return {}
+        touched = {row.key: None for row in (*former, *rows)}
+        if not self._contested and _stand_alike(former, rows):
+            self._take(service, rows)
+            return self._settle(touched)
         spots = {spot: None for row in (*former, *rows) for spot, _ in _spots(row)}
-        touched = {row.key for row in (*former, *rows)} | self._claimants(spots)
+        touched |= self._claimants(spots)
         for row in former:
             self._release(row)
+        self._take(service, rows)
+        for row in rows:
+            self._claim(row)
+        return self._settle(touched | self._claimants(spots))
+
+    def _take(self, service: Key, rows: tuple[PortForwarding, ...]) -> None:
         if rows:
             self._wanted[service] = rows
         else:
             self._wanted.pop(service, None)
-        for row in rows:
-            self._claim(row)
-        return self._settle(touched | self._claimants(spots))
 
     def services(self) -> Iterable[Key]:
         """List the Services that have rows."""
         return self._wanted.keys()
 
-    def _settle(self, keys: Iterable[PortKey]) -> Steps:
+    def _settle(self, keys: Mapping[PortKey, None]) -> Steps:
         steps: Steps = {}
-        for key in sorted(keys):
-            row = next((row for row in self._wanted.get((key.namespace, key.service), ()) if row.key == key), None)
+        for key in keys if len(keys) == 1 else sorted(keys):
+            row = None
+            for wanted in self._wanted.get((key.namespace, key.service), ()):
+                if wanted.key == key:
+                    row = wanted
             effective = None if row is None else self._without_lost(row)
             former = self.ports.get(key)
             if effective == former:
@@ -94,17 +106,19 @@ class Ledger:
         kept = tuple(frontend for spot, frontend in _spots(row) if self._claims[spot][0][1] == row.key)
         return row if len(kept) == len(row.frontends) else dataclasses.replace(row, frontends=kept)
 
-    def _claimants(self, spots: Iterable[_Spot]) -> set[PortKey]:
+    def _claimants(self, spots: Iterable[_Spot]) -> dict[PortKey, None]:
         contested = self._contested.intersection(spots) if self._contested else ()
-        return {key for spot in contested for _, key in self._claims.get(spot, ())}
+        return {key: None for spot in contested for _, key in self._claims.get(spot, ())}
 
     def _claim(self, row: PortForwarding) -> None:
         for spot, frontend in _spots(row):
             claim = (frontend.kind not in (Kind.INTERNAL, Kind.INTERNAL_LOCAL), row.key)
-            others = self._claims.get(spot, ())
-            self._claims[spot] = tuple(sorted((*others, claim)))
+            others = self._claims.get(spot)
             if others:
+                self._claims[spot] = tuple(sorted((*others, claim)))
                 self._contested.add(spot)
+            else:
+                self._claims[spot] = (claim,)
 
     def _release(self, row: PortForwarding) -> None:
         for spot, _ in _spots(row):
@@ -129,6 +143,12 @@ def of_snapshot(snapshot: Snapshot, node: NodeFacts) -> Forwarding:
 def by_place(ports: Mapping[PortKey, PortForwarding]) -> dict[_Spot, tuple[PortForwarding, Frontend]]:
     """Index rows by the places they hold."""
     return {spot: (row, frontend) for row in ports.values() for spot, frontend in _spots(row)}
+
+
+def _stand_alike(former: tuple[PortForwarding, ...], rows: tuple[PortForwarding, ...]) -> bool:
+    """Tell whether only the backends differ: the common change, which no other Service can notice."""
+    pairs = zip(former, rows, strict=False)
+    return len(former) == len(rows) and all(one.key == two.key and one.frontends == two.frontends for one, two in pairs)
 
 
 def _spots(row: PortForwarding) -> Iterable[tuple[_Spot, Frontend]]:

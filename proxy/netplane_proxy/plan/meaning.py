@@ -10,6 +10,8 @@ from netplane_proxy.plan.forwarding import Forwarding, NodeFacts, PortForwarding
 from netplane_proxy.plan.health import HealthCheck, of_service
 from netplane_proxy.plan.ledger import Ledger, Step, Steps
 
+_NO_SLICES: Mapping[Key, EndpointSlice] = {}
+
 
 class Meaning:
     """The facts taken so far and what they mean. Any order, batch or repetition of the same facts ends the same."""
@@ -71,11 +73,11 @@ class Meaning:
         steps: Steps = {}
         for key in sorted(self._touched):
             service = self.services.get(key)
-            slices = tuple(self.slices_by_service.get(key, {}).values())
+            slices = tuple(self.slices_by_service.get(key, _NO_SLICES).values())
             for port, step in self._ledger.replace(key, forwarding.of_service(service, slices, self.node)).items():
                 steps[port] = Step(steps[port].former, step.now) if port in steps else step
             self._watch_health(key, of_service(service, slices, self.node))
-        self._touched.clear()
+        self._touched = {}
         return {port: step for port, step in steps.items() if step.former != step.now}
 
     def forwarding(self, revision: str) -> Forwarding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from netplane.model import address
@@ -56,19 +56,13 @@ def candidates(
         for endpoint_port in piece.ports:
             if endpoint_port.name != port.name or endpoint_port.protocol is not port.protocol:
                 continue
-            for endpoint in piece.endpoints:
-                found = Candidate(
-                    Backend(endpoint.addresses[0], endpoint_port.port),
-                    bool(node_name) and endpoint.node_name == node_name,
-                    endpoint.ready,
-                    endpoint.serving,
-                    endpoint.serving and endpoint.terminating,
-                    endpoint.zone_hints,
-                    endpoint.node_hints,
-                )
-                known = by_backend.get(found.backend)
-                by_backend[found.backend] = found if known is None else max(known, found, key=_rank)
-    return tuple(by_backend[backend] for backend in sorted(by_backend))
+            for addresses, ready, serving, terminating, where, _, zones, nodes, _, _ in piece.endpoints:
+                backend = Backend(addresses[0], endpoint_port.port)
+                is_local = where == node_name and where != ""
+                found = Candidate(backend, is_local, ready, serving, serving and terminating, zones, nodes)
+                known = by_backend.get(backend)
+                by_backend[backend] = found if known is None else max(known, found, key=_rank)
+    return tuple([by_backend[backend] for backend in sorted(by_backend)])
 
 
 def choose(found: tuple[Candidate, ...], *, node_name: str, zone: str) -> Choice:
@@ -79,12 +73,12 @@ def choose(found: tuple[Candidate, ...], *, node_name: str, zone: str) -> Choice
     """
     ready = [one for one in found if one.is_ready]
     draining = [one for one in found if one.is_draining and not one.is_ready]
-    cluster = list(filter(_nearness(ready, node_name, zone), ready)) or draining
+    cluster = _nearest(ready, node_name, zone) or draining
     local = [one for one in ready if one.is_local] or [one for one in draining if one.is_local]
     return Choice(
-        cluster=tuple(one.backend for one in cluster),
-        local=tuple(one.backend for one in local),
-        here=frozenset(one.backend.ip for one in (*cluster, *local) if one.is_local),
+        cluster=tuple([one.backend for one in cluster]),
+        local=tuple([one.backend for one in local]),
+        here=frozenset([one.backend.ip for one in (*cluster, *local) if one.is_local]),
     )
 
 
@@ -93,16 +87,22 @@ def serving(found: tuple[Candidate, ...]) -> tuple[Backend, ...]:
     return tuple(one.backend for one in found if one.is_serving or one.is_ready)
 
 
-def _nearness(ready: list[Candidate], node_name: str, zone: str) -> Callable[[Candidate], bool]:
+def _nearest(ready: list[Candidate], node_name: str, zone: str) -> list[Candidate]:
     """Return what the hints let through: this node's, else this zone's, else everything (KEP-2433, KEP-3015).
 
     One ready endpoint without a hint makes the hints void, and so do hints that leave this node without any endpoint.
     """
-    if all(one.node_hints for one in ready) and any(node_name in one.node_hints for one in ready):
-        return lambda one: node_name in one.node_hints
-    if all(one.zone_hints for one in ready) and any(zone in one.zone_hints for one in ready):
-        return lambda one: zone in one.zone_hints
-    return lambda one: True
+    if not ready:
+        return ready
+    if ready[0].node_hints and all(one.node_hints for one in ready):
+        near = [one for one in ready if node_name in one.node_hints]
+        if near:
+            return near
+    if ready[0].zone_hints and all(one.zone_hints for one in ready):
+        near = [one for one in ready if zone in one.zone_hints]
+        if near:
+            return near
+    return ready
 
 
 def _rank(one: Candidate) -> tuple[bool, bool, bool, bool, list[str], list[str]]:

@@ -147,21 +147,22 @@ class Daemon:
             self._loop.wake(newest(batch))
 
     def _take(self, batch: Batch) -> None:
-        counts = {SERVICES: 0, ENDPOINTSLICES: 0, NODES: 0}
-        for change in batch.changes:
-            counts[change.resource] += 1
-            if change.resource is SERVICES:
-                self._meaning.take_service(change.key, change.new)
-            elif change.resource is ENDPOINTSLICES:
-                self._meaning.take_slice(change.key, change.new)
+        services = slices = 0
+        for resource, key, _, new in batch.changes:
+            if resource is SERVICES:
+                services += 1
+                self._meaning.take_service(key, new)
+            elif resource is ENDPOINTSLICES:
+                slices += 1
+                self._meaning.take_slice(key, new)
             else:
-                self._node = change.new
+                self._node = new
                 self.pulse.take_node(self._node)
                 self._take_host()
-        telemetry.SERVICE_CHANGES.inc(counts[SERVICES])
-        telemetry.ENDPOINT_CHANGES.inc(counts[ENDPOINTSLICES])
-        telemetry.SERVICE_CHANGES_PENDING.inc(counts[SERVICES])
-        telemetry.ENDPOINT_CHANGES_PENDING.inc(counts[ENDPOINTSLICES])
+        telemetry.SERVICE_CHANGES.inc(services)
+        telemetry.ENDPOINT_CHANGES.inc(slices)
+        telemetry.SERVICE_CHANGES_PENDING.inc(services)
+        telemetry.ENDPOINT_CHANGES_PENDING.inc(slices)
         if self._uncommitted.received is None:
             self._uncommitted.received = batch.received
         self._uncommitted.triggers += triggers(batch)

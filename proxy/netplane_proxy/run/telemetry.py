@@ -68,21 +68,23 @@ class LocalGaps:
     def follow(self, steps: Steps) -> None:
         """Take the changes of one commit."""
         for key, step in steps.items():
-            missing = set(_gaps(step.now)) if step.now else set()
+            missing = _gaps(step.now) if step.now else ()
             for policy, keys in self._keys.items():
-                (keys.add if policy in missing else keys.discard)(key)
+                if policy in missing:
+                    keys.add(key)
+                else:
+                    keys.discard(key)
         for policy, keys in self._keys.items():
             NO_LOCAL_ENDPOINTS.labels(policy).set(len(keys))
 
 
-def _gaps(row: PortForwarding) -> Iterable[str]:
+def _gaps(row: PortForwarding) -> tuple[str, ...]:
     if row.local or not row.cluster:
-        return
-    kinds = {frontend.kind for frontend in row.frontends}
-    if Kind.INTERNAL_LOCAL in kinds:
-        yield "internal"
-    if Kind.EXTERNAL_LOCAL in kinds:
-        yield "external"
+        return ()
+    return tuple(_POLICIES[frontend.kind] for frontend in row.frontends if frontend.kind in _POLICIES)
+
+
+_POLICIES = {Kind.INTERNAL_LOCAL: "internal", Kind.EXTERNAL_LOCAL: "external"}
 
 
 def programmed(triggers: Iterable[str], now: datetime) -> None:

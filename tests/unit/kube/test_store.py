@@ -80,7 +80,7 @@ def test_a_list_from_a_server_that_lost_revisions_is_believed() -> None:
 def test_pending_changes_to_one_object_become_one() -> None:
     pending = store.Pending()
     for number, (old, new) in enumerate([(None, "a"), ("a", "b"), ("b", "c")]):
-        pending.add(store.Change(SERVICES, KEY, old, new), float(number))
+        pending.add([store.Change(SERVICES, KEY, old, new)], float(number))
     (change,), received = pending.take()
     assert (change.old, change.new, received) == (None, "c", 0.0)
     assert not pending
@@ -88,6 +88,6 @@ def test_pending_changes_to_one_object_become_one() -> None:
 
 def test_a_change_and_its_undoing_leave_nothing_pending() -> None:
     pending = store.Pending()
-    pending.add(store.Change(SERVICES, KEY, None, "a"), 1.0)
-    pending.add(store.Change(SERVICES, KEY, "a", None), 2.0)
+    pending.add([store.Change(SERVICES, KEY, None, "a")], 1.0)
+    pending.add([store.Change(SERVICES, KEY, "a", None)], 2.0)
     assert not pending

@@ -105,17 +105,24 @@ def place(made: Book, standing: Mapping[Name, Row], forwarding: Forwarding) -> N
     """Enter all Service ports into the book, with the numbers and the order that stand."""
     for key in sorted(forwarding.ports):
         port = forwarding.ports[key]
-        made.take(made.place(port, standing.get((key.family, key.protocol, rows.name(key)))))
+        former = standing.get((key.family, key.protocol, rows.name(key))) if standing else None
+        made.take(made.place(port, former))
 
 
 def compare(made: Book, seen: Observed) -> Iterator[Change]:
     """Yield what turns the kernel that was seen into what the book says, in order, each to be one transaction."""
     change = Change()
     for family, sets in LAYOUTS.items():
+        for target in sets.compiled:
+            seen.of(target)
         _first(made, seen, family, sets, change)
     ranges = _ranges_by_place(seen)
+    is_empty = not any(seen.elements.values())
     for row in made.rows.values():
-        _row(row, seen, ranges, change)
+        if is_empty:
+            change.added += rows.elements(row)
+        else:
+            _row(row, seen, ranges, change)
         if len(change.added) + len(change.removed) >= BATCH:
             yield change
             change = Change()
@@ -142,12 +149,14 @@ def _first(made: Book, seen: Observed, family: Family, sets: Layout, change: Cha
 
 
 def _row(row: Row, seen: Observed, ranges: dict[tuple[Set, bytes], Elements], change: Change) -> None:
-    sets = row.layout
+    sets, have = row.layout, seen.elements
     for target, element in rows.elements(row):
         if target is sets.source_ranges:
             _settle(target, element, ranges.get((target, _place(sets, element.key)), {}), change)
+        elif have[target].get(element.key) == element:
+            del have[target][element.key]
         else:
-            _settle(target, element, seen.of(target), change)
+            _settle(target, element, have[target], change)
     if ranges:
         # Those a frontend no longer has go in the same transaction that tells it so.
         for frontend in row.port.frontends:

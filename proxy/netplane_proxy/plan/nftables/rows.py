@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from netplane.kernel.nft import objects
-from netplane.kernel.nft.objects import COMMENT_MAX, Element, Set, u32
+from netplane.kernel.nft.objects import COMMENT_MAX, Element, u32
 from netplane.model.address import Packed, Prefix
-from netplane_proxy.plan.forwarding import Backend, Kind, PortForwarding, PortKey
+from netplane_proxy.plan.forwarding import LOCAL_KINDS, Backend, Kind, PortForwarding, PortKey
 from netplane_proxy.plan.nftables import layout
 from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout, Pairs
-
-_LOCAL_KINDS = (Kind.INTERNAL_LOCAL, Kind.EXTERNAL_LOCAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +36,14 @@ class Row:
     @property
     def lists(self) -> tuple[tuple[int, bytes], ...]:
         """The lists that its frontends lead to: id and backends."""
-        kinds = {frontend.kind for frontend in self.port.frontends}
-        found = []
-        if not kinds <= {Kind.INTERNAL_LOCAL}:
-            found.append((self.id, self.cluster))
-        if not kinds.isdisjoint(_LOCAL_KINDS):
-            found.append((self.id | layout.LOCAL, self.local))
-        return tuple(found)
+        has_cluster = has_local = False
+        for frontend in self.port.frontends:
+            has_cluster |= frontend.kind is not Kind.INTERNAL_LOCAL
+            has_local |= frontend.kind in LOCAL_KINDS
+        if not has_local:
+            return ((self.id, self.cluster),) if has_cluster else ()
+        local = (self.id | layout.LOCAL, self.local)
+        return ((self.id, self.cluster), local) if has_cluster else (local,)
 
     def backends(self) -> dict[int, frozenset[bytes]]:
         """Return the backends by list id, without their order."""
@@ -73,9 +72,9 @@ def arrange(order: bytes, backends: Iterable[Backend], width: int) -> bytes:
     Whoever stays keeps the index; holes are filled by newcomers, then by moving the last ones. Without any order they
     stand as given.
     """
-    wanted = dict.fromkeys(map(slot, backends))
     if not order:
-        return b"".join(wanted)
+        return b"".join(dict.fromkeys([ip + _PORTS[port] for ip, port in backends]))
+    wanted = dict.fromkeys(map(slot, backends))
     standing = [order[at : at + width] for at in range(0, len(order), width)]
     kept: list[bytes | None] = []
     for one in standing:
@@ -103,9 +102,21 @@ def _closed(kept: list[bytes | None]) -> list[bytes]:
     return [one for one in kept if one is not None]
 
 
+class _Ports(dict[int, bytes]):
+    """Ports as the kernel holds them: the same few come again and again."""
+
+    def __missing__(self, port: int) -> bytes:
+        """Pack one that is new."""
+        self[port] = packed = port.to_bytes(2, "big") + b"\0\0"
+        return packed
+
+
+_PORTS = _Ports()
+
+
 def slot(backend: Backend) -> bytes:
     """Return a backend as the `endpoints` map holds it."""
-    return backend.ip + backend.port.to_bytes(2, "big") + b"\0\0"
+    return backend.ip + _PORTS[backend.port]
 
 
 def name(key: PortKey) -> str:
@@ -117,16 +128,16 @@ def name(key: PortKey) -> str:
     return objects.comment(f"{whole[: COMMENT_MAX - 14]}~{mark}")
 
 
-def elements(row: Row) -> Iterator[tuple[Set, Element]]:
-    """Yield all elements of a row but those it shares with others (cluster IPs, hairpin)."""
+def elements(row: Row) -> Pairs:
+    """Return all elements of a row but those it shares with others (cluster IPs, hairpin)."""
     if not row.port.frontends:
-        return
+        return []
     sets = row.layout
-    yield from _frontends(row, sets)
-    for (target, _), element in _lists(row, sets):
-        yield target, element
+    found = _frontends(row, sets)
     for list_id, backends in row.lists:
-        yield from _endpoints(sets, list_id, backends)
+        found.append((sets.lists, _list(row, list_id, backends)))
+        found += _endpoints(sets, list_id, backends)
+    return found
 
 
 def cluster_ips(port: PortForwarding) -> list[Packed]:
@@ -141,15 +152,16 @@ def cluster_ips(port: PortForwarding) -> list[Packed]:
 def step(former: Row, now: Row) -> tuple[Pairs, Pairs]:
     """Return the elements to remove and to add when a row of the same id changes: nothing that stays the same."""
     if not former.port.frontends or not now.port.frontends:
-        return list(elements(former)), list(elements(now))
+        return elements(former), elements(now)
     sets = now.layout
-    have, want = dict(_lists(former, sets)), dict(_lists(now, sets))
+    had, has = dict(former.lists), dict(now.lists)
+    have = {(sets.lists, u32(list_id)): _list(former, list_id, slots) for list_id, slots in had.items()}
+    want = {(sets.lists, u32(list_id)): _list(now, list_id, slots) for list_id, slots in has.items()}
     if former.affinity_class != now.affinity_class or former.port.frontends != now.port.frontends:
         have |= {(target, element.key): element for target, element in _frontends(former, sets)}
         want |= {(target, element.key): element for target, element in _frontends(now, sets)}
     removed = [(place[0], element) for place, element in have.items() if want.get(place) != element]
     added = [(place[0], element) for place, element in want.items() if have.get(place) != element]
-    had, has = dict(former.lists), dict(now.lists)
     for list_id in {**had, **has}:
         _move(sets, list_id, had.get(list_id, b""), has.get(list_id, b""), removed, added)
     return removed, added
@@ -170,37 +182,40 @@ def _move(sets: Layout, list_id: int, had: bytes, has: bytes, removed: Pairs, ad
             added.append((sets.endpoints, Element(key, after)))
 
 
-def _frontends(row: Row, sets: Layout) -> Iterator[tuple[Set, Element]]:
+def _frontends(row: Row, sets: Layout) -> Pairs:
     comment = name(row.port.key)
+    found: Pairs = []
     for frontend in row.port.frontends:
         ranges = frontend.source_ranges
         key = layout.place_key(frontend.address, frontend.protocol, frontend.port)
         value = layout.frontend_value(row.id, frontend.kind, row.affinity_class, has_ranges=ranges is not None)
         target = sets.nodeports if frontend.address is None else sets.frontends
-        yield target, Element(key, u32(value), comment)
+        found.append((target, Element(key, u32(value), comment)))
         for prefix in ranges or ():
-            yield sets.source_ranges, _range(key, prefix)
+            found.append((sets.source_ranges, _range(key, prefix)))
+    return found
 
 
 def _range(key: bytes, prefix: Prefix) -> Element:
     return Element(key + prefix.network, None, "", key + prefix.last)
 
 
-def _lists(row: Row, sets: Layout) -> Iterator[tuple[tuple[Set, bytes], Element]]:
-    width = sets.slots.width
-    for list_id, backends in row.lists:
-        code = len(backends) // width
-        if not code:
-            # Kubernetes: refuse where nobody serves; stay silent where others do, for a balancer to go there.
-            code = layout.DROP if list_id & layout.LOCAL and row.cluster else layout.REJECT
-        elif row.affinity_class:
-            code |= layout.STICKY
-        key = u32(list_id)
-        yield (sets.lists, key), Element(key, u32(list_id | code << layout.CODE_SHIFT))
+def _list(row: Row, list_id: int, backends: bytes) -> Element:
+    code = len(backends) // row.layout.slots.width
+    if not code:
+        # Kubernetes: refuse where nobody serves; stay silent where others do, for a balancer to go there.
+        code = layout.DROP if list_id & layout.LOCAL and row.cluster else layout.REJECT
+    elif row.affinity_class:
+        code |= layout.STICKY
+    return Element(u32(list_id), u32(list_id | code << layout.CODE_SHIFT))
 
 
-def _endpoints(sets: Layout, list_id: int, backends: bytes) -> Iterator[tuple[Set, Element]]:
-    width = sets.slots.width
-    head = u32(list_id)
-    for at in range(0, len(backends), width):
-        yield sets.endpoints, Element(head + u32(at // width), backends[at : at + width])
+def _endpoints(sets: Layout, list_id: int, backends: bytes) -> Pairs:
+    target, width, head = sets.endpoints, sets.slots.width, u32(list_id)
+    return [
+        (target, Element(head + _INDEXES[at // width], backends[at : at + width]))
+        for at in range(0, len(backends), width)
+    ]
+
+
+_INDEXES = [u32(index) for index in range(layout.MAX_BACKENDS)]

@@ -22,6 +22,9 @@ from netplane_proxy.run.nftables import affinity, tables
 from netplane_proxy.run.nftables.tables import State
 from netplane_proxy.run.target import Result
 
+_LARGE = 1000
+"""From how many elements on a batch is worth a thread of its own."""
+
 
 def open_target() -> NftablesTarget:
     """Open the backend in the network namespace of this thread. KernelError without CAP_NET_ADMIN or nf_tables."""
@@ -144,14 +147,29 @@ class NftablesTarget:
         if not is_signed:
             await self._load(made, seen, states, wanted)
             operations += 1
-        for change in adopt.compare(made, seen):
-            batch = change.batch()
-            self._kernel.commit(batch)
-            operations += len(batch)
-            if change.chains or not is_signed:
-                self._sign(wanted)
-                is_signed = True
-            await asyncio.sleep(0)
+        running: asyncio.Future[None] | None = None
+        try:
+            for change in adopt.compare(made, seen):
+                batch = change.batch()
+                operations += len(batch)
+                if running is not None:
+                    await running
+                    running = None
+                must_sign = bool(change.chains) or not is_signed
+                if len(batch) < _LARGE or must_sign:
+                    self._kernel.commit(batch)
+                else:
+                    # While the kernel takes this batch, which is half of the time, the next one is compiled.
+                    running = asyncio.get_running_loop().run_in_executor(None, self._kernel.commit, batch)
+                if must_sign:
+                    self._sign(wanted)
+                    is_signed = True
+                await asyncio.sleep(0)
+        finally:
+            if running is not None:
+                await asyncio.wait([running])
+        if running is not None:
+            running.result()
         return operations
 
     async def _load(
