@@ -228,7 +228,7 @@ def find_underlay(socket: link.Socket, me: Node) -> fabric.Underlay:
     """Return the link that has this node's address; UserError when none has."""
     wanted = me.ip(fabric.underlay_family(me))
     index = next((a.index for a in socket.addresses() if a.address == wanted), 0)
-    found = next((one for one in socket.links() if one.index == index), None)
+    found = socket.link(index) if index else None
     if wanted is None or found is None:
         text = address.text(wanted) if wanted else "none"
         raise UserError(

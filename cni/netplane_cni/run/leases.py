@@ -33,6 +33,7 @@ COMPACT_AT = 1 << 20
 """Bytes after which an opened journal is written anew."""
 
 Line = dict[str, Any]
+_RATES = tuple(field.name for field in dataclasses.fields(Bandwidth))
 
 
 @dataclass(slots=True)
@@ -231,7 +232,7 @@ def encode(lease: Lease) -> Line:
             [p.protocol, address.text(p.host_ip) if p.host_ip else "", p.host_port, p.container_port]
             for p in lease.ports
         ],
-        "bandwidth": list(dataclasses.astuple(lease.bandwidth)),
+        "bandwidth": [getattr(lease.bandwidth, name) for name in _RATES],
         "leaving": lease.is_leaving,
     }
 

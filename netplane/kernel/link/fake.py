@@ -50,9 +50,9 @@ class Fake:
         if failure is not None:
             raise failure
 
-    def link(self, name: str) -> Link | None:
-        """Return one link; None without it."""
-        return next((link for link in self._links.values() if link.name == name), None)
+    def link(self, which: str | int) -> Link | None:
+        """Return one link, by name or index; None without it."""
+        return next((link for link in self._links.values() if which in (link.name, link.index)), None)
 
     def links(self) -> list[Link]:
         """Return all links."""

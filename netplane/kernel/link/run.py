@@ -33,8 +33,8 @@ class Links(Protocol):
     def commit(self, commands: Sequence[Command]) -> None:
         """Do the commands in order. All are tried; the first refusal is raised afterwards."""
 
-    def link(self, name: str) -> Link | None:
-        """Return one link."""
+    def link(self, which: str | int) -> Link | None:
+        """Return one link, by name or index."""
 
     def links(self) -> list[Link]:
         """Return all links."""
@@ -86,9 +86,10 @@ class Socket:
         if failure is not None:
             raise failure
 
-    def link(self, name: str) -> Link | None:
-        """Return one link; None without it."""
-        payload = wire.IFINFO.pack(0, 0, 0, 0, 0) + wire.text(wire.IFLA_IFNAME, name)
+    def link(self, which: str | int) -> Link | None:
+        """Return one link, by name or index; None without it."""
+        payload = wire.IFINFO.pack(0, 0, 0 if isinstance(which, str) else which, 0, 0)
+        payload += wire.text(wire.IFLA_IFNAME, which) if isinstance(which, str) else b""
         payload += wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS)
         sequence = self._send([(wire.GETLINK, 0, payload)])
         for kind, _, seen, body in self._receive():
@@ -99,7 +100,7 @@ class Socket:
             number = -wire.I32.unpack_from(body)[0]
             if number in GONE:
                 return None
-            raise KernelError(number, f"look at link {name}", _said(body, wire.ACK_TLVS))
+            raise KernelError(number, f"look at link {which}", _said(body, wire.ACK_TLVS))
         return None
 
     def links(self) -> list[Link]:
