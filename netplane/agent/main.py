@@ -6,9 +6,10 @@ import asyncio
 import ipaddress
 import os
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import click
 
@@ -27,7 +28,7 @@ from netplane.agent.runtime.cni.run import Plugins
 from netplane.agent.runtime.embedded import machine
 from netplane.agent.runtime.embedded import runtime as embedded
 from netplane.agent.runtime.embedded.layout import Layout
-from netplane.agent.runtime.protocol import RuntimeFailure
+from netplane.agent.runtime.protocol import Runtime, RuntimeFailure
 from netplane.agent.server.serve import Server
 from netplane.agent.volumes.run import Volumes
 from netplane.kube import client
@@ -37,6 +38,14 @@ from netplane.kube.types import PODS, SERVICES, Object
 from netplane.lib import cli, clock, config, log, notify
 
 _log = log.get("agent")
+
+
+class AnyRuntime(Runtime, Protocol):
+    """A runtime as the command has it: to be opened first."""
+
+    def opened(self) -> AbstractAsyncContextManager[Runtime]:
+        """Adopt what runs already; leaving lets everything run on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class Options:
     cluster_dns: tuple[str, ...]
     cluster_domain: str
     max_pods: int
+    runtime: str
+    container_runtime_endpoint: str
 
 
 def _ips(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -72,6 +83,13 @@ def _labels(_: click.Context, __: click.Parameter, values: Sequence[str]) -> dic
     if bad := [key for key, equals, _ in pairs if not equals or not key]:
         raise click.BadParameter(f"{bad[0]!r} is not KEY=VALUE")
     return {key: value for key, _, value in pairs}
+
+
+def _endpoint(_: click.Context, __: click.Parameter, value: str) -> str:
+    path = value.removeprefix("unix://")
+    if not path.startswith("/"):
+        raise click.BadParameter(f"{value!r} is not unix:///PATH")
+    return f"unix://{path}"
 
 
 def _folders(_: click.Context, __: click.Parameter, value: str) -> tuple[Path, ...]:
@@ -96,14 +114,22 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--port", type=click.IntRange(1, 65535), default=10250, help="The port of that.")
 @click.option("--cgroup-root", default="/netplane", help="The cgroup below which pods are put.")
 @click.option("--image-dir", type=FOLDER, default="/var/lib/netplane/images", help="The node's image store.")
-@click.option("--runtime", type=click.Choice(["embedded"]), default="embedded", help="What runs containers.")
+@click.option(
+    "--runtime", type=click.Choice(["embedded", "containerd"]), default="embedded", help="What runs containers."
+)
+@click.option(
+    "--container-runtime-endpoint",
+    default="unix:///run/containerd/containerd.sock",
+    callback=_endpoint,
+    help="With --runtime containerd: the socket of that, or of any other runtime that speaks CRI v1.",
+)
 @click.option("--label", "labels", multiple=True, callback=_labels, help="A label of the node, KEY=VALUE.")
 @click.option(
     "--cluster-dns", callback=_ips, default="10.96.0.10", help="Name servers of pods; empty for the node's own."
 )
 @click.option("--cluster-domain", default="cluster.local", help="The cluster's DNS domain.")
 @click.option("--max-pods", type=click.IntRange(1), default=110, help="How many pods the node takes.")
-def agent(runtime: str, **values: object) -> None:
+def agent(**values: object) -> None:
     """Run the node agent: register the node and run the pods bound to it. Leaving lets the pods run on."""
     options = Options(**values)  # type: ignore[arg-type]  # click gives what the options declare
     cli.run_async(run(options), expected=(RuntimeFailure,))
@@ -124,7 +150,9 @@ async def run(options: Options) -> None:
         await _serve(options, runtime, api)
 
 
-def _runtime(options: Options, layout: Layout) -> embedded.Embedded:
+def _runtime(options: Options, layout: Layout) -> AnyRuntime:
+    if options.runtime == "containerd":
+        return _cri(options)
     return embedded.Embedded(
         layout,
         embedded.programs(layout),
@@ -136,7 +164,7 @@ def _runtime(options: Options, layout: Layout) -> embedded.Embedded:
     )
 
 
-async def _serve(options: Options, runtime: embedded.Embedded, api: client.Client) -> None:
+async def _serve(options: Options, runtime: Runtime, api: client.Client) -> None:
     identity = Identity(
         options.node_name,
         options.node_ips,
@@ -145,9 +173,8 @@ async def _serve(options: Options, runtime: embedded.Embedded, api: client.Clien
         options.labels,
         f"{runtime.name}://{runtime.version}",
     )
-    store = Store(options.image_dir)
     registration = Registration(
-        api, identity, runtime, disk=options.state_dir, clock=clock.SYSTEM, images=lambda: _images(store)
+        api, identity, runtime, disk=options.state_dir, clock=clock.SYSTEM, images=lambda: _images(runtime)
     )
     mine = f"spec.nodeName={options.node_name}"
     informers = Informers(api, [Query(PODS, field_selector=mine), Query(SERVICES)])
@@ -179,8 +206,20 @@ async def _serve(options: Options, runtime: embedded.Embedded, api: client.Clien
         notify.ready()
 
 
-def _images(store: Store) -> list[Object]:
-    return [{"names": [image.reference], "sizeBytes": image.size} for image in store.list()]
+def _cri(options: Options) -> AnyRuntime:
+    try:
+        from netplane.agent.runtime.cri.imports import Imports
+        from netplane.agent.runtime.cri.runtime import Cri
+    except ImportError as error:
+        raise cli.UserError(
+            f"--runtime containerd needs the package {error.name}: pip install 'netplane[containerd]'"
+        ) from error
+    endpoint = options.container_runtime_endpoint
+    return Cri(endpoint, Imports(Store(options.image_dir), endpoint))
+
+
+def _images(runtime: Runtime) -> list[Object]:
+    return [{"names": [image.reference], "sizeBytes": image.size} for image in runtime.list_images()]
 
 
 def _facts(options: Options, registration: Registration) -> NodeFacts:

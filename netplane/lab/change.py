@@ -23,9 +23,10 @@ def add_node(spec: LabSpec, folders: Folders, steps: Steps) -> str:
     with steps.step(f"make {node.name}"):
         ups.ensure_node(grown, folders, node)
         state.save(grown, folders)
-    with steps.step("start its daemons", total=3) as advance:
+    wanted = units.of_node(grown, folders, host.program(), node)
+    with steps.step("start its daemons", total=len(wanted)) as advance:
         ups.ensure_keeper(grown, folders)
-        ups.wait_for_units(folders, units.of_node(grown, folders, host.program(), node), advance)
+        ups.wait_for_units(folders, wanted, advance)
     with steps.step("it becomes Ready") as advance:
         ups.wait_for_nodes(folders, {node.name}, advance)
     return node.name

@@ -62,7 +62,6 @@ def up(name: str, **options: Any) -> None:
 
     folders = specs.folders(name)
     _require_root()
-    _require_built(options)
     with _signals_unwind(), state.locked(folders), _spec_errors():
         known = state.load(folders)
         wanted = specs.check(_wanted(name, known, options))
@@ -276,11 +275,6 @@ def _wanted(name: str, known: LabSpec | None, options: dict[str, Any]) -> LabSpe
             " (add-node and remove-node change the number of nodes)"
         )
     return wanted
-
-
-def _require_built(options: dict[str, Any]) -> None:
-    if options["runtime"] not in (None, "embedded"):
-        raise UserError(f"--runtime {options['runtime']}: not built yet; --runtime embedded is")
 
 
 def _require_root() -> None:

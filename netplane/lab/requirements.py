@@ -22,6 +22,7 @@ PROGRAMS = {
     "mount": "mount",
     "sysctl": "procps",
 }
+CONTAINERD = {"containerd": "containerd", "ctr": "containerd", "runc": "runc"}
 NAT_RULES = b"""table ip probe {
   map eps { typeof meta priority . numgen inc mod 2 : ip daddr . th dport; }
   chain pre { type nat hook prerouting priority dstnat; }
@@ -30,11 +31,11 @@ NAT_RULES = b"""table ip probe {
 """
 
 
-def check(*, fabric: str, proxy_mode: str) -> None:
+def check(*, fabric: str, proxy_mode: str, runtime: str = "embedded") -> None:
     """Raise UserError for the first thing that is missing: root, a program or a kernel feature."""
     if os.geteuid() != 0:
         raise UserError("a lab makes network namespaces and mounts: run this as root")
-    for program, package in PROGRAMS.items():
+    for program, package in {**PROGRAMS, **(CONTAINERD if runtime == "containerd" else {})}.items():
         if shutil.which(program) is None:
             raise UserError(f"{program} is not installed: apt-get install {package}")
     if "overlay" not in Path("/proc/filesystems").read_text():

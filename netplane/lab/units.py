@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from netplane.lab import containerd
 from netplane.lab.spec import Folders, LabSpec, NodeSpec, join
 
 HEALTHZ_PORT = 10256
@@ -54,8 +55,9 @@ def of_lab(spec: LabSpec, folders: Folders, program: str) -> tuple[Unit, ...]:
 
 
 def of_node(spec: LabSpec, folders: Folders, program: str, node: NodeSpec) -> tuple[Unit, ...]:
-    """Return the three daemons of a node."""
+    """Return the daemons of a node."""
     return (
+        *((runtime(spec, folders, node),) if spec.runtime == "containerd" else ()),
         cni(spec, folders, program, node),
         agent(spec, folders, program, node),
         proxy(spec, folders, program, node),
@@ -78,6 +80,11 @@ def server(spec: LabSpec, folders: Folders, program: str) -> Unit:
     ]
     cgroup = f"{cgroup_root(spec)}/control-plane"
     return Unit("server", tuple(argv), spec.netns("underlay"), None, cgroup, listen=(("127.0.0.1", spec.api_port),))
+
+
+def runtime(spec: LabSpec, folders: Folders, node: NodeSpec) -> Unit:
+    """The container runtime of a node, where that is a daemon."""
+    return _on_node(spec, folders, node, "containerd", ("containerd", f"--config={containerd.CONFIG}"))
 
 
 def cni(spec: LabSpec, folders: Folders, program: str, node: NodeSpec) -> Unit:
@@ -104,6 +111,7 @@ def agent(spec: LabSpec, folders: Folders, program: str, node: NodeSpec) -> Unit
         f"--node-ip={join(node.addresses)}",
         f"--cgroup-root=/{node_cgroup(spec, node.name)}/pods",
         f"--runtime={spec.runtime}",
+        *((f"--container-runtime-endpoint=unix://{containerd.SOCKET}",) if spec.runtime == "containerd" else ()),
         f"--label=topology.kubernetes.io/zone=zone-{'abc'[(node.number - 1) % 3]}",
     )
     return _on_node(spec, folders, node, "agent", argv)

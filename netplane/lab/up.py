@@ -17,7 +17,7 @@ from netplane.controlplane.api import pki
 from netplane.kernel import cgroup
 from netplane.kube import client as kube
 from netplane.kube import errors, informer, meta, types
-from netplane.lab import host, launch, protocol, requirements, state, units
+from netplane.lab import containerd, host, launch, protocol, requirements, state, units
 from netplane.lab.progress import Steps
 from netplane.lab.spec import Folders, LabSpec, NodeSpec
 from netplane.lib.cli import UserError
@@ -38,7 +38,7 @@ USERS = {
 def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
     """Make or mend the whole lab and wait until every node is Ready."""
     with steps.step("check the machine"):
-        requirements.check(fabric=spec.fabric, proxy_mode=spec.proxy_mode)
+        requirements.check(fabric=spec.fabric, proxy_mode=spec.proxy_mode, runtime=spec.runtime)
         if not launch.survivor(folders.run, units.server(spec, folders, host.program())):
             requirements.check_port(spec.api_port)
     state.save(spec, folders)
@@ -53,11 +53,12 @@ def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
         for node in spec.node_specs():
             ensure_node(spec, folders, node)
             advance()
-    with steps.step("start the daemons", total=1 + 3 * len(spec.nodes)) as advance:
+    wanted = units.of_lab(spec, folders, host.program())
+    with steps.step("start the daemons", total=len(wanted)) as advance:
         ensure_keeper(spec, folders)
         forget_removed_nodes(spec, folders)
         release_held(spec, folders)
-        wait_for_units(folders, units.of_lab(spec, folders, host.program()), advance)
+        wait_for_units(folders, wanted, advance)
     with steps.step("nodes become Ready", total=len(spec.nodes)) as advance:
         asyncio.run(_delete_nodes_of_others(spec, folders))
         wait_for_nodes(folders, {node.name for node in spec.node_specs()}, advance)
@@ -75,8 +76,11 @@ def forget_removed_nodes(spec: LabSpec, folders: Folders) -> None:
 
 
 def ensure_node(spec: LabSpec, folders: Folders, node: NodeSpec) -> None:
-    """Make one node's namespaces and the credentials of its daemons."""
+    """Make one node's namespaces, and the configuration and credentials of its daemons."""
     host.ensure_node(spec, folders, node)
+    if spec.runtime == "containerd":
+        config = folders.node_state(node.name) / "lib" / containerd.CONFIG.name
+        config.write_text(containerd.configuration(containerd.Places()))
     now = SYSTEM.now()
     material = pki.ensure_keys(folders.server / "pki", now=now)
     for who, (user, group) in USERS.items():

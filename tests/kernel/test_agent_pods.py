@@ -1,4 +1,4 @@
-"""Pods on a real node: crun, conmon, cgroups, volumes and probes, against an API in memory."""
+"""Pods on a real node, on both runtimes: cgroups, volumes and probes, against an API in memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from netplane.agent.lifecycle import rotation
-from netplane.agent.runtime.embedded.runtime import Embedded
+from netplane.agent.runtime.protocol import Runtime
 from netplane.agent.server import logs
+from netplane.kernel import cgroup
 from netplane.kube.fake import FakeApi
 from netplane.kube.types import CONFIGMAPS, PODS, SECRETS, Object
 from netplane.lib import clock
@@ -26,15 +27,14 @@ from tests.support.nodes import BUSYBOX, NodeFolders
 FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeFolders]:
-    with nodes.node(tmp_path) as folders:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+@pytest.fixture(params=["embedded", "containerd"])
+def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NodeFolders]:
+    with nodes.node(tmp_path, request.param) as folders:
         yield folders
 
 
 @pytest.fixture
-async def runtime(node: NodeFolders) -> AsyncIterator[Embedded]:
+async def runtime(node: NodeFolders) -> AsyncIterator[Runtime]:
     async with node.runtime().opened() as opened:
         yield opened
 
@@ -44,12 +44,12 @@ def api() -> FakeApi:
     return FakeApi()
 
 
-def keep(api: FakeApi, runtime: Embedded, node: NodeFolders) -> AbstractAsyncContextManager[Rig]:
+def keep(api: FakeApi, runtime: Runtime, node: NodeFolders) -> AbstractAsyncContextManager[Rig]:
     return rig(api, runtime, clock.SYSTEM, node.root / "agent", cgroup=node.cgroup_root)
 
 
 @pytest.fixture
-async def kept(api: FakeApi, runtime: Embedded, node: NodeFolders) -> AsyncIterator[Rig]:
+async def kept(api: FakeApi, runtime: Runtime, node: NodeFolders) -> AsyncIterator[Rig]:
     async with keep(api, runtime, node) as running:
         yield running
 
@@ -120,10 +120,12 @@ async def test_a_deleted_pod_runs_its_hook_ends_by_itself_and_leaves_nothing(
     await until(api, lambda: not kept.pod() and not list(kept.roster))
     assert (node.root / "host" / "order").read_text() == "hook\nterm\n"
     assert not (node.root / "agent" / "pods" / "u1").exists()
-    assert not list(node.layout.sandboxes.iterdir())
-    assert not list(node.layout.containers.iterdir())
-    assert not list((node.layout.run / "bundles").iterdir())
-    assert [line.split("\t")[0] for line in node.calls.read_text().splitlines()] == ["ADD", "DEL"]
+    assert not kept.services.runtime.sandboxes()
+    assert not kept.services.runtime.containers()
+    assert not [path for name in ("sandboxes", "containers", "bundles") for path in node.root.glob(f"*/{name}/*")]
+    calls = [line.split("\t")[0] for line in node.calls.read_text().splitlines()]
+    assert calls == ["ADD", *["DEL"] * (len(calls) - 1)]
+    assert len(calls) > 1
 
 
 async def test_a_killed_process_is_restarted_and_its_last_words_are_kept(kept: Rig, api: FakeApi) -> None:
@@ -135,14 +137,19 @@ async def test_a_killed_process_is_restarted_and_its_last_words_are_kept(kept: R
     assert kept.container()["lastState"]["terminated"]["message"] == "last words\n"
 
 
+def first_process(node: NodeFolders, sandbox_id: str) -> int:
+    if node.kind == "embedded":
+        return int((node.layout.bundle(sandbox_id) / "pid").read_text())
+    (group,) = (cgroup.MOUNT / ("" if cgroup.is_unified() else "pids")).glob(f"{node.cgroup_root[1:]}/*/{sandbox_id}")
+    return int((group / "cgroup.procs").read_text())
+
+
 async def test_a_pod_whose_pause_process_dies_gets_a_new_sandbox(kept: Rig, api: FakeApi, node: NodeFolders) -> None:
     api.seed(PODS, pod_object(shell(FOREVER)))
     await until(api, lambda: kept.condition("Ready") == "True")
     runtime = kept.services.runtime
-    assert isinstance(runtime, Embedded)
     (place,) = runtime.sandboxes("u1")
-    pid = int((node.layout.bundle(place.id) / "pid").read_text())
-    subprocess.run(["kill", "-9", str(pid)], check=True)
+    subprocess.run(["kill", "-9", str(first_process(node, place.id))], check=True)
     await until(api, lambda: kept.container().get("restartCount") == 1 and kept.condition("Ready") == "True")
     assert runtime.sandboxes("u1")[0].attempt == 1
 
@@ -193,3 +200,32 @@ async def test_a_large_log_is_rotated_and_goes_on(kept: Rig, api: FakeApi, node:
     ]
     assert len(list(folder.iterdir())) == 2
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+async def test_pods_run_on_while_containerd_is_dead_and_are_the_same_when_it_is_back(
+    api: FakeApi, tmp_path: Path
+) -> None:
+    with nodes.node(tmp_path, "containerd") as node:
+        daemon = node.containerd
+        assert daemon is not None
+        async with node.runtime().opened() as runtime, keep(api, runtime, node) as kept:
+            api.seed(PODS, pod_object(shell(f"echo begun; {FOREVER}")))
+            await until(api, lambda: kept.condition("Ready") == "True")
+            before = kept.container()["containerID"]
+            daemon.kill()
+            assert not (await runtime.status()).runtime.ok
+            await asyncio.sleep(1.5)
+            assert [status.state for status in runtime.containers("u1")] == ["running"]
+            daemon.start()
+            async with asyncio.timeout(10):
+                while not (await runtime.status()).runtime.ok:
+                    await asyncio.sleep(0.1)
+            container = runtime.containers("u1")[0].id
+            done = await runtime.exec_sync(container, ["echo", "here"], 5)
+            assert done.output == b"here\n"
+            await asyncio.sleep(1.5)
+            assert (kept.container()["containerID"], kept.container()["restartCount"]) == (before, 0)
+            assert log(node) == "begun\n"
+            await api.delete(PODS, "web", namespace="default")
+            await until(api, lambda: not kept.pod() and not list(kept.roster))
+            assert not runtime.sandboxes()

@@ -229,6 +229,9 @@ class FakeRuntime:
     def image(self, reference: str) -> ImageStatus | None:
         return ImageStatus(reference, "sha256:1", uid=0) if reference in self.images else None
 
+    def list_images(self) -> Sequence[ImageStatus]:
+        return [ImageStatus(reference, "sha256:1", uid=0) for reference in self.images]
+
     async def pull(self, reference: str) -> ImageStatus:
         found = self.image(reference)
         if found is None:

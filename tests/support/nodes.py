@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from netplane.agent.images import Store
 from netplane.agent.runtime.cni.run import Plugins
+from netplane.agent.runtime.cri.imports import Imports
+from netplane.agent.runtime.cri.runtime import Cri
 from netplane.agent.runtime.embedded import machine, mounts, runtime
 from netplane.agent.runtime.embedded.layout import Layout
 from netplane.agent.runtime.embedded.runtime import Embedded
 from netplane.kernel import cgroup, netns
 from netplane.lib import clock
+from tests.support import node_containerd
 
+Kind = Literal["embedded", "containerd"]
 CLONE_FS = 0x200
 CLONE_NEWNS = 0x00020000
 MS_REC_PRIVATE = 0x4000 | 0x40000
@@ -40,6 +48,12 @@ fi
 echo '{{"cniVersion":"1.0.0","ips":[{{"address":"10.9.0.7/24"}},{{"address":"fd09::7/64"}}]}}'
 """
 
+LOOPBACK = """#!/bin/sh
+cat >/dev/null
+[ "$CNI_COMMAND" = ADD ] && nsenter --net="$CNI_NETNS" ip link set lo up
+echo '{"cniVersion":"0.3.1"}'
+"""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,6 +65,7 @@ class Image:
     digest: str
     config: dict[str, object]
     layers: tuple[Path, ...]
+    size: int = 1
 
 
 @dataclass(slots=True)
@@ -63,6 +78,10 @@ class Images:
         """Return the image."""
         return self.by_reference.get(reference)
 
+    def list(self) -> tuple[Image, ...]:
+        """Return all."""
+        return tuple(self.by_reference.values())
+
 
 @dataclass(frozen=True, slots=True)
 class NodeFolders:
@@ -71,6 +90,8 @@ class NodeFolders:
     root: Path
     images: Images
     cgroup_root: str
+    kind: Kind = "embedded"
+    containerd: node_containerd.Daemon | None = None
 
     @property
     def layout(self) -> Layout:
@@ -86,8 +107,11 @@ class NodeFolders:
         """The recording plugin."""
         return Plugins(self.root / "net.d", (self.root / "bin",), self.layout.networks)
 
-    def runtime(self) -> Embedded:
+    def runtime(self) -> Embedded | Cri:
         """Return a runtime on these folders; `opened()` adopts what an earlier one left."""
+        if self.kind == "containerd":
+            endpoint = f"unix://{node_containerd.places(self.root).socket}"
+            return Cri(endpoint, Imports(Store(self.root / "store"), endpoint))
         layout = self.layout
         return Embedded(
             layout,
@@ -100,18 +124,25 @@ class NodeFolders:
 
 
 @contextlib.contextmanager
-def node(root: Path) -> Iterator[NodeFolders]:
+def node(root: Path, kind: Kind = "embedded") -> Iterator[NodeFolders]:
     """Be on a node of the test's own until the block ends: then all that runs on it is killed and removed."""
     group = f"netplane-test/{uuid.uuid4().hex[:8]}"
     place = f"/run/netns/nptest-{uuid.uuid4().hex[:8]}"
-    folders = NodeFolders(root, Images(), f"/{group}")
+    folders = NodeFolders(root, Images(), f"/{group}", kind)
     netns.create(place)
     try:
         with netns.inside(place), _own_mounts():
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
             install_plugin(folders)
-            folders.images.by_reference[BUSYBOX] = busybox(root / "images")
+            folders.images.by_reference[BUSYBOX] = image = busybox(root / "images")
+            serving = (
+                node_containerd.serving(root, folders.cgroup_root, image)
+                if kind == "containerd"
+                else contextlib.nullcontext()
+            )
             try:
-                yield folders
+                with serving as daemon:
+                    yield dataclasses.replace(folders, containerd=daemon)
             finally:
                 cgroup.kill(group)
                 for point in mounts.points_below(root):
@@ -125,9 +156,10 @@ def install_plugin(folders: NodeFolders, *, conflist: bool = True) -> None:
     """Put the recording plugin and its configuration where a runtime looks."""
     for name in ("bin", "net.d", "run", "state"):
         (folders.root / name).mkdir(parents=True, exist_ok=True)
-    program = folders.root / "bin" / "record"
-    program.write_text(PLUGIN.format(log=folders.calls))
-    program.chmod(0o755)
+    for name, text in (("record", PLUGIN.format(log=folders.calls)), ("loopback", LOOPBACK)):
+        program = folders.root / "bin" / name
+        program.write_text(text)
+        program.chmod(0o755)
     if conflist:
         (folders.root / "net.d" / "10-test.conflist").write_text(
             '{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"record","capabilities":{"portMappings":true}}]}'

@@ -16,10 +16,10 @@ from typing import Any
 
 from netplane.agent.builtin import build
 from netplane.agent.images import Store, recipe
+from netplane.agent.images.export import export
 from netplane.agent.images.recipe import Recipe
 from tests.support import cri
 from tests.support.cni_nodes import Machine, until
-from tests.support.oci_export import export
 
 PAUSE = "netplane.local/pause:1"
 SERVE = 'echo "$0" > /tmp/index.html; exec httpd -f -p 8080 -h /tmp'

@@ -1,13 +1,15 @@
 """Say what is in the built-in images, and build those that are missing or whose inputs changed.
 
 netplane.local/busybox:1 is Debian's static busybox. netplane.local/echo:1 stands on it and adds Debian's Python, with
-the part of its library that small programs need, and the echo server. Nothing is fetched from anywhere.
+the part of its library that small programs need, and the echo server. netplane.local/pause:1 holds the namespaces of a
+pod where the runtime wants an image for that. Nothing is fetched from anywhere.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import marshal
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +17,13 @@ from pathlib import Path
 from netplane.agent.images import recipe
 from netplane.agent.images.recipe import Entry, Recipe
 from netplane.agent.images.store import Image, ImageError, Store
+from netplane.agent.runtime.embedded import pause
 from netplane.kernel import process
 from netplane.kernel.errors import KernelError
 
 BUSYBOX = "netplane.local/busybox:1"
 ECHO = "netplane.local/echo:1"
+PAUSE = "netplane.local/pause:1"
 
 _BUSYBOX_PROGRAM = Path("/bin/busybox")
 _PYTHON = Path("/usr/bin/python3")
@@ -93,7 +97,7 @@ _FOLDERS = {
 def build(root: Path | str) -> tuple[Image, ...]:
     """Make sure that the store in `root` has the built-in images, up to date. Raises ImageError."""
     store = Store(root)
-    return tuple(recipe.build(store, make())[0] for make in (busybox, echo))
+    return tuple(recipe.build(store, make())[0] for make in (busybox, echo, sandbox))
 
 
 def busybox() -> Recipe:
@@ -107,6 +111,16 @@ def busybox() -> Recipe:
         *(Entry(path, "folder", mode) for path, mode in _FOLDERS.items()),
     )
     return Recipe(BUSYBOX, entries, {"Cmd": ["sh"], "Env": [recipe.PATH], "Labels": _LABELS})
+
+
+def sandbox() -> Recipe:
+    """Return the recipe of the image of a pod's first process, which only waits and reaps."""
+    entries = (
+        Entry(f"/{pause.NAME}", mode=0o755, content=pause.elf(platform.machine())),
+        *(Entry(path, "folder", 0o755) for path in ("/dev", "/proc", "/sys")),
+    )
+    config = {"Entrypoint": [f"/{pause.NAME}"], "User": "65535:65535", "Labels": _LABELS}
+    return Recipe(PAUSE, entries, config)
 
 
 def echo() -> Recipe:

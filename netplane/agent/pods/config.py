@@ -77,6 +77,7 @@ def sandbox(pod: Pod, node: NodeFacts, attempt: int) -> SandboxConfig:
         host_pid=bool(pod.spec.get("hostPID")),
         host_ipc=bool(pod.spec.get("hostIPC")),
         share_pid=bool(pod.spec.get("shareProcessNamespace")),
+        privileged=any(dict(one.security).get("privileged") for one in pod.all_containers),
         port_mappings=() if pod.host_network else _port_mappings(pod),
         sysctls={entry["name"]: str(entry["value"]) for entry in context.get("sysctls") or ()},
         labels={POD_UID: pod.uid, POD_NAME: pod.name, POD_NAMESPACE: pod.namespace},

@@ -66,7 +66,10 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """One sandbox to run. `attempt` counts the sandboxes of one pod; `cgroup_parent` is the pod's cgroup."""
+    """One sandbox to run. `attempt` counts the sandboxes of one pod; `cgroup_parent` is the pod's cgroup.
+
+    `privileged` says that one of its containers is.
+    """
 
     uid: str
     namespace: str
@@ -80,6 +83,7 @@ class SandboxConfig:
     host_pid: bool = False
     host_ipc: bool = False
     share_pid: bool = False
+    privileged: bool = False
     port_mappings: tuple[PortMapping, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -276,6 +280,7 @@ class Runtime(Protocol):
     def log_file(self, container_id: str) -> Path: ...
     def usage(self, container_id: str) -> Usage: ...
     def image(self, reference: str) -> ImageStatus | None: ...
+    def list_images(self) -> Sequence[ImageStatus]: ...
     async def pull(self, reference: str) -> ImageStatus: ...
     def changes(self) -> AsyncIterator[str]:
         """Yield the pod UIDs in which something ended by itself."""

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from starlette.websockets import WebSocket
 
 from netplane.agent.runtime.protocol import RuntimeFailure
-from netplane.agent.server import spdy
-from netplane.agent.server.spdy import Closed, Data, Opened, Reset
+from netplane.kube import spdy
+from netplane.kube.spdy import Closed, Data, Opened, Reset
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 CHUNK = 32768

@@ -17,10 +17,10 @@ from netplane.agent.pods import backoff
 from netplane.agent.pods.spec import Exec, Probe
 from netplane.agent.probes.tally import Tally, count
 from netplane.agent.runtime.protocol import Condition, RuntimeStatus
-from netplane.agent.server import channels, logs, spdy
+from netplane.agent.server import channels, logs
 from netplane.agent.server.logs import Wanted
-from netplane.agent.server.spdy import Closed, Data, Opened
-from netplane.kube import quantity
+from netplane.kube import quantity, spdy
+from netplane.kube.spdy import Closed, Data, Opened
 from netplane.lib import clock
 from tests.support.agent_pods import NOW, at
 

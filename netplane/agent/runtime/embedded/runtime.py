@@ -46,6 +46,10 @@ class Images(Protocol):
         """Return the image that a reference means, None when the node does not have it."""
         ...
 
+    def list(self) -> Sequence[UnpackedImage]:
+        """Return all images."""
+        ...
+
 
 class Embedded:
     """A runtime of crun, conmon and files."""
@@ -199,6 +203,10 @@ class Embedded:
         found = self._images.find(reference)
         return _image_status(found) if found else None
 
+    def list_images(self) -> Sequence[ImageStatus]:
+        """Return all images of the store."""
+        return tuple(_image_status(image) for image in self._images.list())
+
     async def pull(self, reference: str) -> ImageStatus:
         """Look for the image in the store once more: nothing is fetched from elsewhere. Raises ImageMissing."""
         return _image_status(self._image(reference))
@@ -239,4 +247,4 @@ def programs(layout: Layout) -> Programs:
 def _image_status(image: UnpackedImage) -> ImageStatus:
     user = bundle.image_config(image.config).user.partition(":")[0]
     uid = int(user) if user.isdigit() else None if user else 0
-    return ImageStatus(image.reference, image.digest, uid=uid, username="" if user.isdigit() else user)
+    return ImageStatus(image.reference, image.digest, image.size, uid=uid, username="" if user.isdigit() else user)

@@ -77,9 +77,10 @@ Event = Opened | Data | Closed | Reset
 
 
 class Session:
-    """One connection, seen from the server's side."""
+    """One connection, seen from either side."""
 
     def __init__(self) -> None:
+        self._last = -1
         self._received = b""
         self._sending = bytearray()
         self._inflate = zlib.decompressobj(zdict=dictionary())
@@ -107,6 +108,12 @@ class Session:
         data = bytes(self._sending)
         self._sending.clear()
         return data
+
+    def open(self, headers: Mapping[str, str]) -> int:
+        """Open a stream as the client, and return its number: an odd one."""
+        self._last += 2
+        self._frame(SYN_STREAM, 0, struct.pack(">IIBB", self._last, 0, 0, 0) + self._pack(headers))
+        return self._last
 
     def reply(self, stream: int, headers: Mapping[str, str] | None = None) -> None:
         """Accept a stream."""

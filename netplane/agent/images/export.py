@@ -1,4 +1,4 @@
-"""Write an image of netplane's own store as an OCI archive, for other runtimes to import."""
+"""Write an image of the node's store as an OCI archive, for other runtimes to import (OCI image-spec, image layout)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from netplane.agent.images import Image
+from netplane.agent.images.store import Image
 
 
 def export(image: Image, path: Path) -> Path:
