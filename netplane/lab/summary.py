@@ -83,18 +83,11 @@ def _print_tables(
     table.add_row("client", ",".join(spec.client_addresses), "", _mark("client", spec, present))
     _add_unit(table, "underlay", ",".join(spec.api_addresses), state.get("server"), "server", folders, wide=wide)
     for node in spec.node_specs():
-        address = ",".join(node.addresses)
-        for what in ("cni", "agent", "proxy"):
-            unit = state.get(f"{node.name}/{what}")
-            _add_unit(
-                table,
-                node.name if what == "cni" else "",
-                address if what == "cni" else "",
-                unit,
-                what,
-                folders,
-                wide=wide,
-            )
+        place, address = node.name, ",".join(node.addresses)
+        for unit in units.of_node(spec, folders, "netplane", node):
+            what = unit.name.rpartition("/")[2]
+            _add_unit(table, place, address, state.get(unit.name), what, folders, wide=wide)
+            place = address = ""
     OUT.print(table)
 
 
