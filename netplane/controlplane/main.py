@@ -6,23 +6,24 @@ import functools
 import ipaddress
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import click
 
-from netplane.controlplane.api import access, cluster, pki
+from netplane.controlplane.api import access, cluster, pki, storage
 from netplane.controlplane.api import kubeconfig as kubeconfigs
 from netplane.controlplane.api import server as servers
-from netplane.kube import client
+from netplane.kube import client, election
 from netplane.kube import kubeconfig as kubeconfig_of
 from netplane.lib import cli, clock, config
 
 _MINIMUM_SERVICE_ADDRESSES = 8
 _OWN_TOKEN = timedelta(days=3650)
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|m|s))+")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -70,6 +71,34 @@ def _duration(_: click.Context, __: click.Parameter, value: str) -> float:
     if not seconds:
         raise click.BadParameter("must be more than nothing: every node would be lost at once")
     return seconds
+
+
+def _members(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Read etcd's members as kube-apiserver does: URLs, or HOST:PORT, with commas between."""
+    return tuple(text.strip().rstrip("/") for text in (value or "").split(",") if text.strip())
+
+
+def _etcd(
+    members: tuple[str, ...], prefix: str, ca: Path | None, certificate: Path | None, key: Path | None
+) -> storage.EtcdAccess | None:
+    files = (ca, certificate, key)
+    if not members:
+        if any(files):
+            raise click.UsageError("--etcd-cafile, --etcd-certfile and --etcd-keyfile need --etcd-servers")
+        return None
+    if bool(certificate) != bool(key):
+        raise click.UsageError("--etcd-certfile and --etcd-keyfile go together")
+    schemes = {text.partition("://")[0] for text in members if "://" in text}
+    if len(schemes) > 1 or not schemes <= {"http", "https"}:
+        raise click.UsageError("--etcd-servers: all members are https://HOST:PORT or all are http://HOST:PORT")
+    if schemes == {"http"} and any(files):
+        raise click.UsageError("--etcd-servers: members at http:// have no use for certificates")
+    places = tuple(text.rpartition("://")[2] for text in members)
+    for place in places:
+        if not place.rpartition(":")[2].isdigit() or not place.rpartition(":")[0]:
+            raise click.UsageError(f"--etcd-servers: {place!r} is not HOST:PORT")
+    uses_tls = schemes == {"https"} or any(files)
+    return storage.EtcdAccess(places, "/" + prefix.strip("/"), ca, certificate, key, uses_tls=uses_tls)
 
 
 def _mask(cidrs: Sequence[cluster.Cidr], size: int, size_ipv6: int) -> tuple[int, ...]:
@@ -121,6 +150,15 @@ def _advertised(given: str | None, listening: Sequence[tuple[str, int]]) -> clus
               help="The same for a node that has just started.")  # fmt: skip
 @click.option("--terminated-pod-gc-threshold", type=click.IntRange(0), default=12_500,
               help="How many ended pods are kept before the oldest are deleted; 0 keeps all.")  # fmt: skip
+@click.option("--etcd-servers", callback=_members, metavar="URL,URL...",
+              help="Keep the objects in this etcd, shared by several servers, not in a file.")  # fmt: skip
+@click.option("--etcd-prefix", default="/registry", help="Where in etcd.")
+@click.option("--etcd-cafile", type=_FILE, help="Whom to trust as etcd's members.")
+@click.option("--etcd-certfile", type=_FILE, help="Our certificate as etcd's client.")
+@click.option("--etcd-keyfile", type=_FILE, help="Its key.")
+@click.option("--pki-dir", type=click.Path(file_okay=False, path_type=Path),
+              help="The cluster's keys, the same for all its servers: ca.crt, ca.key, token.key."
+              " Made by the first one; [default: DATA_DIR/pki]")  # fmt: skip
 @click.option("--no-controllers", is_flag=True, help="Serve the API alone, without controllers and scheduler.")
 def server(
     *,
@@ -134,6 +172,12 @@ def server(
     node_monitor_grace_period: float,
     node_startup_grace_period: float,
     terminated_pod_gc_threshold: int,
+    etcd_servers: tuple[str, ...],
+    etcd_prefix: str,
+    etcd_cafile: Path | None,
+    etcd_certfile: Path | None,
+    etcd_keyfile: Path | None,
+    pki_dir: Path | None,
     no_controllers: bool,
 ) -> None:
     """Run the control plane: the Kubernetes API, its store, the controllers and the scheduler."""
@@ -146,6 +190,8 @@ def server(
         cluster_cidrs=cluster_cidr,
         node_mask_sizes=_mask(cluster_cidr, node_cidr_mask_size, node_cidr_mask_size_ipv6),
         runs_controllers=not no_controllers,
+        etcd=_etcd(etcd_servers, etcd_prefix, etcd_cafile, etcd_certfile, etcd_keyfile),
+        pki_dir=pki_dir,
     )
     patience = Patience(node_monitor_grace_period, node_startup_grace_period, terminated_pod_gc_threshold)
     controllers = functools.partial(_run_controllers, patience=patience)
@@ -177,7 +223,7 @@ async def _run_controllers(at: cluster.Cluster, *, patience: Patience) -> None:
         terminated_pods=patience.terminated_pods or sys.maxsize,
     )
     async with _client(at, "system:kube-controller-manager") as api:
-        await controllers.run(api, told)
+        await _as_leader(at, api, "kube-controller-manager", lambda: controllers.run(api, told))
 
 
 async def _run_scheduler(at: cluster.Cluster) -> None:
@@ -185,22 +231,34 @@ async def _run_scheduler(at: cluster.Cluster) -> None:
     from netplane.controlplane import scheduler
 
     async with _client(at, "system:kube-scheduler") as api:
-        await scheduler.run(api)
+        await _as_leader(at, api, "kube-scheduler", lambda: scheduler.run(api))
+
+
+async def _as_leader(
+    at: cluster.Cluster, api: client.Client, name: str, run: Callable[[], Coroutine[object, object, object]]
+) -> None:
+    """Run a part on one of the servers at a time. A server with a store of its own is alone: it need not ask."""
+    if at.settings.etcd is None:
+        await run()
+        return
+    await election.lead(api, name, identity=f"{at.settings.advertise}_{cluster.new_uid()}", run=run, clock=at.clock)
 
 
 @click.command(context_settings=config.SETTINGS)
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="The server's data directory.")  # fmt: skip
+@click.option("--pki-dir", type=click.Path(file_okay=False, path_type=Path),
+              help="The cluster's keys, if they are not in DATA_DIR/pki.")  # fmt: skip
 @click.option("--server", "url", required=True, metavar="URL", help="Where the client reaches the server.")
 @click.option("--user", required=True, help="Who the bearer is, as system:node:node-1.")
 @click.option("--group", "groups", multiple=True, help="A group of the user; repeatable.")
-def kubeconfig(*, data_dir: Path, url: str, user: str, groups: tuple[str, ...]) -> None:
+def kubeconfig(*, data_dir: Path, pki_dir: Path | None, url: str, user: str, groups: tuple[str, ...]) -> None:
     """Print a kubeconfig with a signed token for a user; the server need not run."""
     if not url.startswith("https://"):
         raise click.BadParameter(f"{url!r} is not an https:// address", param_hint="--server")
-    now = clock.SYSTEM.now()
+    now, keys = clock.SYSTEM.now(), pki_dir or data_dir / "pki"
     try:
-        material = pki.ensure_keys(data_dir / "pki", now=now)
+        material = pki.ensure_keys(keys, now=now)
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"cannot read the keys in {data_dir}/pki: {error}") from error
+        raise click.ClickException(f"cannot read the keys in {keys}: {error}") from error
     click.echo(kubeconfigs.render(material, server=url, user=user, groups=groups, now=now), nl=False)

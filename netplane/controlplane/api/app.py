@@ -9,7 +9,6 @@ import fastapi
 from fastapi import responses
 
 from netplane.controlplane.api import cluster, metrics, nodes, status
-from netplane.controlplane.store import embedded
 from netplane.lib import metrics as meters
 
 Check = Callable[[cluster.Cluster], str]
@@ -28,6 +27,10 @@ def _started(at: cluster.Cluster) -> str:
     return "" if at.is_ready else "still starting"
 
 
+def _stored(at: cluster.Cluster) -> str:
+    return at.store.problem
+
+
 def _tasks(at: cluster.Cluster) -> str:
     return "; ".join(f"{name}: {why}" for name, why in sorted(at.problems.items()))
 
@@ -37,6 +40,7 @@ _CHECKS: dict[str, dict[str, Check]] = {
     "healthz": {"ping": _ping, "poststarthook/start": _started},
     "readyz": {
         "ping": _ping,
+        "etcd": _stored,
         "poststarthook/start": _started,
         "shutdown": _stopping,
         "informer-sync": _ping,
@@ -100,7 +104,6 @@ def _add_health(app: fastapi.FastAPI, at: cluster.Cluster, name: str, checks: di
 
 def _count_objects(at: cluster.Cluster) -> None:
     metrics.REVISION.set(at.store.revision)
-    if isinstance(at.store, embedded.Embedded):
-        metrics.STAGED.set(at.store.backlog)
-        for storage in at.store.storages():
-            metrics.OBJECTS.labels(storage).set(len(at.store.cache(storage).records))
+    metrics.STAGED.set(at.store.backlog)
+    for storage in at.store.storages():
+        metrics.OBJECTS.labels(storage).set(len(at.store.cache(storage).records))

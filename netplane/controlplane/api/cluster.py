@@ -10,7 +10,20 @@ from pathlib import Path
 
 import orjson
 
-from netplane.controlplane.api import access, addresses, agents, authorize, conditions, pki, places, status, webhooks
+from netplane.controlplane.api import (
+    access,
+    addresses,
+    agents,
+    authorize,
+    conditions,
+    pki,
+    places,
+    status,
+    webhooks,
+)  # fmt: skip
+from netplane.controlplane.api import (
+    storage as storages,
+)
 from netplane.controlplane.registry import catalog, types
 from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Key, Object
@@ -35,6 +48,8 @@ class Settings:
     node_mask_sizes: tuple[int, ...]
     node_port_range: tuple[int, int] = (30000, 32767)
     runs_controllers: bool = True
+    etcd: storages.EtcdAccess | None = None
+    pki_dir: Path | None = None
 
     @property
     def port(self) -> int:

@@ -36,6 +36,7 @@ async def follow(at: cluster.Cluster) -> None:
     feed, window = at.store.feed(_STORAGE), at.store.cache(_STORAGE).window
     position = window.end
     for record in list(at.store.cache(_STORAGE).range()):
+        _serve(at, record)  # another server may have taken it while this one was starting
         await _settle(at, record)
     while True:
         events = window.since(position, limit=100)

@@ -6,8 +6,9 @@ import copy
 
 import orjson
 
-from netplane.controlplane.api import bootstrap, cluster, render
+from netplane.controlplane.api import bootstrap, cluster, peers, render
 from netplane.controlplane.registry import strategy
+from netplane.controlplane.store import protocol
 from netplane.kube.types import Object
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -30,13 +31,20 @@ async def ensure(at: cluster.Cluster) -> None:
 async def ensure_service(at: cluster.Cluster) -> None:
     """Have the Service `kubernetes` and its endpoints; somebody may have deleted them with all others."""
     await _ensure(at, _service(at))
-    if not at.settings.advertise.is_loopback:
+    if peers.reachable(at):
         # On loopback alone no pod could reach us: the Service stays without endpoints, which says so.
         await _ensure(at, _endpoints(at), keeps=("subsets",))
         await _ensure(at, _slice(at), keeps=("endpoints", "ports"))
 
 
 async def _ensure(at: cluster.Cluster, obj: Object, *, keeps: tuple[str, ...] = ()) -> None:
+    try:
+        await _ensured(at, obj, keeps=keeps)
+    except (protocol.Exists, protocol.Conflict, protocol.Missing):
+        return  # another server was faster, with the same
+
+
+async def _ensured(at: cluster.Cluster, obj: Object, *, keeps: tuple[str, ...]) -> None:
     group, _, version = obj["apiVersion"].rpartition("/")
     of = at.registry.find_kind(group, version, obj["kind"])
     if of is None:
@@ -79,7 +87,7 @@ def _service(at: cluster.Cluster) -> Object:
             "ipFamilies": [family],
             "ipFamilyPolicy": "SingleStack",
             "type": "ClusterIP",
-            "ports": [{"name": _PORTS, "port": 443, "protocol": "TCP", "targetPort": at.settings.advertised_port}],
+            "ports": [{"name": _PORTS, "port": 443, "protocol": "TCP", "targetPort": peers.port(at)}],
         },
     }
 
@@ -95,8 +103,8 @@ def _endpoints(at: cluster.Cluster) -> Object:
         },
         "subsets": [
             {
-                "addresses": [{"ip": str(at.settings.advertise)}],
-                "ports": [{"name": _PORTS, "port": at.settings.advertised_port, "protocol": "TCP"}],
+                "addresses": [{"ip": each} for each in peers.reachable(at)],
+                "ports": [{"name": _PORTS, "port": peers.port(at), "protocol": "TCP"}],
             }
         ],
     }
@@ -112,6 +120,6 @@ def _slice(at: cluster.Cluster) -> Object:
             "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
         "addressType": f"IPv{at.settings.advertise.version}",
-        "endpoints": [{"addresses": [str(at.settings.advertise)], "conditions": {"ready": True}}],
-        "ports": [{"name": _PORTS, "port": at.settings.advertised_port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [each], "conditions": {"ready": True}} for each in peers.reachable(at)],
+        "ports": [{"name": _PORTS, "port": peers.port(at), "protocol": "TCP"}],
     }

@@ -40,6 +40,7 @@ Stream = Callable[[cluster.Cluster, http.Request, types.ResourceType], Awaitable
 _COLLECTION = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
 _LIMITED = frozenset({"list", "watch", "deletecollection"})
+_READING = frozenset({"get", "list", "watch"})
 _VERBS: dict[str, Verb] = {
     "get": reading.get,
     "list": reading.list_,
@@ -137,6 +138,7 @@ class Api:
         try:
             self._authorize(request, target, verb)
             of = at.type_of(target.group, target.version, target.plural)
+            await _catch_up(at, request, verb)
             if verb == "watch":
                 with meters.watchers.track_inprogress():
                     await watching.watch(at, request, of)
@@ -163,6 +165,8 @@ class Api:
             return await act(self._at, request, of)
         except protocol.Unavailable as error:
             raise status.unavailable(str(error)) from error
+        except protocol.TooLarge as error:
+            raise status.ApiStatus(413, "RequestEntityTooLarge", f"Request entity is too large: {error}") from error
         except (status.ApiStatus, http.Disconnected):
             raise
         except Exception as error:  # one broken object must not end the connection without an answer
@@ -211,6 +215,21 @@ class Api:
 
     async def _refuse(self, request: http.Request, refusal: status.ApiStatus) -> None:
         await http.respond(request.send, http.failure(refusal), more_headers=http.warning_headers(request.warnings))
+
+
+async def _catch_up(at: cluster.Cluster, request: http.Request, verb: str) -> None:
+    """See what other servers were told, unless the request is content with what was seen before."""
+    if verb in _READING and (options.text(request.query, "continue") or _is_seen(at, request)):
+        return
+    try:
+        await at.store.fresh()
+    except protocol.Unavailable as error:
+        raise status.unavailable(str(error)) from error
+
+
+def _is_seen(at: cluster.Cluster, request: http.Request) -> bool:
+    revision = options.revision(request.query)
+    return revision is not None and revision <= at.store.revision
 
 
 def _limits(request: http.Request) -> tuple[tuple[str, str], ...]:

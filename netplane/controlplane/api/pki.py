@@ -7,7 +7,7 @@ import ipaddress
 import os
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -59,9 +59,10 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the server runs with; the files under `directory` hold the same."""
+    """What the server runs with; the files under `directory` and, of the cluster's own keys, `shared` hold the same."""
 
     directory: Path
+    shared: Path
     authority: Authority
     token_key: ec.EllipticCurvePrivateKey
     token_key_id: str
@@ -77,11 +78,19 @@ class Material:
         return self.directory / "server.key"
 
 
-def ensure(directory: Path, *, alternatives: Iterable[str], now: datetime) -> Material:
-    """Return the cluster's keys, made at the first call; the server's certificate follows the alternatives."""
-    material = ensure_keys(directory, now=now)
+def ensure(directory: Path, *, alternatives: Iterable[str], now: datetime, shared: Path | None = None) -> Material:
+    """Return the cluster's keys, made at the first call; the server's certificate follows the alternatives.
+
+    The cluster's keys are in `shared` where given, the server's own always in `directory`, with the CA's certificate.
+    """
+    material = ensure_keys(shared or directory, now=now)
+    if shared is not None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        material = replace(material, directory=directory)
+        if not (directory / "ca.crt").exists() or (directory / "ca.crt").read_bytes() != material.authority.pem():
+            _write(directory / "ca.crt", material.authority.pem(), mode=0o644)
     wanted = sorted(set(alternatives))
-    if not _is_good(material.server_certificate, wanted, now):
+    if not _is_good(material, wanted, now):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = material.authority.sign(
             key.public_key(), name="kube-apiserver", organization="netplane", alternatives=wanted, now=now
@@ -107,7 +116,7 @@ def ensure_keys(directory: Path, *, now: datetime) -> Material:
     public = token_key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return Material(directory, authority, token_key, hashlib.sha256(public).hexdigest()[:24])
+    return Material(directory, directory, authority, token_key, hashlib.sha256(public).hexdigest()[:24])
 
 
 def public_key_of(pem: str) -> ec.EllipticCurvePublicKey:
@@ -125,10 +134,13 @@ def public_key_of(pem: str) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def _is_good(path: Path, wanted: list[str], now: datetime) -> bool:
+def _is_good(material: Material, wanted: list[str], now: datetime) -> bool:
+    path = material.server_certificate
     if not path.exists():
         return False
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    if certificate.issuer != material.authority.certificate.subject:
+        return False
     extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     found = sorted(str(name.value) for name in extension)
     return set(wanted) <= set(found) and certificate.not_valid_after_utc - now > _RENEW_BEFORE

@@ -26,15 +26,15 @@ from netplane.controlplane.api import (
     defaults,
     dispatch,
     kubeconfig,
+    peers,
     pki,
+    storage,
 )
 from netplane.controlplane.registry import builtin
 from netplane.controlplane.registry.services import allocate
-from netplane.controlplane.store import embedded, sqlite
 from netplane.lib import clock, log, notify
 from netplane.lib.cli import UserError
 
-DATABASE = "state.db"
 _LOG = log.get("server")
 _FIRST_INHERITED = 3
 _TICK = 10.0
@@ -104,8 +104,6 @@ def locked(data_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"another server uses {data_dir}: stop it first, or choose another --data-dir") from error
-        # It holds Secrets. SQLite gives its journals the rights of the database (sqlite.org/tempfiles.html).
-        (data_dir / DATABASE).touch(mode=0o600)
         yield
 
 
@@ -122,11 +120,7 @@ def alternatives(settings: cluster.Settings, sockets: Sequence[socket.socket]) -
 async def opened(settings: cluster.Settings, material: pki.Material) -> AsyncIterator[cluster.Cluster]:
     """Open the store and put the cluster's parts together; everything is closed again on the way out."""
     registry = builtin()
-    store = embedded.Embedded(settings.data_dir / DATABASE, cluster.index(registry))
-    try:
-        await store.start()
-    except sqlite.Broken as error:
-        raise UserError(str(error)) from error
+    store = await storage.started(settings.data_dir, settings.etcd, material, cluster.index(registry))
     try:
         first, last = settings.node_port_range
         ranges = allocate.Ranges(settings.service_cidrs, range(first, last + 1))
@@ -141,10 +135,12 @@ async def opened(settings: cluster.Settings, material: pki.Material) -> AsyncIte
             addresses=addresses.Ledger(store, ranges),
         )
         custom.load(at)
+        await peers.renew(at)
         await defaults.ensure(at)
         try:
             yield at
         finally:
+            await peers.leave(at)
             await at.agents.close()
             await at.webhooks.close()
     finally:
@@ -173,7 +169,10 @@ async def serve(settings: cluster.Settings, parts: Sequence[tuple[str, Part]]) -
         held.enter_context(locked(settings.data_dir))
         try:
             material = pki.ensure(
-                settings.data_dir / "pki", alternatives=alternatives(settings, sockets), now=clock.SYSTEM.now()
+                settings.data_dir / "pki",
+                alternatives=alternatives(settings, sockets),
+                now=clock.SYSTEM.now(),
+                shared=settings.pki_dir,
             )
             kubeconfig.write_admin(settings.data_dir, material, port=settings.port, now=clock.SYSTEM.now())
         except (OSError, ValueError) as error:
@@ -255,7 +254,9 @@ async def _tick(at: cluster.Cluster) -> None:
     while True:
         await at.clock.sleep(_TICK)
         _ring_all(at)
+        await peers.renew(at)
         await defaults.ensure_service(at)
+        await at.store.sweep()
 
 
 def _ring_all(at: cluster.Cluster) -> None:

@@ -124,11 +124,16 @@ async def create_object(
     prefix = metadata.get("generateName") or ""
     is_generated = bool(prefix) and not metadata.get("name")
     for attempt in range(_NAME_ATTEMPTS):
-        tried = copy.deepcopy(obj) if is_generated else obj
+        # What is filled in on the way must not stay for another attempt.
+        tried = copy.deepcopy(obj) if is_generated or of.kind == "Service" else obj
         if is_generated:
             tried["metadata"]["name"] = strategy.generated_name(prefix, cluster.name_suffix())
         try:
             return await _create_once(at, request, of, tried, namespace, writing, managed)
+        except protocol.Taken as error:
+            await at.store.fresh()  # another server gave away what we had chosen: choose again, knowing it
+            if attempt == _NAME_ATTEMPTS - 1:
+                raise status.unavailable(str(error)) from error
         except protocol.Exists:
             if not is_generated or attempt == _NAME_ATTEMPTS - 1:
                 raise status.exists(of, tried["metadata"].get("name", "")) from None
@@ -267,6 +272,8 @@ async def modify(
             admission.track(of, new, old, writing, now=at.now(), part=part)
         try:
             return await _replace(at, of, new, old, record, writing)
+        except protocol.Taken:
+            await at.store.fresh()
         except (protocol.Conflict, protocol.Missing):
             continue
     raise status.conflict(of, target.name)

@@ -7,15 +7,17 @@ not yet committed (the overlay). Readers and watchers only see what is committed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
-from netplane.controlplane.store import cache, feed, history, protocol, records, sqlite, writer
+from netplane.controlplane.store import ages, cache, feed, history, protocol, records, sqlite, writer
 from netplane.kube.types import Key, Object
+from netplane.lib import clock as clocks
 
 _LOG_ROWS = 10_000
+NO_TTLS: Mapping[str, int] = {}
 _UNLOGGED = frozenset({"leases.coordination.k8s.io"})
 
 
@@ -36,7 +38,14 @@ class _Staged:
 class Embedded:
     """A `protocol.Store` on one SQLite file; one instance per file (the caller holds the lock)."""
 
-    def __init__(self, path: Path, index: protocol.Indexer) -> None:
+    def __init__(
+        self,
+        path: Path,
+        index: protocol.Indexer,
+        *,
+        ttls: Mapping[str, int] = NO_TTLS,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
         self._path = path
         self._records = records.Records(index)
         self._caches: dict[str, cache.Cache] = {}
@@ -48,6 +57,7 @@ class Embedded:
         self._floor = 0
         self._started_at = 0
         self._log_revisions: list[int] = []
+        self._ages = ages.Ages(ttls, clock=clock)
         self._writer: writer.Writer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -158,6 +168,15 @@ class Embedded:
         key = records.key_of(obj)
         self._guard(storage, key, expected)
         return await self._stage(storage, key, obj, sqlite.DELETE)
+
+    async def sweep(self) -> None:
+        """Delete the objects of the types with a time to live that have not changed for so long."""
+        for storage, before in self._ages.over(self._revision):
+            for record in [each for each in self.cache(storage).range() if each.revision <= before]:
+                try:
+                    await self.delete(storage, orjson.loads(record.value), expected=record.revision)
+                except (protocol.Conflict, protocol.Missing):
+                    continue  # changed meanwhile: it lives on
 
     def _guard(self, storage: str, key: Key, expected: int) -> None:
         record = self.latest(storage, key)

@@ -73,6 +73,12 @@ class Store(Protocol):
     async def fresh(self) -> None:
         """Wait until the committed view holds every write that was answered before this call, by whichever server."""
 
+    async def sweep(self) -> None:
+        """Let those objects go whose time is over, if that does not happen by itself; to be called now and then."""
+
+    async def stop(self) -> None:
+        """Bring to an end what is on its way, and close."""
+
     def cache(self, storage: str) -> cache.Cache:
         """Return the committed objects of a type."""
 

@@ -6,13 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from netplane.controlplane.api import server
+from netplane.controlplane.api import pki, server, storage
+from netplane.lib import clock
 from netplane.lib.cli import UserError
+from tests.support import stores
 
 
-def test_the_database_is_for_its_owner_alone(tmp_path: Path) -> None:
-    with server.locked(tmp_path / "data"):
-        assert (tmp_path / "data" / server.DATABASE).stat().st_mode & 0o777 == 0o600
+async def test_the_database_is_for_its_owner_alone(tmp_path: Path) -> None:
+    material = pki.ensure_keys(tmp_path / "pki", now=clock.SYSTEM.now())
+    store = await storage.started(tmp_path, None, material, stores.index)
+    await store.stop()
+    assert (tmp_path / storage.DATABASE).stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_that_servers_share_sign_each_servers_own_certificate(tmp_path: Path) -> None:
+    now, shared = clock.SYSTEM.now(), tmp_path / "shared"
+    made = [pki.ensure(tmp_path / name, alternatives=[name], now=now, shared=shared) for name in ("a", "b")]
+    assert made[0].token_key_id == made[1].token_key_id
+    assert made[0].server_certificate.read_bytes() != made[1].server_certificate.read_bytes()
+    assert (tmp_path / "a" / "ca.crt").read_bytes() == (shared / "ca.crt").read_bytes()
+    assert sorted(path.name for path in shared.iterdir()) == ["ca.crt", "ca.key", "token.key"]
+
+
+def test_a_certificate_of_other_keys_is_made_anew(tmp_path: Path) -> None:
+    now = clock.SYSTEM.now()
+    before = pki.ensure(tmp_path / "own", alternatives=["a"], now=now).server_certificate.read_bytes()
+    after = pki.ensure(tmp_path / "own", alternatives=["a"], now=now, shared=tmp_path / "shared")
+    assert after.server_certificate.read_bytes() != before
 
 
 def test_a_second_server_is_refused_by_name(tmp_path: Path) -> None:

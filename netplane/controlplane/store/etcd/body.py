@@ -84,6 +84,9 @@ class Etcd:
             await asyncio.gather(running, return_exceptions=True)
         await self._members.close()
 
+    async def sweep(self) -> None:
+        """Do nothing: etcd lets objects go whose lease has ended."""
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_for_ever(group))

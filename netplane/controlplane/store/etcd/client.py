@@ -52,9 +52,9 @@ class Refused(protocol.Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How members prove who they are, and we to them. `certificate` and `key` are PEM, empty for none."""
+    """How members prove who they are, and we to them; PEM. An empty `ca` is the system's own trust."""
 
-    ca: bytes | None = None
+    ca: bytes = b""
     certificate: bytes = b""
     key: bytes = b""
 
@@ -151,7 +151,7 @@ class Client:
 def _channel(member: str, tls: Tls | None) -> Any:
     if tls is None:
         return grpc.aio.insecure_channel(member, options=_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(tls.ca, tls.key or None, tls.certificate or None)
+    credentials = grpc.ssl_channel_credentials(tls.ca or None, tls.key or None, tls.certificate or None)
     return grpc.aio.secure_channel(member, credentials, options=_OPTIONS)
 
 
