@@ -28,6 +28,9 @@ INTERNAL, MISMATCH = 100, 101
 LOWEST_RATE = 1000
 """Bits per second that can be held: a packet would else take minutes."""
 
+_DNS = {"servers": "nameservers", "searches": "search"}
+"""How the capability dns (CONVENTIONS.md) calls what results call otherwise."""
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 
 
@@ -155,7 +158,7 @@ def decode(environment: Mapping[str, str], stdin: bytes) -> Request:
         ips=_addresses(runtime.get("ips") or ([args["IP"]] if args.get("IP") else ())),
         mac=_mac(runtime.get("mac") or args.get("MAC") or ""),
         bandwidth=_bandwidth(_mapping(runtime, "bandwidth")),
-        dns=_mapping(runtime, "dns") or _mapping(config, "dns"),
+        dns=_dns(_mapping(runtime, "dns")) or _mapping(config, "dns"),
         previous=_mapping(config, "prevResult") or None,
     )
 
@@ -293,6 +296,11 @@ def _mac(text: str) -> bytes:
     if not re.fullmatch(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", text) or int(text[1], 16) & 1:
         raise CniError(INVALID_CONFIG, f"the MAC address {text!r} is not one of a single interface")
     return bytes.fromhex(re.sub("[:-]", "", text))
+
+
+def _dns(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Runtimes with the capability send every list, empty ones too.
+    return {_DNS.get(key, key): value for key, value in told.items() if value}
 
 
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
