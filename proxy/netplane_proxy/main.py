@@ -173,7 +173,7 @@ async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, options: Mapp
 
 async def _cleanup_kube_proxy() -> None:
     need_net_admin()
-    for what in kube_proxy.remove() or ["nothing of kube-proxy was there"]:
+    for what in await kube_proxy.remove() or ["nothing of kube-proxy was there"]:
         click.echo(what)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,7 @@ class Host:
         return netns.run_in(self.place, act)
 
     def remove(self) -> list[str]:
-        return netns.run_in(self.place, kube_proxy.remove)
+        return netns.run_in(self.place, lambda: asyncio.run(kube_proxy.remove()))
 
     def rules(self, tool: str) -> list[str]:
         return [line for line in self.run(f"{tool}-save").splitlines() if line.startswith((":KUBE", "-A", ":CNI"))]

@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
+import signal
 import socket
 import socketserver
 import struct
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from netplane.kernel import netns
 from netplane.model.service import Protocol
-from tests.support import apiserver, static_api
+from tests.support import static_api
 from tests.support.topology import Topology
 
 ECHO_PORT = 9000
 PATIENCE = 60.0
-_PACE = 0.03
+_PACE = 0.1
+ROOT = Path(__file__).resolve().parents[2]
+
+Nursery = Callable[[str, Path, Sequence[str]], int]
+"""Starts a proxy in a namespace, with a file for what it says and its options, and returns its process id."""
 
 
 @dataclass(slots=True)
@@ -35,6 +43,7 @@ class Proxies:
     folder: Path
     api: static_api.StaticApi
     loop: asyncio.AbstractEventLoop
+    nursery: Nursery
     running: list[Running] = field(default_factory=list)
 
     def put(self, obj: static_api.Object) -> None:
@@ -43,15 +52,15 @@ class Proxies:
 
     def start(self, mode: str, *options: str) -> Running:
         """Start a proxy, and wait until it forwards."""
-        log = self.folder / f"proxy-{len(self.running)}.log"
-        made = Running(self._popen(["--mode", mode, *self._usual(), *options], log), log)
-        self.running.append(made)
+        made = self._live("--mode", mode, *self._usual(), *options)
         made.until("forwarding")
         return made
 
     def command(self, *words: str) -> str:
         """Run a subcommand to its end, and return what it printed."""
-        return self.lab.run("node", *apiserver.program(), "proxy", "--state-dir", str(self.folder), *words)
+        made = self._live("--state-dir", str(self.folder), *words)
+        made.ended(seconds=120)
+        return made.log.read_text()
 
     def _usual(self) -> list[str]:
         return [
@@ -60,46 +69,74 @@ class Proxies:
             "--metrics-bind-address", "",
         ]  # fmt: skip
 
-    def _popen(self, options: list[str], log: Path) -> subprocess.Popen[bytes]:
-        with log.open("wb") as said:
-            return netns.run_in(
-                self.lab.places["node"],
-                lambda: subprocess.Popen([*apiserver.program(), "proxy", *options], stdout=said, stderr=said),
-            )
+    def _live(self, *options: str) -> Running:
+        log = self.folder / f"proxy-{len(self.running)}.log"
+        log.touch()
+        made = Running(self.nursery(self.lab.places["node"], log, options), log)
+        self.running.append(made)
+        return made
 
 
 @dataclass(slots=True)
 class Running:
     """A proxy's process, and what it says."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
     log: Path
 
-    def until(self, word: str, *, seconds: float = PATIENCE) -> None:
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether it has not ended."""
+        return Path(f"/proc/{self.pid}").exists()
+
+    def until(self, word: str) -> None:
         """Wait until it says something."""
-        wait(lambda: word in self.log.read_text() or self.process.poll() is not None, seconds=seconds)
+        wait(lambda: word in self.log.read_text() or not self.is_alive)
         assert word in self.log.read_text(), self.log.read_text()
+
+    def ended(self, *, seconds: float = PATIENCE) -> None:
+        """Wait until it has ended well."""
+        wait(lambda: not self.is_alive, seconds=seconds)
+        assert self.log.with_suffix(".code").read_text() == "0", self.log.read_text()
 
     def kill(self) -> None:
         """End it without a word."""
-        self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        wait(lambda: not self.is_alive)
 
     def stop(self) -> None:
         """Ask it to end."""
-        self.process.terminate()
-        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+        os.kill(self.pid, signal.SIGTERM)
+        self.ended()
 
 
 @contextlib.contextmanager
-def proxies(lab: Topology, folder: Path) -> Iterator[Proxies]:
+def nursery() -> Iterator[Nursery]:
+    """Run what forks proxies (proxy_nursery)."""
+    argv = (sys.executable, "-m", "tests.support.proxy_nursery")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as made:
+        asking, answers = made.stdin, made.stdout
+        assert asking is not None
+        assert answers is not None
+        assert answers.readline() == "ready\n"
+
+        def start(place: str, log: Path, options: Sequence[str]) -> int:
+            print(json.dumps({"place": place, "log": str(log), "options": options}), file=asking, flush=True)
+            return int(answers.readline())
+
+        yield start
+
+
+@contextlib.contextmanager
+def proxies(lab: Topology, folder: Path, start: Nursery) -> Iterator[Proxies]:
     """Serve an API on the node and echoes on the pods and the node; end everything that was started."""
     api, loop = static_api.StaticApi(), asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: _serve(lab.places["node"], loop), daemon=True)
     thread.start()
     asyncio.run_coroutine_threadsafe(api.start(), loop).result(10)
     (folder / "kubeconfig").write_text(static_api.kubeconfig(api.port))
-    made = Proxies(lab, folder, api, loop)
+    made = Proxies(lab, folder, api, loop, start)
     try:
         with contextlib.ExitStack() as stack:
             for place in ("pod1", "pod2", "node"):
@@ -107,7 +144,8 @@ def proxies(lab: Topology, folder: Path) -> Iterator[Proxies]:
             yield made
     finally:
         for one in made.running:
-            one.kill()
+            if one.is_alive:
+                one.kill()
         asyncio.run_coroutine_threadsafe(api.stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
@@ -144,7 +182,8 @@ class Steady:
         """Wait until so many more were answered."""
         goal = self.answers + count
         wait(lambda: self.answers >= goal or bool(self.failures), seconds=seconds)
-        assert self.failures == [], self.name
+        assert self.failures == [], (self.name, self.failures)
+        assert self.answers >= goal, (self.name, self.answers)
 
     def _work(self) -> None:
         while not self._done.is_set():
@@ -213,7 +252,14 @@ class _Tcp(socketserver.ThreadingTCPServer):
 
 
 def _serve(place: str, loop: asyncio.AbstractEventLoop) -> None:
-    netns.run_in(place, loop.run_forever)
+    def run() -> None:
+        loop.run_forever()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+    netns.run_in(place, run)
 
 
 async def _call(act: Callable[[], int]) -> int:

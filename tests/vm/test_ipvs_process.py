@@ -12,7 +12,7 @@ from netplane.kernel.ipvs import run as ipvs
 from netplane.model.address import Family
 from netplane_proxy.run.ipvs.host import LINK, SYSCTLS
 from tests.support import kube_objects, static_api
-from tests.support.proxy_process import ECHO_PORT, Proxies, Steady, proxies, wait
+from tests.support.proxy_process import ECHO_PORT, Nursery, Proxies, Steady, proxies, wait
 from tests.support.topology import POD1, POD2, Topology, topology
 
 WEB = "10.96.0.1", 80
@@ -21,9 +21,9 @@ PODS = {"pod1": POD1[V4], "pod2": POD2[V4]}
 
 
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxies]:
+def rig(tmp_path_factory: pytest.TempPathFactory, proxy_nursery: Nursery) -> Iterator[Proxies]:
     folder = tmp_path_factory.mktemp("process")
-    with topology(folder) as lab, proxies(lab, folder) as made:
+    with topology(folder) as lab, proxies(lab, folder, proxy_nursery) as made:
         made.put(kube_objects.node())
         made.put(kube_objects.service())
         yield made

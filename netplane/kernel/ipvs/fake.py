@@ -40,6 +40,10 @@ class Kernel:
         held = self._servers.get(virtual)
         return dict(held.loads) if held else {}
 
+    def listing(self) -> dict[Virtual, dict[Destination, Load]]:
+        """Return the destinations of all virtual servers, those known by mark only if they have any."""
+        return {one: dict(held.loads) for one, held in self._servers.items() if held.loads or not one.mark}
+
     def connections(self, protocol: int) -> list[Connection]:
         """Return the connections there are of a protocol: `carried`, which tests set."""
         return [one for one in self.carried if one.protocol == protocol]

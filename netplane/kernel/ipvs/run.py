@@ -40,6 +40,9 @@ class Kernel(Protocol):
     def loads(self, virtual: Virtual) -> dict[Destination, Load]:
         """Return the destinations of one virtual server; none when there is no such server."""
 
+    def listing(self) -> dict[Virtual, dict[Destination, Load]]:
+        """Return the destinations of all virtual servers; of those known by mark, if there are any. For any thread."""
+
     def connections(self, protocol: int) -> list[Connection]:
         """Return the connections there are of a protocol."""
 
@@ -84,7 +87,7 @@ class Socket:
         """Return all virtual servers with their destinations."""
         bodies = self._dump(wire.GET_SERVICE, b"", "list virtual servers")
         # A dump of each one's destinations would cost ten times as much as all of them in one listing.
-        loads = listing.read(_whole(self._files[SERVERS], SERVERS))
+        loads = self.listing()
         return {one: Held(how, loads.get(one, {})) for one, how in map(wire.read_server, bodies)}
 
     def loads(self, virtual: Virtual) -> dict[Destination, Load]:
@@ -92,6 +95,10 @@ class Socket:
         wanted = wire.nested(wire.SERVICE, wire.virtual(virtual))
         bodies = self._dump(wire.GET_DESTINATION, wanted, f"list destinations of {virtual}")
         return dict(map(wire.read_destination, bodies))
+
+    def listing(self) -> dict[Virtual, dict[Destination, Load]]:
+        """Return the destinations of all virtual servers; of those known by mark, if there are any. For any thread."""
+        return listing.read(_whole(self._files[SERVERS], SERVERS))
 
     def connections(self, protocol: int) -> list[Connection]:
         """Return the connections there are of a protocol."""

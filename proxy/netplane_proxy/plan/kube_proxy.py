@@ -6,8 +6,10 @@ Names are those of kube-proxy's pkg/proxy/iptables, pkg/proxy/ipvs and pkg/proxy
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+
+from netplane.kernel.ipvs.objects import Virtual
 
 LINK = "kube-ipvs0"
 NFT_TABLE = "kube-proxy"
@@ -22,6 +24,8 @@ _SET = re.compile(
     r"KUBE-(6-)?(LOOP-BACK|CLUSTER-IP|EXTERNAL-IP(-LOCAL)?|LOAD-BALANCER(-FW|-LOCAL|-SOURCE-IP|-SOURCE-CIDR)?"
     r"|NODE-PORT(-LOCAL)?-(TCP|UDP|SCTP|SCTP-HASH)|HEALTH-CHECK-NODE-PORT|IPVS-IPS)"
 )
+_NODE_PORT = re.compile(r"add KUBE-(?:6-)?NODE-PORT-(TCP|UDP|SCTP)(?:-HASH)? (?:[^ ]*:)?(\d+)\b")
+_PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 _TARGET = re.compile(r"(?:^| )(?:-j|-g) (\S+)")
 
 
@@ -36,6 +40,18 @@ class _Table:
 def sets(names: Iterable[str]) -> list[str]:
     """Return which ipsets are kube-proxy's."""
     return sorted(name for name in names if _SET.fullmatch(name))
+
+
+def node_ports(listing: str) -> set[tuple[int, int]]:
+    """Return protocol and port of all its NodePorts, given what `ipset save` printed."""
+    return {(_PROTOCOLS[protocol], int(port)) for protocol, port in _NODE_PORT.findall(listing)}
+
+
+def servers(
+    there: Iterable[Virtual], addresses: Collection[bytes], ports: Collection[tuple[int, int]]
+) -> list[Virtual]:
+    """Return which virtual servers are its own: those at the addresses of its link, and at NodePorts."""
+    return [one for one in there if not one.mark and (one.address in addresses or (one.protocol, one.port) in ports)]
 
 
 def removal(listing: str) -> str:

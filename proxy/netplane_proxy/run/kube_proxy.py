@@ -6,12 +6,17 @@ import contextlib
 import shutil
 
 from netplane.kernel import process
-from netplane.kernel.errors import CommandFailed
+from netplane.kernel.errors import CommandFailed, KernelError
+from netplane.kernel.ipvs import run as ipvs
 from netplane.kernel.link import run as link
 from netplane.kernel.nft.objects import Table
 from netplane.kernel.nft.run import Socket, load_sync
 from netplane.lib import log
 from netplane_proxy.plan import kube_proxy
+from netplane_proxy.plan.ipvs import book
+from netplane_proxy.plan.ipvs.tables import LAYOUTS
+from netplane_proxy.run.ipvs import table
+from netplane_proxy.run.ipvs.drain import drain
 
 _LOG = log.get("proxy")
 _TOOLS = ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy")
@@ -19,12 +24,14 @@ _WAIT = ("-w", "30")
 _LIMIT = 60.0
 
 
-def remove() -> list[str]:
+async def remove(*, limit: float = 900.0) -> list[str]:
     """Remove it in the network namespace of this thread, and return what was there. KernelError when that is refused.
 
-    Connections that kube-proxy had translated live on in connection tracking.
+    Connections that kube-proxy had translated live on in connection tracking. Those that its virtual servers carry are
+    waited for, up to `limit` seconds, except where our IPVS mode has made these servers its own.
     """
-    found = [*_tables(), *_chains(), *_sets(), *_link()]
+    # The sets tell which NodePorts were its own, the chains refer to the sets, and packets need the link to the end.
+    found = [*_tables(), *_chains(), *await _servers(limit), *_sets(), *_link()]
     for what in found:
         _LOG.info("removed of kube-proxy", what=what)
     return found
@@ -59,14 +66,40 @@ def _chains() -> list[str]:
     return found
 
 
-def _sets() -> list[str]:
-    if not shutil.which("ipset"):
+async def _servers(limit: float) -> list[str]:
+    with link.Socket() as links:
+        found = links.link(kube_proxy.LINK)
+        addresses = {one.address for one in links.addresses(found.index)} if found is not None else set()
+    if found is None:
         return []
+    listing = _listed("save")
     try:
-        names = process.run_sync(("ipset", "list", "-name"), timeout=_LIMIT).text.split()
+        kernel = ipvs.Socket()
+    except KernelError:
+        return []  # A kernel without IPVS has none of its servers.
+    with contextlib.closing(kernel), contextlib.closing(Socket()) as tables:
+        its = kube_proxy.servers(kernel.servers(), addresses, kube_proxy.node_ports(listing))
+        seen = table.observe(tables)
+        ours = {(sets.owned, element) for sets in LAYOUTS.values() for element in seen.get(sets.owned, ())}
+        gone = sorted(one for one in its if book.owned(one) not in ours)
+        if gone:
+            _LOG.info("waiting for connections through kube-proxy's virtual servers", servers=len(gone))
+        await drain(kernel, gone, limit=limit)
+    return [f"virtual server {one}" for one in gone]
+
+
+def _listed(*words: str) -> str:
+    """Ask ipset(8); "" where it is not, or knows nothing."""
+    if not shutil.which("ipset"):
+        return ""
+    try:
+        return process.run_sync(("ipset", *words), timeout=_LIMIT).text
     except CommandFailed:
-        return []
-    found = kube_proxy.sets(names)
+        return ""
+
+
+def _sets() -> list[str]:
+    found = kube_proxy.sets(_listed("list", "-name").split())
     if found:
         process.run_sync(("ipset", "restore"), stdin="".join(f"destroy {name}\n" for name in found), timeout=_LIMIT)
     return [f"ipset {name}" for name in found]

@@ -35,8 +35,10 @@ from netplane_proxy.run.ipvs.drain import drain
 from netplane_proxy.run.ipvs.host import LINK, Host, Sysctls
 from netplane_proxy.run.target import Result
 
-TICK = 1.0
+TICK = 0.5
 """How often the destinations that wait for their connections are looked at, and one server is compared, in seconds."""
+LOOK_SHARE = 100
+"""All servers are compared at most this many times as seldom as a look takes: IPVS tells nobody of its changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class IpvsTarget:
         self._draining: set[Virtual] = set()
         self._kernel = asyncio.Lock()
         self._looked_at = 0
+        self._look_again = 0.0
+        self._turn = 0
 
     async def replace(self, forwarding: Forwarding) -> Result:
         """Make the kernel hold exactly this, adopting what is there."""
@@ -135,6 +139,7 @@ class IpvsTarget:
                 yield heard
             async with self._kernel:
                 strange = self._tend() or self._strange()
+            strange = strange or await self._looked()
             if strange:
                 yield strange
 
@@ -182,6 +187,7 @@ class IpvsTarget:
         """Change servers, and what is known of them."""
         if not changes:
             return 0
+        self._turn += 1
         self._ipvs.commit(changes)
         diff.apply(changes, self._held)
         for change in changes:
@@ -249,6 +255,21 @@ class IpvsTarget:
         virtual = next(itertools.islice(self._held, self._looked_at, None))
         is_same = _weights(self._ipvs.loads(virtual)) == _weights(self._held[virtual].loads)
         return "" if is_same else _changed(virtual)
+
+    async def _looked(self) -> str:
+        """Compare all servers when it is time, without keeping anybody waiting; say what somebody changed."""
+        began, turn = time.perf_counter(), self._turn
+        if self._book is None or began < self._look_again:
+            return ""
+        there = await asyncio.to_thread(self._ipvs.listing)
+        elapsed = time.perf_counter() - began
+        self._look_again = began + LOOK_SHARE * elapsed
+        if self._kernel.locked() or turn != self._turn:
+            return ""  # We wrote meanwhile: the next look will tell.
+        for virtual, held in self._held.items():
+            if _weights(there.get(virtual, {})) != _weights(held.loads):
+                return _changed(virtual)
+        return ""
 
     async def _heard(self) -> str:
         """Wait a moment for changes of our tables."""
