@@ -1,0 +1,1 @@
+"""What stands at the cluster's edge: the ways in from outside."""

@@ -1,0 +1,1 @@
+"""The front door: Ingress (and Gateway) objects served by HAProxy. See README.md of `netplane.edge`."""

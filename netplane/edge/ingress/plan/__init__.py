@@ -1,0 +1,1 @@
+"""Decide what the engine shall hold: pure."""

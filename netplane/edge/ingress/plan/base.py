@@ -1,0 +1,296 @@
+"""The engine's configuration text, made from this door's own settings and from typed data, never from users' text.
+
+All that routes differ in is looked up in maps when a request comes; `state` says what stands in them. Backends are
+slots: empty ones are kept ready, for the engine cannot make a backend while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from netplane.edge.ingress.plan.state import EngineServer
+from netplane.model.routing import Listener
+
+KINDS: Final[Mapping[str, str]] = {"h": "roundrobin", "l": "leastconn", "c": "sticky", "t": "tcp"}
+"""The kinds of slots, by the first letter of their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this door is made; what changes here needs a reload."""
+
+    directory: str
+    """Where maps, certificates and sockets are; made of letters, digits, `/`, `.`, `_` and `-`."""
+    lua: str
+    """The path of door.lua."""
+    listeners: tuple[Listener, ...] = (Listener(80, "HTTP"), Listener(443, "HTTPS"))
+    addresses: tuple[str, ...] = ("*",)
+    threads: int = 0
+    """0: as many as there are processors."""
+    connections: int = 4000
+    access_log: str = "stdout"
+    """"stdout", "" for none, or the path of a datagram socket."""
+    accepts_proxy: bool = False
+    """Whether every connection begins with a PROXY protocol header."""
+    passthrough: bool = False
+    """Whether TLS connections are looked at for a server name before they are answered."""
+    slots: Mapping[str, int] = field(default_factory=lambda: dict(SLOTS))
+
+
+SLOTS: Final[Mapping[str, int]] = {"h": 512, "l": 64, "c": 64, "t": 32}
+"""How many slots of each kind a door starts with; when they are used up their number doubles, by one reload."""
+
+
+def config(settings: Settings, servers: Mapping[str, Mapping[str, EngineServer]], *, mark: str, cookie_key: str) -> str:
+    """Return the whole text. `servers` are written into their slots, so that a new process has them from the start."""
+    lines = [*_global(settings, mark), *_defaults(settings), *_frontends(settings), *_tables()]
+    lines += _slots(settings, servers, cookie_key)
+    return "\n".join(lines) + "\n"
+
+
+def slot_names(settings: Settings, kind: str) -> Iterator[str]:
+    """Yield the names of all slots of a kind, in order."""
+    return (f"{kind}{at}" for at in range(settings.slots.get(kind, 0)))
+
+
+def _global(settings: Settings, mark: str) -> Iterable[str]:
+    at = settings.directory
+    yield "global"
+    yield f"  presetenv NETPLANE_INTERNAL_SOCKET {at}/internal.sock"
+    yield f"  stats socket {at}/admin.sock mode 600 level admin expose-fd listeners"
+    yield "  stats timeout 20d"
+    yield f"  description netplane-{mark}"
+    yield f"  maxconn {settings.connections}"
+    if settings.threads:
+        yield f"  nbthread {settings.threads}"
+    yield "  hard-stop-after 24h"
+    yield "  tune.ssl.default-dh-param 2048"
+    yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets"
+    yield "  ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
+    yield f"  lua-load-per-thread {settings.lua}"
+    if settings.access_log:
+        where = "stdout" if settings.access_log == "stdout" else settings.access_log
+        yield f"  log {where} len 8192 format raw local0 info"
+
+
+def _defaults(settings: Settings) -> Iterable[str]:
+    yield "defaults doors"
+    yield "  mode http"
+    yield "  log global" if settings.access_log else "  no log"
+    yield "  option dontlognull"
+    yield "  timeout client 60s"
+    yield "  timeout http-request 15s"
+    yield "  timeout http-keep-alive 75s"
+    yield "  timeout tunnel 1h"
+    yield "  timeout connect 5s"
+    yield "  timeout server 60s"
+
+
+LOG_FORMAT: Final = (
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","client":"%ci","method":"%[capture.req.method,json(utf8s)]",'
+    '"host":"%[var(txn.host),json(utf8s)]","path":"%[var(txn.path),json(utf8s)]","protocol":"%HV","status":%ST,'
+    '"bytes":%B,"ms":%Ta,"backend_ms":%Tr,"state":"%tsc","tls":"%sslv","owner":"%[var(txn.owner)]",'
+    '"service":"%[var(txn.slot),map_str(MAPS/slots.map),field(1,|)]","pod":"%[srv_name,field(1,_)]",'
+    '"endpoint":"%si:%sp","retries":%rc,"agent":"%[var(txn.agent),json(utf8s)]"}'
+)
+"""One line of JSON for each request; what clients choose is escaped by the engine."""
+
+
+def _frontends(settings: Settings) -> Iterable[str]:
+    at = settings.directory
+    yield "frontend door from doors"
+    for listener in settings.listeners:
+        yield from _binds(settings, listener)
+    maps = f"{at}/maps"
+    if settings.access_log:
+        yield f"  log-format '{LOG_FORMAT.replace('MAPS', maps)}'"
+    yield from _rules(maps)
+    yield "frontend internal from doors"
+    yield "  no log"
+    yield f"  bind unix@{at}/internal.sock mode 600"
+    # Never true: it makes these maps known to the engine also when no rule above uses them.
+    for name in ("meta", "sni"):
+        yield f"  http-request set-var(txn.none) path,map_str({maps}/{name}.map) if {{ always_false }}"
+    yield "  http-request set-var(txn.slot) req.hdr(x-netplane-slot)"
+    yield "  http-request del-header x-netplane-slot"
+    yield "  use_backend %[var(txn.slot)]"
+    if settings.passthrough:
+        yield from _passthrough(settings, maps)
+
+
+def _binds(settings: Settings, listener: Listener) -> Iterable[str]:
+    at, port = settings.directory, listener.port
+    tail = f" id {port}" + (" accept-proxy" if settings.accepts_proxy else "")
+    tls = f" ssl crt {at}/certs/default.pem crt-list {at}/certs/list alpn h2,http/1.1"
+    if listener.protocol == "HTTPS" and settings.passthrough:
+        yield f"  bind unix@{at}/tls-{port}.sock accept-proxy id {port}{tls}"
+        return
+    for where in settings.addresses:
+        # Several addresses cannot share an id: the first has it, the others follow in steps that no port reaches.
+        number = port + 100000 * settings.addresses.index(where)
+        yield f"  bind {where}:{port}{tail.replace(f'id {port}', f'id {number}')}" + (
+            tls if listener.protocol == "HTTPS" else ""
+        )
+
+
+def _passthrough(settings: Settings, maps: str) -> Iterable[str]:
+    for listener in settings.listeners:
+        if listener.protocol != "HTTPS":
+            continue
+        port = listener.port
+        yield f"frontend tls-{port} from doors"
+        yield "  mode tcp"
+        yield "  no log"
+        for where in settings.addresses:
+            yield f"  bind {where}:{port}" + (" accept-proxy" if settings.accepts_proxy else "")
+        yield "  tcp-request inspect-delay 5s"
+        yield f"  tcp-request content set-var(sess.slot) req.ssl_sni,lower,map_str({maps}/sni.map)"
+        yield (
+            "  tcp-request content set-var(sess.slot) req.ssl_sni,lower,regsub(^[^.]*,*),"
+            f"map_str({maps}/sni.map) if !{{ var(sess.slot) -m found }}"
+        )
+        yield "  tcp-request content accept if { req.ssl_hello_type 1 }"
+        yield "  use_backend %[var(sess.slot)] if { var(sess.slot) -m found }"
+        yield f"  default_backend tls-{port}"
+        yield f"backend tls-{port} from doors"
+        yield "  mode tcp"
+        yield f"  server door unix@{settings.directory}/tls-{port}.sock send-proxy-v2"
+
+
+_LOOKUP: Final = """
+set-var(txn.rec) var(txn.key),map_str(MAPS/exact.map) if MISSING
+set-var(txn.rec) var(txn.key),map_reg(MAPS/regex.map) if { var(txn.door) -m sub ^ } MISSING
+set-var(txn.rec) var(txn.key),concat(/),map_beg(MAPS/prefix.map) if MISSING
+"""
+
+_MISSING: Final = "!{ var(txn.rec) -m found }"
+
+_ARRIVE: Final = """
+set-var(txn.host) req.hdr(host),host_only,lower,rtrim(.)
+set-var(txn.path) path
+set-var(txn.agent) req.fhdr(user-agent)
+REFUSE(400,Bad Request) if { var(txn.host) -m reg [^a-z0-9._:\\[\\]-] }
+REFUSE(400,Bad Request) if { path -m sub /. /%2e /%2E } { path -m reg -i (^|/)([.]|%2e){1,2}(/|$) }
+set-var(txn.door) so_id,map_int(MAPS/doors.map)
+set-var(txn.key) var(txn.door),concat(/,txn.host),concat(,txn.path)
+"""
+
+_DECIDE: Final = """
+set-var(txn.cond) var(txn.rec),map_str(MAPS/choices.map) if { var(txn.rec) -m beg ? }
+lua.select if { var(txn.cond) -m found }
+set-var(txn.slot) var(txn.rec),field(1,|)
+set-var(txn.owner) var(txn.rec),field(2,|)
+set-var(txn.rid) var(txn.rec),field(3,|)
+track-sc0 var(txn.owner) table owners if { var(txn.owner) -m found }
+REFUSE(404,Not Found) if !{ var(txn.owner) -m found }
+lua.pick if { var(txn.slot) -m beg @ }
+"""
+
+_POLICY: Final = """
+set-var(txn.policy) var(txn.rid),map_str(MAPS/policies.map) if RICH
+wait-for-body time 5s at-least 16000 if RICH { var(txn.policy) -m sub &mirror= }
+lua.policy if RICH
+set-var(txn.src) src if RICH
+set-var(txn.client) var(txn.rid),concat(/,txn.src) if RICH
+track-sc1 var(txn.client) table clients if RICH { var(txn.rps) -m found } or RICH { var(txn.conn) -m found }
+track-sc2 var(txn.client) table minutes if RICH { var(txn.rpm) -m found }
+REFUSE(429,Too Many Requests) if RICH { var(txn.rps) -m found } { sc1_http_req_rate,sub(txn.rps) gt 0 }
+REFUSE(429,Too Many Requests) if RICH { var(txn.rpm) -m found } { sc2_http_req_rate,sub(txn.rpm) gt 0 }
+REFUSE(429,Too Many Requests) if RICH { var(txn.conn) -m found } { sc1_conn_cur,sub(txn.conn) gt 0 }
+REFUSE(404,Not Found) if { var(txn.slot) -m str !404 }
+REFUSE(500,Internal Server Error) if { var(txn.slot) -m str !500 }
+REFUSE(503,Service Unavailable) if { var(txn.slot) -m beg ! }
+set-header X-Forwarded-For %[src]
+set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
+set-header X-Forwarded-Host %[req.hdr(host)]
+disable-l7-retry unless METH_GET or METH_HEAD or METH_OPTIONS
+"""
+
+_DEEPEST_HOST: Final = 8
+
+
+def _rules(maps: str) -> Iterator[str]:
+    """Say what happens to a request; every line is the same for all users, and what differs is in the maps."""
+    texts = [_ARRIVE, _LOOKUP, *_wildcards(), "set-var(txn.key) var(txn.door),concat(/*,txn.path) if MISSING", _LOOKUP]
+    for line in "\n".join([*texts, _DECIDE, _POLICY]).splitlines():
+        if line:
+            line = line.replace("MAPS", maps).replace("MISSING", _MISSING).replace("RICH", "!{ var(txn.rid) -m str n }")
+            yield f"  http-request {_refusal(line)}"
+    yield "  http-response lua.answer if { var(txn.answer) -m found }"
+    named = "if { var(txn.cookie) -m found }"
+    yield f'  http-after-response replace-header Set-Cookie ^NETPLANE=(.*) "%[var(txn.cookie)]=\\1" {named}'
+    yield "  use_backend %[var(txn.slot)]"
+
+
+def _refusal(line: str) -> str:
+    """Write out `REFUSE(404,Not Found)`."""
+    if not line.startswith("REFUSE("):
+        return line
+    what, _, rest = line[7:].partition(")")
+    status, _, text = what.partition(",")
+    return f'return status {status} content-type text/plain string "{status} {text}\\n"{rest}'
+
+
+def _wildcards() -> Iterator[str]:
+    """Look for wildcard hosts, one label less each time: at the first both kinds of wildcard, later suffixes alone."""
+    for depth in range(1, _DEEPEST_HOST + 1):
+        name = "txn.host" if depth == 1 else "txn.rest"
+        feature = "{ var(txn.door) -m sub + ~ }" if depth == 1 else "{ var(txn.door) -m sub ~ }"
+        yield f"set-var(txn.rest) var({name}),'regsub(^[.]?[^.]*,)' if {feature} MISSING"
+        for star in ("*", "**") if depth == 1 else ("**",):
+            guard = (
+                f"if {{ var(txn.door) -m sub {'+' if star == '*' else '~'} }} {{ var(txn.rest) -m len gt 1 }} MISSING"
+            )
+            yield f"set-var(txn.key) var(txn.door),concat(/{star},txn.rest),concat(,txn.path) {guard}"
+            yield from (
+                f"{line.replace(' if', f' {guard}').replace('MISSING MISSING', 'MISSING')}"
+                for line in _LOOKUP.split("\n")
+                if line
+            )
+
+
+def _tables() -> Iterable[str]:
+    yield "backend owners from doors"
+    counts = "http_req_cnt,http_err_cnt,http_fail_cnt,bytes_in_cnt,bytes_out_cnt"
+    yield f"  stick-table type string len 384 size 20k store {counts}"
+    yield "backend clients from doors"
+    yield "  stick-table type string len 64 size 200k expire 1m store http_req_rate(5s),conn_cur"
+    yield "backend minutes from doors"
+    yield "  stick-table type string len 64 size 200k expire 2m store http_req_rate(60s)"
+
+
+def _slots(settings: Settings, servers: Mapping[str, Mapping[str, EngineServer]], cookie_key: str) -> Iterator[str]:
+    for kind, balance in KINDS.items():
+        yield f"defaults {balance}-slots"
+        yield from (f"  {line}" for line in _SLOT[kind].replace("KEY", cookie_key).strip().splitlines())
+        for slot in slot_names(settings, kind):
+            yield f"backend {slot} from {balance}-slots"
+            if kind == "c":
+                yield f"  dynamic-cookie-key {cookie_key}"
+            for name, server in sorted(servers.get(slot, {}).items()):
+                yield f"  server {name} {server.where}{f' {server.options}' if server.options else ''}"
+    yield "backend basic from doors"
+    yield f"  server checker unix@{settings.directory}/passwords.sock"
+
+
+_HTTP_SLOT: Final = """
+mode http
+timeout connect 5s
+timeout server 60s
+timeout tunnel 1h
+retries 3
+option redispatch 1
+retry-on conn-failure empty-response
+http-reuse safe
+http-request set-timeout server var(txn.server) if { var(txn.server) -m found }
+http-request set-timeout tunnel var(txn.tunnel) if { var(txn.tunnel) -m found }
+"""
+
+_SLOT: Final = {
+    "h": f"{_HTTP_SLOT}balance roundrobin",
+    "l": f"{_HTTP_SLOT}balance leastconn",
+    "c": f"{_HTTP_SLOT}balance roundrobin\ncookie NETPLANE insert indirect nocache httponly dynamic",
+    "t": "mode tcp\ntimeout connect 5s\ntimeout server 1h\nbalance roundrobin\nretries 3\noption redispatch 1",
+}

@@ -1,0 +1,147 @@
+"""Compile a routing to the state of the engine that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netplane.edge.ingress.plan import base, policy, slots, table
+from netplane.edge.ingress.plan.slots import Use
+from netplane.edge.ingress.plan.state import MAPS, EngineCertificate, EngineServer, Paths, State, digest
+from netplane.model.routing import Backend, Certificate, Passthrough, Policy, Route, Routing, ServicePort
+
+_PLAIN = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The state the engine shall be in, and what else serving it takes."""
+
+    state: State
+    slots: Mapping[Use, str] = field(default_factory=dict)
+    users: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """Realm to names and hashes of passwords, for the process that checks them."""
+
+    def with_servers(self, routing: Routing) -> Plan:
+        """Return the same routes with the endpoints of now."""
+        return Plan(_with_servers(self.state, self.slots, routing), self.slots, self.users)
+
+
+def compile_plan(
+    routing: Routing, settings: base.Settings, *, kept: Mapping[str, str], busy: frozenset[str] = frozenset()
+) -> Plan:
+    """Return the plan. `kept` is the map `slots` of the engine as it is. Raises slots.SlotsExhausted."""
+    paths = Paths(settings.directory)
+    uses = [*_uses(routing, paths), *(slots.passthrough_use(one.service) for one in routing.passthroughs)]
+    available = {kind: list(base.slot_names(settings, kind)) for kind in base.KINDS}
+    given = slots.assign(uses, kept, available, busy)
+    policies: dict[str, str] = {}
+    https = [one.port for one in routing.listeners or settings.listeners if one.protocol == "HTTPS"]
+    https_port = 443 if 443 in https or not https else https[0]
+
+    def record(route: Route) -> str:
+        text = policy.text(route, lambda service: given[slots.use_of(service, _PLAIN, paths)], https_port=https_port)
+        name = policy.name_of(text)
+        if text:
+            policies[name] = text
+        return f"{_target(route, given, paths)}|{route.owner}|{name}"
+
+    tables = table.compile_tables(routing.routes, settings.listeners, record, len(settings.addresses))
+    maps = {
+        "slots": {slot: str(use) for use, slot in given.items()},
+        "policies": policies,
+        "choices": tables.choices,
+        "exact": tables.exact,
+        "regex": tables.regex,
+        "prefix": tables.prefix,
+        "doors": tables.doors,
+        "sni": {_sni(one): given[slots.passthrough_use(one.service)] for one in reversed(routing.passthroughs)},
+    }
+    state = State(
+        maps={name: maps.get(name, {}) for name in MAPS},
+        certificates=_certificates(routing, paths),
+        authorities=_authorities(routing),
+    )
+    users = {policy.realm_name(one): one.policy.basic_auth.users for one in routing.routes if one.policy.basic_auth}
+    return Plan(_with_servers(state, given, routing), given, users)
+
+
+def servers_of(plan: Plan, routing: Routing) -> dict[str, dict[str, EngineServer]]:
+    """Return the servers of every slot in use."""
+    return {slot: slots.servers_of(use, routing.servers.get(use.service, ())) for use, slot in plan.slots.items()}
+
+
+def _with_servers(state: State, given: Mapping[Use, str], routing: Routing) -> State:
+    servers = {slot: slots.servers_of(use, routing.servers.get(use.service, ())) for use, slot in given.items()}
+    return State(state.maps, servers, state.certificates, state.authorities)
+
+
+def _uses(routing: Routing, paths: Paths) -> list[Use]:
+    found = []
+    for route in routing.routes:
+        found += [slots.use_of(one.service, route.policy, paths) for one in route.backends if one.service]
+        asked = [one.service for one in route.mirrors]
+        asked += [route.policy.external_auth.service] if route.policy.external_auth else []
+        found += [slots.use_of(service, _PLAIN, paths) for service in asked]
+    return found
+
+
+def _target(route: Route, given: Mapping[Use, str], paths: Paths) -> str:
+    if route.respond:
+        return f"!{route.respond}"
+    if route.redirect:
+        return "!500"
+    weighted = [one for one in route.backends if one.weight > 0]
+    if not weighted:
+        return "!500" if route.backends and route.owner.kind != "Ingress" else "!503"
+    if len(weighted) == 1:
+        return _slot(weighted[0], route, given, paths)
+    return "@" + "+".join(f"{_slot(one, route, given, paths)}*{one.weight}" for one in weighted)
+
+
+def _slot(backend: Backend, route: Route, given: Mapping[Use, str], paths: Paths) -> str:
+    if backend.service is None:
+        return f"!{backend.missing_status}"
+    return given[slots.use_of(backend.service, route.policy, paths)]
+
+
+def _sni(one: Passthrough) -> str:
+    return {"exact": "", "any": "*"}.get(one.host.kind, "*.") + one.host.name
+
+
+def _certificates(routing: Routing, paths: Paths) -> dict[str, EngineCertificate]:
+    """Name each by its content; a name that authorities are told for has an entry of its own with them."""
+    authority = {name: one for one in routing.client_authorities for name in one.names}
+    found = {}
+    for certificate in routing.certificates:
+        for options, names in _by_options(certificate, authority, paths).items():
+            mark = digest(f"{certificate.pem}\n{options}\n{' '.join(names)}", 12)
+            found[f"{certificate.name}-{mark}"] = EngineCertificate(certificate.pem, names, options)
+    return found
+
+
+def _by_options(certificate: Certificate, authority: Mapping[str, object], paths: Paths) -> dict[str, tuple[str, ...]]:
+    grouped: dict[str, list[str]] = {}
+    for name in certificate.names:
+        one = authority.get(name)
+        pem = getattr(one, "pem", "")
+        # `optional`, for whoever comes without is told so in HTTP; the routes decide who must have one.
+        options = (
+            f"ca-file {paths.authority(slots.authority_name(pem))} verify optional crt-ignore-err all ca-ignore-err all"
+            if pem
+            else ""
+        )
+        grouped.setdefault(options, []).append(name)
+    return {options: tuple(names) for options, names in grouped.items()}
+
+
+def _authorities(routing: Routing) -> dict[str, str]:
+    found = {slots.authority_name(one.pem): one.pem for one in routing.client_authorities}
+    for route in routing.routes:
+        tls = route.policy.backend_tls
+        if tls.verify and tls.ca:
+            found[slots.authority_name(tls.ca)] = tls.ca
+    return found
+
+
+__all__ = ["Plan", "ServicePort", "compile_plan", "servers_of"]

@@ -1,0 +1,215 @@
+"""What the engine holds, as data, and the commands that turn one state into another.
+
+Certificates, authorities and servers are named by their content, so that a state that was read back from the engine
+can be compared by names alone, and a changed one is added before the old one goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from netplane.lib import keyed
+
+DECIDING: Final = ("exact", "regex", "prefix", "doors", "sni")
+"""The maps that send requests somewhere: written after, and erased before, what they name."""
+NAMED: Final = ("slots", "policies", "choices", "meta")
+MAPS: Final = (*NAMED, *DECIDING)
+
+_PAYLOAD_MOST: Final = 12_000
+"""Bytes of one command, with room in the engine's 16 KiB buffer."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineServer:
+    """Where one server of a slot is, and the engine's keywords for it; `options` are made by `slots`."""
+
+    address: str
+    port: int
+    options: str = ""
+
+    @property
+    def where(self) -> str:
+        """Print address and port as the engine reads them."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCertificate:
+    """A certificate in the engine: its PEM ("" when read back), the names it is served for, the bind's options."""
+
+    pem: str
+    names: tuple[str, ...]
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All of the engine that changes while it runs."""
+
+    maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    servers: Mapping[str, Mapping[str, EngineServer]] = field(default_factory=dict)
+    certificates: Mapping[str, EngineCertificate] = field(default_factory=dict)
+    authorities: Mapping[str, str] = field(default_factory=dict)
+    leaving: frozenset[tuple[str, str]] = frozenset()
+    """(slot, server) of those that take nothing new and wait for their last connections; only in what is observed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the engine's socket. `accepts` are beginnings of answers that mean success."""
+
+    line: str
+    payload: str = ""
+    accepts: tuple[str, ...] = ("",)
+    is_optional: bool = False
+    """Whether a refusal is no failure: the engine refuses to forget what is still in use."""
+
+    def wire(self) -> bytes:
+        """Return the bytes to send."""
+        return f"{self.line} <<\n{self.payload}\n\n".encode() if self.payload else f"{self.line}\n".encode()
+
+
+def digest(text: str, length: int = 10) -> str:
+    """Return a short name of a text: hexadecimal digits."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the engine's files are."""
+
+    directory: str
+
+    def map(self, name: str) -> str:
+        """Return the path that names a map."""
+        return f"{self.directory}/maps/{name}.map"
+
+    def certificate(self, name: str) -> str:
+        """Return the path that names a certificate."""
+        return f"{self.directory}/certs/{name}.pem"
+
+    def authority(self, name: str) -> str:
+        """Return the path that names a bundle of authorities."""
+        return f"{self.directory}/authorities/{name}.pem"
+
+    @property
+    def certificate_list(self) -> str:
+        """The path that names the list of certificates and what they are for."""
+        return f"{self.directory}/certs/list"
+
+
+def diff(want: State, have: State, paths: Paths) -> list[Command]:
+    """Return what turns `have` into `want`, so ordered that at no moment anything names what is not there."""
+    commands = [*_add_authorities(want, have, paths), *_add_certificates(want, have, paths), *_add_servers(want, have)]
+    for name in MAPS:
+        commands += _write(name, want, have, paths)
+    for name in reversed(MAPS):
+        commands += _erase(name, want, have, paths)
+    commands += _retire_servers(want, have)
+    commands += _remove_certificates(want, have, paths)
+    return commands
+
+
+def list_line(name: str, certificate: EngineCertificate, paths: Paths) -> str:
+    """Return the line of a certificate in the list."""
+    options = f" [{certificate.options}]" if certificate.options else ""
+    return f"{paths.certificate(name)}{options} {' '.join(certificate.names)}"
+
+
+def _add_authorities(want: State, have: State, paths: Paths) -> Iterator[Command]:
+    for name, pem in want.authorities.items():
+        if name not in have.authorities:
+            path = paths.authority(name)
+            yield Command(f"new ssl ca-file {path}", accepts=("New CA file created",))
+            yield Command(
+                f"set ssl ca-file {path}", pem.strip(), accepts=("transaction created", "transaction updated")
+            )
+            yield Command(f"commit ssl ca-file {path}", accepts=("Committing",))
+
+
+def _add_certificates(want: State, have: State, paths: Paths) -> Iterator[Command]:
+    for name, certificate in want.certificates.items():
+        path = paths.certificate(name)
+        if name not in have.certificates:
+            yield Command(f"new ssl cert {path}", accepts=("New empty certificate store",))
+            yield Command(
+                f"set ssl cert {path}", certificate.pem.strip(), accepts=("Transaction created", "Transaction updated")
+            )
+            yield Command(f"commit ssl cert {path}", accepts=("Committing",))
+            line = list_line(name, certificate, paths)
+            yield Command(f"add ssl crt-list {paths.certificate_list}", line, accepts=("Inserting",))
+
+
+def _remove_certificates(want: State, have: State, paths: Paths) -> Iterator[Command]:
+    for name in have.certificates:
+        if name not in want.certificates:
+            path = paths.certificate(name)
+            yield Command(f"del ssl crt-list {paths.certificate_list} {path}", accepts=("Entry",), is_optional=True)
+            yield Command(f"del ssl cert {path}", accepts=("Certificate",), is_optional=True)
+    for name in have.authorities:
+        if name not in want.authorities:
+            yield Command(f"del ssl ca-file {paths.authority(name)}", accepts=("CA file",), is_optional=True)
+
+
+def _add_servers(want: State, have: State) -> Iterator[Command]:
+    for slot, servers in want.servers.items():
+        held = have.servers.get(slot, {})
+        added = [name for name in servers if name not in held]
+        for name in added:
+            server = servers[name]
+            if (slot, name) not in have.leaving:
+                options = f" {server.options}" if server.options else ""
+                yield Command(f"add server {slot}/{name} {server.where}{options}", accepts=("New server registered",))
+        if added and slot[0] == "c":
+            yield Command(f"enable dynamic-cookie backend {slot}")
+        for name in added:
+            yield Command(f"set server {slot}/{name} state ready")
+
+
+def _retire_servers(want: State, have: State) -> Iterator[Command]:
+    """Give them nothing new; those that are idle already are forgotten at once, others by `forget` later."""
+    for slot, servers in have.servers.items():
+        wanted = want.servers.get(slot, {})
+        for name in servers:
+            if name not in wanted:
+                yield Command(f"set server {slot}/{name} state maint")
+
+
+def forget(leaving: Iterable[tuple[str, str]]) -> list[Command]:
+    """Return the commands that remove servers whose last connection may have ended."""
+    return [
+        Command(f"del server {slot}/{name}", accepts=("Server deleted", "No such server"), is_optional=True)
+        for slot, name in sorted(leaving)
+    ]
+
+
+def _write(name: str, want: State, have: State, paths: Paths) -> Iterator[Command]:
+    delta = keyed.diff(want.maps.get(name, {}), have.maps.get(name, {}))
+    path, size = paths.map(name), 0
+    rows: list[str] = []
+    for key, value in delta.add.items():
+        row = f"{key} {value}"
+        if size + len(row) + 1 > _PAYLOAD_MOST:
+            yield Command(f"add map {path}", "\n".join(rows))
+            rows, size = [], 0
+        rows.append(row)
+        size += len(row) + 1
+    if rows:
+        yield Command(f"add map {path}", "\n".join(rows))
+    for key, value in delta.change.items():
+        yield Command(f"set map {path} {_escaped(key)} {_escaped(value)}")
+
+
+def _erase(name: str, want: State, have: State, paths: Paths) -> Iterator[Command]:
+    wanted = want.maps.get(name, {})
+    for key in have.maps.get(name, {}):
+        if key not in wanted:
+            yield Command(f"del map {paths.map(name)} {_escaped(key)}")
+
+
+def _escaped(text: str) -> str:
+    """Keep the characters that mean something to the engine's command line from meaning it."""
+    return "".join(f"\\{one}" if one in "\\; " else one for one in text)

@@ -1,0 +1,163 @@
+"""Compile routes to what the engine looks up: for each host and path one record, or a list of candidates.
+
+A record is `slot|owner|policy`. Where host and path alone decide, a lookup finds it; where headers, queries, methods
+or cookies matter too, it finds `?` and the name of a list that is walked in order of precedence. The list holds also
+what less specific paths and hosts would offer, so that walking it once is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from netplane.edge.ingress.plan.encode import field_text, list_text
+from netplane.edge.ingress.plan.state import digest
+from netplane.model.routing import Host, Listener, Path, Route
+
+_HOST_RANK: Final = {"exact": 0, "label": 1, "suffix": 2, "any": 3}
+_PATH_RANK: Final = {"exact": 0, "regex": 1, "prefix": 2}
+_DOOR: Final = "d"
+
+Target = Callable[[Route], str]
+"""Gives the record of a route: `slot|owner|policy`."""
+
+
+@dataclass(slots=True)
+class Tables:
+    """Rows of the maps that decide."""
+
+    exact: dict[str, str] = field(default_factory=dict)
+    prefix: dict[str, str] = field(default_factory=dict)
+    regex: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    doors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    host: Host
+    path: Path
+
+
+def compile_tables(
+    routes: Sequence[Route], listeners: Iterable[Listener], record: Target, addresses: int = 1
+) -> Tables:
+    """Return the rows for all routes; each listener's port is told which door, that is which set of rows, is its."""
+    tables = Tables()
+    named = {port for route in routes for port in route.ports}
+    common = [route for route in routes if not route.ports]
+    doors: dict[str, list[Route]] = {}
+    for listener in listeners:
+        is_own = listener.port in named
+        door = f"{_DOOR}{listener.port}" if is_own else _DOOR
+        mine = [route for route in routes if not route.ports or listener.port in route.ports] if is_own else common
+        doors[door] = mine
+        for at in range(addresses):
+            tables.doors[str(listener.port + 100000 * at)] = door + _features(mine)
+    for door, mine in doors.items():
+        _compile_door(tables, door + _features(mine), mine, record)
+    return tables
+
+
+def _features(routes: Iterable[Route]) -> str:
+    """Say in the door's name which costly lookups it needs: `+` wildcards of a label, `~` suffixes, `^` regexes."""
+    kinds = {route.match.host.kind for route in routes}
+    regex = any(route.match.path.kind == "regex" for route in routes)
+    return ("+" if "label" in kinds else "") + ("~" if "suffix" in kinds else "") + ("^" if regex else "")
+
+
+def rank(route: Route) -> tuple[object, ...]:
+    """Return what routes are sorted by: of two that match a request the lower one takes it."""
+    match = route.match
+    return (
+        (_HOST_RANK[match.host.kind] if match.host.kind in ("exact", "any") else 1, -match.host.name.count("."),
+         -len(match.host.name), _HOST_RANK[match.host.kind]),
+        (_PATH_RANK[match.path.kind], -len(match.path.value)),
+        not match.method, -len(match.headers), -len(match.queries), -len(match.cookies), route.order,
+    )  # fmt: skip
+
+
+def _compile_door(tables: Tables, door: str, routes: Iterable[Route], record: Target) -> None:
+    by_place: dict[_Place, list[Route]] = {}
+    for route in sorted(routes, key=rank):
+        by_place.setdefault(_Place(route.match.host, route.match.path), []).append(route)
+    conditional_only = {place: all(not one.match.is_plain for one in mine) for place, mine in by_place.items()}
+    for place, mine in by_place.items():
+        if mine[0].match.is_plain:
+            value = record(mine[0])
+        else:
+            candidates = list(_until_plain(mine))
+            if conditional_only[place]:
+                candidates += _until_plain(_beyond(place, by_place))
+            value = _choice(tables, candidates, record)
+        table, key = _row(tables, door, place)
+        table[key] = value
+
+
+def _until_plain(routes: Iterable[Route]) -> Iterator[Route]:
+    for route in routes:
+        yield route
+        if route.match.is_plain:
+            return
+
+
+def _beyond(place: _Place, by_place: dict[_Place, list[Route]]) -> Iterator[Route]:
+    """Yield, best first, the routes of other places that every request of this place reaches too."""
+    others = [other for other in by_place if other != place and _holds(other, place)]
+    for other in others:  # by_place is in order of rank already
+        yield from by_place[other]
+
+
+def _holds(other: _Place, place: _Place) -> bool:
+    return _host_holds(other.host, place.host) and _path_holds(other.path, place.path)
+
+
+def _host_holds(outer: Host, inner: Host) -> bool:
+    if outer == inner or outer.kind == "any":
+        return True
+    if inner.kind == "any" or outer.kind == "exact":
+        return False
+    if not inner.name.endswith(f".{outer.name}"):
+        return outer.kind == "suffix" and inner.kind == "label" and inner.name == outer.name
+    return outer.kind == "suffix" or (inner.kind == "exact" and "." not in inner.name[: -len(outer.name) - 1])
+
+
+def _path_holds(outer: Path, inner: Path) -> bool:
+    if outer == inner:
+        return True
+    if outer.kind != "prefix" or inner.kind == "regex":
+        return outer == Path("prefix", "/")
+    root = outer.value.rstrip("/")
+    return inner.value == root or inner.value.startswith(f"{root}/")
+
+
+def _choice(tables: Tables, candidates: Sequence[Route], record: Target) -> str:
+    rows = [_candidate(route, record(route)) for route in candidates]
+    text = list_text(rows)
+    name = f"?{digest(text, 16)}"
+    tables.choices[name] = text
+    return name
+
+
+def _candidate(route: Route, target: str) -> str:
+    match = route.match
+    fields = [field_text("to", target)]
+    if match.method:
+        fields.append(field_text("m", match.method))
+    for letter, rows in (("h", match.headers), ("q", match.queries), ("c", match.cookies)):
+        for row in rows:
+            name = row.name.lower() if letter == "h" else row.name
+            fields.append(field_text(letter.upper() if row.is_regex else letter, name, row.value))
+    return "&".join(fields)
+
+
+def _row(tables: Tables, door: str, place: _Place) -> tuple[dict[str, str], str]:
+    host, path = place.host, place.path
+    start = f"{door}/{ {'exact': '', 'label': '*.', 'suffix': '**.', 'any': '*'}[host.kind] }{host.name}"
+    if path.kind == "exact":
+        return tables.exact, start + path.value
+    if path.kind == "prefix":
+        return tables.prefix, f"{start}{path.value.rstrip('/')}/"
+    literal = "".join(f"[{one}]" if one in ".+*^~" else one for one in start).replace("[^]", r"\^")
+    return tables.regex, f"^{literal}(?:{path.value})$"

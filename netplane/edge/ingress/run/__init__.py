@@ -1,0 +1,1 @@
+"""Carry it out: the engine's process and sockets, the cluster's API."""
