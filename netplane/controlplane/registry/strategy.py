@@ -72,7 +72,7 @@ def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str)
         obj["status"] = _blank_status(rt)
     rt.default(obj)
     rt.prepare_create(obj)
-    return _metadata_faults(rt, metadata) + rt.validate(obj)
+    return _metadata_faults(rt, metadata) + (rt.validate(obj) or rt.validate_create(obj))
 
 
 @cache

@@ -118,8 +118,8 @@ class ResourceType:
 
     The hooks change the object they are given first, in place, and never the old one:
     `prepare_create(obj)` and `prepare_update(new, old)` drop what a client may not set; `default(obj)` fills in;
-    `validate(obj)`, `validate_update(new, old)` and `validate_status(new, old)` return every fault.
-    `registry.strategy` calls them in the right order.
+    `validate(obj)`, `validate_create(obj)`, `validate_update(new, old)` and `validate_status(new, old)` return every
+    fault. `registry.strategy` calls them in the right order.
     """
 
     resource: Resource
@@ -145,6 +145,7 @@ class ResourceType:
     prepare_update: Callable[[Object, Object], None] = _nothing_to_update
     default: Callable[[Object], None] = _nothing
     validate: Callable[[Object], list[Fault]] = _no_faults
+    validate_create: Callable[[Object], list[Fault]] = _no_faults
     validate_update: Callable[[Object, Object], list[Fault]] = _no_update_faults
     validate_status: Callable[[Object, Object], list[Fault]] = _no_update_faults
     conversion: Conversion | None = None

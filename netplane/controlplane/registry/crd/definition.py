@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netplane.controlplane.registry import faults
-from netplane.controlplane.registry.crd import jsonpath, rules
+from netplane.controlplane.registry.crd import jsonpath, rules, validations
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import names
 from netplane.kube.types import Object
@@ -86,6 +86,8 @@ def _version(version: Object, path: str) -> list[Fault]:
         if schema.get("type") != "object":
             found.append(faults.invalid(f"{at}.type", schema.get("type", ""), "must be object at the root"))
         _schema(schema, at, found, is_root=True)
+        if not found:
+            found += validations.definition_faults(schema, at)
     for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
         found += _column(column, f"{path}.additionalPrinterColumns[{index}]")
     scale = (version.get("subresources") or {}).get("scale")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from netplane.controlplane.registry import schema as builtin_schema
-from netplane.controlplane.registry.crd import columns, rules, structural
+from netplane.controlplane.registry.crd import columns, rules, structural, validations
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.schema import decode
 from netplane.controlplane.registry.types import Conversion, Reading, ResourceType, ScalePaths, Subresource
@@ -31,6 +32,7 @@ def _type(crd: Object, version: Object) -> ResourceType:
     schema = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
     declared = version.get("additionalPrinterColumns") or []
     validate = _validator(schema)
+    create, update = _rules(schema)
     return ResourceType(
         resource=resource,
         singular=names.get("singular") or names["kind"].lower(),
@@ -47,7 +49,9 @@ def _type(crd: Object, version: Object) -> ResourceType:
         read=_reader(schema),
         default=lambda obj: structural.default(obj, schema),
         validate=validate,
-        validate_status=lambda new, _old: validate(new),
+        validate_create=create,
+        validate_update=update,
+        validate_status=lambda new, old: validate(new) + update(new, old),
         conversion=None if stored == version["name"] else _conversion(resource, _resource(spec, stored)),
         crd=crd,
     )
@@ -82,6 +86,25 @@ def _validator(schema: Object) -> Callable[[Object], list[Fault]]:
         return rules.schema_faults(obj, schema)
 
     return validate
+
+
+def _rules(schema: Object) -> tuple[Callable[[Object], list[Fault]], Callable[[Object, Object], list[Fault]]]:
+    """Return what judges new and changed objects by the schema's CEL; compiled when the first of them comes."""
+    if not validations.has_rules(schema):
+        return (lambda _: [], lambda _new, _old: [])
+    compiled = functools.cache(lambda: validations.compiled(schema))
+
+    def create(obj: Object) -> list[Fault]:
+        node = compiled()
+        return validations.judge(node, obj) if node is not None else []
+
+    def update(new: Object, old: Object) -> list[Fault]:
+        node = compiled()
+        if node is None or rules.schema_faults(new, schema):
+            return []
+        return validations.judge(node, new, old)
+
+    return create, update
 
 
 def _field(path: str) -> Callable[[Object], str]:

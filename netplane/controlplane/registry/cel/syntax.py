@@ -1,0 +1,185 @@
+"""Read the words of a CEL expression: what it costs, which fields it names, and Kubernetes' spellings made plain.
+
+Words are enough for that; the grammar is the library's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_WORD = re.compile(
+    r"""(?P<text>[rRbB]{0,2}(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
+      |(?P<comment>//[^\n]*)|(?P<space>\s+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<escaped>`[^`\n]*`)
+      |(?P<number>[0-9][0-9A-Za-z.]*)|(?P<mark>\.\?|\[\?|&&|\|\||[<>=!]=|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_MACROS = frozenset({"all", "exists", "exists_one", "existsOne", "map", "filter"})
+_RESERVED = frozenset(
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
+)
+_PACKAGES = frozenset({"sets", "math", "ip"})
+_ESCAPES = {".": "__dot__", "-": "__dash__", "/": "__slash__", "__": "__underscores__"}
+_ESCAPED = re.compile(r"__|[.\-/]")
+OPTIONAL = "optional__get"
+"""The function that stands for `.?field` and `[?index]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of an expression."""
+
+    kind: str
+    text: str
+
+
+def words(expression: str) -> list[Word]:
+    """Return the words of an expression, without space and comments."""
+    found = (Word(str(match.lastgroup), match.group()) for match in _WORD.finditer(expression))
+    return [word for word in found if word.kind not in ("space", "comment")]
+
+
+def escape(name: str) -> str:
+    """Return a property's name as expressions spell it (`x-y` as `x__dash__y`, `namespace` as `__namespace__`)."""
+    if name in _RESERVED:
+        return f"__{name}__"
+    return _ESCAPED.sub(lambda match: _ESCAPES[match.group()], name)
+
+
+def plain(found: list[Word]) -> str:
+    """Return the expression with optional access and quoted names in words that every CEL has."""
+    out: list[str] = []
+    is_optional, closes, depth = False, [0][:0], 0
+    index = 0
+    while index < len(found):
+        word = found[index]
+        following = found[index + 1] if index + 1 < len(found) else Word("mark", "")
+        if _is_packaged(found, index):
+            out.append(f"{word.text}_{found[index + 2].text}")
+            is_optional, index = False, index + 3
+            continue
+        if word.text == ".?":
+            out.append(f'.{OPTIONAL}("{_name(following)}")')
+            is_optional, index = True, index + 2
+            continue
+        if word.text == "." and is_optional and _is_field(found, index):
+            out.append(f'.{OPTIONAL}("{_name(following)}")')
+            index += 2
+            continue
+        if word.text == "[?":
+            out.append(f".{OPTIONAL}(")
+            closes.append(depth)
+            depth += 1
+        elif word.text in ("[", "(", "{"):
+            depth += 1
+            out.append(word.text)
+        elif word.text in ("]", ")", "}"):
+            depth -= 1
+            is_access = word.text == "]" and bool(closes) and closes[-1] == depth
+            out.append(")" if is_access else word.text)
+            if is_access:
+                closes.pop()
+                is_optional = True
+                index += 1
+                continue
+        else:
+            out.append(_name(word) if word.kind == "escaped" else word.text)
+        if word.text not in (".",) and word.kind != "name":
+            is_optional = False
+        index += 1
+    return " ".join(out).replace(" . ", ".").replace(" .", ".")
+
+
+def _is_packaged(found: list[Word], index: int) -> bool:
+    """Whether `sets.contains(`, `math.greatest(`, `ip.isCanonical(` begins here."""
+    if found[index].text not in _PACKAGES or index + 3 >= len(found) or (index and found[index - 1].text == "."):
+        return False
+    return found[index + 1].text == "." and found[index + 3].text == "("
+
+
+def _is_field(found: list[Word], index: int) -> bool:
+    """Whether the dot at `index` leads to a field, not to a function."""
+    after = found[index + 2] if index + 2 < len(found) else Word("mark", "")
+    return after.text != "("
+
+
+def _name(word: Word) -> str:
+    return escape(word.text[1:-1]) if word.kind == "escaped" else word.text
+
+
+def depth(found: list[Word]) -> int:
+    """Return how deep comprehensions stand inside each other."""
+    deepest, open_, inside = 0, [False][:0], 0
+    for index, word in enumerate(found):
+        if word.text in ("(", "[", "{", "[?"):
+            is_macro = (
+                word.text == "(" and index > 1 and found[index - 1].text in _MACROS and found[index - 2].text == "."
+            )
+            open_.append(is_macro)
+            inside += is_macro
+            deepest = max(deepest, inside)
+        elif word.text in (")", "]", "}") and open_:
+            inside -= open_.pop()
+    return deepest
+
+
+def bound(found: list[Word]) -> frozenset[str]:
+    """Return the variables that comprehensions bind."""
+    return frozenset(
+        found[index + 2].text
+        for index, word in enumerate(found[:-2])
+        if word.text in _MACROS and found[index + 1].text == "("
+    )
+
+
+def pluses(found: list[Word]) -> int:
+    """Return how often values are added: each may make a text longer."""
+    return sum(word.text == "+" for word in found)
+
+
+def chains(found: list[Word], root: str) -> Iterator[tuple[str, ...]]:
+    """Yield the fields that are read one after the other from a variable, as (`spec`, `replicas`)."""
+    for index, word in enumerate(found):
+        if word.text != root or word.kind != "name" or (index and found[index - 1].text in (".", ".?")):
+            continue
+        steps: list[str] = []
+        at = index + 1
+        while at + 1 < len(found) and found[at].text in (".", ".?") and found[at + 1].kind in ("name", "escaped"):
+            if not _is_field(found, at):
+                break
+            steps.append(_name(found[at + 1]))
+            at += 2
+        if steps:
+            yield tuple(steps)
+
+
+def names(found: list[Word]) -> frozenset[str]:
+    """Return the names that stand for variables, functions' names among them."""
+    return frozenset(
+        word.text
+        for index, word in enumerate(found)
+        if word.kind == "name" and not (index and found[index - 1].text in (".", ".?"))
+    )
