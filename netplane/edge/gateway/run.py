@@ -1,0 +1,122 @@
+"""Follow the Gateway API's objects once an API server serves them, and write their statuses. `read` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Never
+
+from netplane.edge.gateway import crds, decode, read
+from netplane.edge.gateway.facts import (
+    CONTROLLER,
+    GATEWAYCLASSES,
+    GATEWAYS,
+    HTTPROUTES,
+    REFERENCEGRANTS,
+    RESOURCES,
+    Door,
+)
+from netplane.edge.gateway.listeners import Pairs
+from netplane.edge.gateway.status import StatusWrite
+from netplane.kube import errors, meta
+from netplane.kube.api import Api
+from netplane.kube.informer import Informers, Query
+from netplane.kube.types import NAMESPACES, Key
+from netplane.lib import clock as clocks
+from netplane.lib import log
+from netplane.model.service import Service
+
+_LOG = log.get("gateway")
+_LOOK_SECONDS = 3.0
+_QUERIES = (
+    Query(GATEWAYCLASSES, transform=decode.gateway_class),
+    Query(GATEWAYS, transform=decode.gateway),
+    Query(HTTPROUTES, transform=decode.http_route),
+    Query(REFERENCEGRANTS, transform=decode.reference_grant),
+    Query(NAMESPACES, transform=meta.labels),
+)
+
+
+class Follower:
+    """Keeps what Gateways are made of. Until the types are served there is nothing, and nobody waits for them."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        controller: str = CONTROLLER,
+        installs_definitions: bool = False,
+        clock: clocks.Clock = clocks.SYSTEM,
+    ) -> None:
+        self._api = api
+        self._controller = controller
+        self._installs = installs_definitions
+        self._clock = clock
+        self._informers: Informers | None = None
+        self._is_synced = False
+        self.looked = asyncio.Event()
+        """Set once it is known whether the types are served, and if so, when all objects are here."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the types are served and all their objects are here."""
+        return self._is_synced
+
+    async def run(self, changed: Callable[[], None]) -> Never:
+        """Follow until cancelled; call `changed` after each batch. Wait for the types for as long as it takes."""
+        while not await self._are_served():
+            self.looked.set()
+            await self._clock.sleep(_LOOK_SECONDS)
+        _LOG.info("Gateway API is served here; following it")
+        self._informers = Informers(self._api, _QUERIES, clock=self._clock)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._informers.run())
+            async for _ in self._informers.batches():
+                self._is_synced = True
+                self.looked.set()
+                changed()
+        raise AssertionError("batches never end")
+
+    async def _are_served(self) -> bool:
+        try:
+            if self._installs:
+                await crds.ensure(self._api)
+                self._installs = False
+            for resource in RESOURCES:
+                async with contextlib.aclosing(self._api.pages(resource, limit=1)) as pages:
+                    await anext(pages)
+        except errors.NotFound:
+            # Definitions of our own are served a moment after they were created.
+            return False
+        except errors.ApiError as error:
+            _LOG.warning("cannot tell whether the Gateway API is served", reason=str(error))
+            return False
+        return True
+
+    def read(self, services: Mapping[Key, Service], pairs: Pairs, door: Door) -> read.Reading:
+        """Return what the door shall serve for Gateways as of now, and the statuses to write once it does."""
+        if self._informers is None or not self._is_synced:
+            return read.Reading()
+        store: Callable[[Any], Mapping[Key, Any]] = self._informers.store
+        objects = read.Objects(
+            classes=store(GATEWAYCLASSES),
+            gateways=store(GATEWAYS),
+            routes=store(HTTPROUTES),
+            grants=store(REFERENCEGRANTS),
+            namespaces={name: labels for (_, name), labels in store(NAMESPACES).items()},
+            services=services,
+        )
+        return read.read(objects, pairs, door, self._clock.now(), controller=self._controller)
+
+    async def write(self, statuses: Iterable[StatusWrite]) -> None:
+        """Write statuses. One decided for an object that has changed since is left: the change decides it anew."""
+        for each in statuses:
+            namespace, name = each.key
+            change = {"metadata": {"resourceVersion": each.resource_version}, "status": each.status}
+            try:
+                await self._api.patch(each.resource, name, change, namespace=namespace, subresource="status")
+            except (errors.Conflict, errors.NotFound):
+                continue
+            except errors.ApiError as error:
+                _LOG.warning("status not written", object=f"{each.resource.kind} {namespace}/{name}", reason=str(error))
