@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from netplane.controlplane.store import embedded, history, protocol, sqlite
+from netplane.lib import clock
 from tests.support.stores import LEASES, PODS, index, pod
 from tests.support.stores import sqlite as opened
 
@@ -82,9 +84,11 @@ async def test_writes_that_build_on_a_refused_one_are_refused_too(
     async with opened(tmp_path / "db") as store:
         whole = sqlite.Database.write
         failures = iter([True])
+        both_staged = threading.Event()
 
         def once_full(self: sqlite.Database, rows: Any) -> None:
             if next(failures, False):
+                both_staged.wait(10)
                 raise sqlite3.OperationalError("database or disk is full")
             whole(self, rows)
 
@@ -94,6 +98,8 @@ async def test_writes_that_build_on_a_refused_one_are_refused_too(
         staged = store.latest(PODS, ("default", "a"))
         assert staged is not None
         second = asyncio.ensure_future(store.update(PODS, pod("a", n=1), expected=staged.revision))
+        await asyncio.sleep(0)
+        both_staged.set()
         done = await asyncio.gather(first, second, return_exceptions=True)
         assert [type(each).__name__ for each in done] == ["Unavailable", "Unavailable"]
     async with opened(tmp_path / "db") as store:
@@ -144,3 +150,21 @@ def test_a_backup_holds_what_the_file_held(tmp_path: Path) -> None:
     copy = sqlite.Database(tmp_path / "copy")
     assert [r.key for r in copy.load().current] == [("default", "a")]
     copy.close()
+
+
+async def test_objects_with_a_time_to_live_go_when_they_have_not_changed_for_so_long(tmp_path: Path) -> None:
+    fake = clock.Fake()
+    store = embedded.Embedded(tmp_path / "db", index, ttls={"events": 3600}, clock=fake)
+    await store.start()
+    old, changed = await store.create("events", pod("old")), await store.create("events", pod("changed"))
+    await store.create(PODS, pod("a"))
+    await store.sweep()
+    await fake.advance(1800)
+    await store.update("events", pod("changed"), expected=changed.revision)
+    await store.sweep()
+    assert old.key in store.cache("events").records
+    await fake.advance(1801)
+    await store.sweep()
+    assert list(store.cache("events").records) == [changed.key]
+    assert store.cache(PODS).records
+    await store.stop()

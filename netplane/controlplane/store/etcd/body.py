@@ -144,7 +144,8 @@ class Etcd:
 
     async def update(self, storage: str, obj: Object, *, expected: int) -> history.Record:
         """Replace an object that stands at revision `expected`; raise Missing, Conflict or Taken."""
-        return await self._put(storage, obj, expected=expected, before=self._held(storage, obj))
+        # To etcd revision 0 means "not there": what no object can stand at is asked as the first revision there is.
+        return await self._put(storage, obj, expected=max(expected, 1), before=self._held(storage, obj))
 
     async def delete(self, storage: str, obj: Object, *, expected: int) -> history.Record:
         """Remove the object that stands at revision `expected`. Watchers get its last stored state, as everywhere."""
@@ -152,7 +153,9 @@ class Etcd:
         key = self._layout.of(storage, place)
         gone = [wire.doing_delete(self._layout.claim(each)) for each in sorted(self._held(storage, obj))]
         request = wire.txn(
-            [wire.stands_at(key, expected)], [wire.doing_delete(key), *gone], [wire.doing_range(wire.range_(key))]
+            [wire.stands_at(key, max(expected, 1))],
+            [wire.doing_delete(key), *gone],
+            [wire.doing_range(wire.range_(key))],
         )
         written = await self._members.txn(request)
         decided = written.decided
