@@ -36,9 +36,10 @@ class Wirer:
     Two threads: one lays cables, one removes them, for the kernel takes its time with removals.
     """
 
-    def __init__(self) -> None:
-        self._host = link.Socket()
-        self._sweeper = link.Socket()
+    def __init__(self, open_links: Callable[[], link.Socket] = link.Socket) -> None:
+        self._open_links = open_links
+        self._host = open_links()
+        self._sweeper = open_links()
         self._layer = ThreadPoolExecutor(1, "attach")
         self._remover = ThreadPoolExecutor(1, "sweep")
 
@@ -83,7 +84,7 @@ class Wirer:
         self._host.commit([*attach.undo(lease.link), *attach.create(wiring, namespace)])
         try:
             self._host.commit(attach.on_node(wiring, _index(self._host, lease.link)))
-            with netns.inside(namespace), link.Socket() as pod:
+            with netns.inside(namespace), self._open_links() as pod:
                 _allow_ipv6(lease)
                 pod.commit(attach.in_pod(wiring, _index(pod, lease.ifname)))
         except BaseException:
@@ -92,9 +93,14 @@ class Wirer:
             raise
 
     def _leave(self, lease: Lease) -> None:
-        there = self._host.link(lease.link)
+        there = self._host.link(lease.link) or self._renamed(lease)
         if there is not None:
             self._host.commit(attach.leave(lease, there.index))
+
+    def _renamed(self, lease: Lease) -> Link | None:
+        """Return the cable when somebody gave it another name: its alias still tells whose it is."""
+        wanted = attach.alias(*lease.key)
+        return next((one for one in self._host.links() if one.alias == wanted and one.group == attach.GROUP), None)
 
     def _found(self) -> dict[str, Found]:
         routes = self._host.routes(protocol=attach.POD_PROTOCOL)
