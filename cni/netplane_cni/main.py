@@ -68,6 +68,12 @@ def cni() -> None:
     help="Seconds that a WireGuard key is used; 0: until asked.",
 )
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")
+@click.option(
+    "--path-interval",
+    type=click.FloatRange(0),
+    default=300.0,
+    help="Seconds between two looks at what the path to a node takes; 0: none.",
+)
 @click.option("--cluster-cidr", type=Prefixes(), default=(), help="Not masqueraded; default: the nodes' pod networks.")
 @click.option("--no-masquerade-cidr", type=Prefixes(), default=(), help="Destinations that see pods' own addresses.")
 @click.option("--masquerade/--no-masquerade", default=True, help="Give pods the node's address towards the outside.")
@@ -128,7 +134,7 @@ def status(run_dir: Path, output: Literal["wide", "json"]) -> None:
 @cni.command(name="rotate-key", context_settings=config.SETTINGS)
 @RUN_DIR
 def rotate_key(run_dir: Path) -> None:
-    """Give this node a new WireGuard key. The other nodes hear of it first; no packet is lost."""
+    """Give this node a new WireGuard key. The other nodes hear of it first, and traffic goes on meanwhile."""
     if not _ask(run_dir / "cni.sock", "NETPLANE_ROTATE")["rotates"]:
         raise UserError("this node's daemon has no WireGuard key: it runs without --fabric wireguard")
     click.echo("a new key is announced, and will be used when every node had the time to learn of it")
@@ -151,6 +157,7 @@ async def _daemon(**options: Any) -> None:
             options["wireguard_port"],
         ),
         rotation=options["key_rotation"],
+        path_interval=options["path_interval"],
         socket=str(options["run_dir"] / "cni.sock"),
         state_dir=options["state_dir"],
         conf_dir=options["conf_dir"],
@@ -212,6 +219,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"fabric   {paths['mode']}: {paths['state']}, revision {paths['committed']} of {paths['wanted']}")
     lines += [f"key      {paths['key']}"] if "key" in paths else []
     lines += [f"         no path to {node}: {why}" for node, why in paths["problems"].items()]
+    lines += [f"         at most {mtu} bytes in a packet to {node}" for node, mtu in paths.get("narrow", {}).items()]
     rows = [("POD", "ADDRESSES", "INTERFACE", "LINK", "HOST PORTS", "STATE", "CONTAINER")]
     for lease in found["leases"]:
         addresses, ports = ",".join(lease["addresses"]), ",".join(lease["host_ports"]) or "-"

@@ -107,6 +107,23 @@ def test_a_path_that_shrinks_under_pods_still_carries_them(world: World) -> None
     assert max(exchange(a.netns, b.netns, b.addresses[0])) <= 1250 - 40
 
 
+def test_a_router_between_nodes_that_is_narrower_than_they_know_is_crossed(world: World) -> None:
+    set_mtu(world.underlay, ["br1", "n2"], 1400)
+    a, b = started(world)
+    exchange(a.netns, b.netns, b.addresses[0])
+
+
+def test_a_path_that_swallows_large_packets_without_a_word_is_found_and_held_to(world: World) -> None:
+    # The far node's own link believes in 1500, its other end drops what is more than 1400 and a VLAN's tag.
+    set_mtu(world.underlay, ["br1", "n2"], 1400)
+    drop_icmp(world.underlay)
+    a, b = started(world)
+    one, two = world.machines
+    until(lambda: one.status()["fabric"]["narrow"] == {two.addresses[0]: 1400}, limit=30)
+    until(lambda: two.status()["fabric"]["narrow"] == {one.addresses[0]: 1404}, limit=30)
+    assert exchange(a.netns, b.netns, b.addresses[0]) == (1350 - 40 - 12, 1350 - 40 - 12)
+
+
 def test_a_datagram_too_large_for_the_tunnel_is_answered_with_its_size(world: World) -> None:
     a, b = started(world, "--mtu=1500")
     ping = ["nsenter", f"--net={a.netns}", "ping", "-c1", "-W2", "-M", "do", "-s", "1472", b.addresses[0]]

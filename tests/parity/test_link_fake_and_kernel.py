@@ -160,6 +160,9 @@ def paths_of_node(index: int) -> diff.Paths:
                 Route(ip("10.1.0.0"), 24, protocol=OURS, type="unreachable"),
                 Route(ip("fd00:1::"), 64, protocol=OURS, type="blackhole"),
                 Route(ip("10.3.0.5"), 32, index, protocol=OURS),
+                Route(ip("10.4.0.0"), 24, index, protocol=OURS, mtu=1300),
+                Route(ip("fd00:4::"), 64, index, protocol=OURS, mtu=1300),
+                Route(ip("fd00:4::"), 64, metric=1 << 20, protocol=OURS, type="unreachable"),
             }
         ),
         frozenset({Neighbour(index, ip("10.2.0.0"), MAC_B), Neighbour(index, ip("fd00:2::"), MAC_B)}),

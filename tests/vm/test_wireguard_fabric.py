@@ -45,10 +45,12 @@ class Wire:
     def __exit__(self, *error: object) -> None:
         self._socket.close()
 
-    def frames(self) -> list[bytes]:
-        found = []
+    def frames(self, *, seconds: float = 3.0) -> list[bytes]:
+        """Return what has passed, until nothing does for a moment or the time is up."""
+        found: list[bytes] = []
+        end = time.monotonic() + seconds
         with contextlib.suppress(TimeoutError):
-            while True:
+            while time.monotonic() < end:
                 found.append(self._socket.recv(65536))
         return found
 
@@ -112,7 +114,7 @@ def key(machine: Machine) -> str:
 
 def test_nothing_is_readable_on_the_wire(pair: Cluster) -> None:
     a, b = pair.pods
-    with Wire(pair.world.underlay, "br0") as wire:
+    with Wire(pair.world.underlay, "n1") as wire:
         pair.ask(a, b)
         frames = wire.frames()
     assert frames
@@ -149,7 +151,7 @@ def test_a_key_changes_under_traffic_without_a_noticeable_gap(pair: Cluster) -> 
 
 def test_what_others_break_is_repaired_and_nothing_leaks_meanwhile(pair: Cluster) -> None:
     one = pair.world.machines[0]
-    with Wire(pair.world.underlay, "br0") as wire, Stream(pair.pods[0], pair.pods[1]) as stream:
+    with Wire(pair.world.underlay, "n1") as wire, Stream(pair.pods[0], pair.pods[1]) as stream:
         until(lambda: stream.heard > 5, limit=SLOW)
         with link.Socket(one.netns) as links:
             links.commit([remove(LinkName(plans.DEVICE))])
@@ -187,7 +189,7 @@ def test_a_node_that_leaves_is_forgotten(pair: Cluster) -> None:
 def test_between_zones_alone_is_encrypted_when_told(tmp_path: Path) -> None:
     with cluster(tmp_path, "--encryption=zones", zones="aab") as made:
         one, two, three = made.pods
-        with Wire(made.world.underlay, "br0") as wire:
+        with Wire(made.world.underlay, "n1") as wire:
             made.ask(one, two)
             assert any(WORD in frame for frame in wire.frames())
             made.ask(one, three)

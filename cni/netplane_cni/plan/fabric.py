@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from netplane.kernel.link.diff import Paths
@@ -162,6 +162,38 @@ def mac_of(node: Node) -> bytes:
 def computed_mac(name: str) -> bytes:
     """Return the MAC address that a node of this name gives its tunnel end: locally administered, of one interface."""
     return b"\x02" + hashlib.sha256(f"vtep\0{name}".encode()).digest()[:5]
+
+
+def reached(plan: Plan, me: Node) -> frozenset[address.Packed]:
+    """Return the addresses of the other nodes that packets on the underlay go to."""
+    families = {underlay_family(me)}
+    if plan.mode in ("direct", "auto"):
+        families |= {cidr.family for cidr in me.pod_cidrs}
+    ips = (peer.ip(family) for peer in (*plan.peers, *plan.sealed) for family in families)
+    return frozenset(ip for ip in ips if ip is not None)
+
+
+def narrowed(found: Paths, plan: Plan, me: Node, *, limits: Mapping[address.Packed, int]) -> Paths:
+    """Return the paths with an MTU on the routes whose way takes less than the node's own link does.
+
+    `limits` are the largest packets that the underlay carries to an address.
+    """
+    if not limits:
+        return found
+    family = underlay_family(me)
+    tunnels = {
+        (cidr.network, cidr.length): limits.get(peer.ip(family) or b"", 0) - overhead[family]
+        for peers, overhead in ((plan.peers, OVERHEAD), (plan.sealed, wireguard.OVERHEAD))
+        for peer in peers
+        for cidr in peer.pod_cidrs
+    }
+
+    def mtu(route: Route) -> int:
+        is_tunnel = route.type == "unicast" and route.via in (b"", route.network)
+        return limits.get(route.via, 0) if not is_tunnel else max(0, tunnels.get((route.network, route.length), 0))
+
+    routes = frozenset(replace(route, mtu=mtu(route)) for route in found.routes)
+    return Paths(routes, found.neighbours, found.forwards)
 
 
 def paths(plan: Plan, me: Node, *, underlay: Underlay, tunnel_index: int = 0, encrypted_index: int = 0) -> Paths:

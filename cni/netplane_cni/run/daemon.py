@@ -11,6 +11,7 @@ from pathlib import Path
 
 from netplane.kernel import conntrack
 from netplane.kernel.link import events
+from netplane.kernel.link import run as link
 from netplane.kernel.nft import run as nft
 from netplane.kube.api import Api
 from netplane.kube.errors import ApiError
@@ -25,12 +26,11 @@ from netplane_cni import spec
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan import masquerade
 from netplane_cni.plan.ipam import Pool
-from netplane_cni.run import install, loopback, nodes
+from netplane_cni.run import install, loopback, nodes, probes, rules
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.fabric import Fabric, prepare_node
 from netplane_cni.run.leases import Journal
-from netplane_cni.run.rules import Rules
 from netplane_cni.run.server import Server
 from netplane_cni.run.verbs import Prepared, Verbs
 
@@ -65,12 +65,31 @@ class Settings:
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 0
     rotation: float = 0.0
+    path_interval: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """By what the daemon acts on links, rules, tracked connections and the disk; who counts its steps stands between."""
+
+    open_links: Callable[[], link.Socket] = link.Socket
+    open_rules: Callable[[], rules.Kernel] = nft.Socket
+    open_flows: Callable[[], rules.Flows] = conntrack.Socket
+    journal: Callable[[str, Clock], Journal] = Journal
 
 
 class Daemon:
     """The plugin on one node. `api` is None where nodes come from a file."""
 
-    def __init__(self, settings: Settings, *, api: Api | None, nodes_file: Path | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        api: Api | None,
+        nodes_file: Path | None,
+        clock: Clock,
+        means: Means = Means(),
+    ) -> None:
         self._settings = settings
         self._api = api
         self._nodes_file = nodes_file
@@ -78,15 +97,17 @@ class Daemon:
         self._log = log.get("cni")
         self._nodes: nodes.Nodes = {}
         self._me: Node | None = None
-        self._journal = Journal(str(settings.state_dir), clock)
-        self._wirer = Wirer()
-        self._rules = Rules(nft.Socket(), conntrack.Socket(), self._facts)
+        self._journal = means.journal(str(settings.state_dir), clock)
+        self._wirer = Wirer(means.open_links)
+        self._rules = rules.Rules(means.open_rules(), means.open_flows(), self._facts)
         self._encryption: Encryption | None = None
         if settings.fabric.mode == "wireguard":
             port = settings.fabric.wireguard_port
             self._encryption = Encryption(settings.state_dir, port, clock, interval=settings.rotation)
         self._announced: dict[str, str | None] = {}
-        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready, self._encryption)
+        self._probes = probes.Paths(clock, self._path_changed, interval=settings.path_interval)
+        watched = self._probes if settings.path_interval else None
+        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready, self._encryption, watched)
         self._verbs = Verbs(
             self._journal,
             self._wirer,
@@ -125,6 +146,7 @@ class Daemon:
                 group.create_task(self._verbs.sweeping())
                 group.create_task(self._loop.run())
                 group.create_task(self._follow_nodes())
+                group.create_task(self._probes.run())
                 if self._encryption is not None:
                     group.create_task(self._encryption.rotating(self._keys_changed))
                 stack.callback(self._follow_kernel())
@@ -198,6 +220,9 @@ class Daemon:
         if install.write_conflist(self._settings.conf_dir):
             self._warn_of_earlier()
         return Outcome(outcome.revision, outcome.operations + changes, outcome.is_verified)
+
+    def _path_changed(self) -> None:
+        self._loop.wake(self._loop.report.wanted)
 
     async def _keys_changed(self) -> None:
         self._loop.verify()
@@ -284,6 +309,7 @@ class Daemon:
                 **({"key": self._encryption.public} if self._encryption else {}),
                 **dict(report.lines()),
                 "problems": dict(self._fabric.problems),
+                "narrow": {address.text(ip): mtu for ip, mtu in sorted(self._probes.limits.items())},
             },
             "mtu": prepared.mtu if prepared else 0,
             "pools": [{"cidr": str(p.prefix), "size": p.size} for p in prepared.pools] if prepared else [],

@@ -36,6 +36,7 @@ from netplane.reconcile.report import Outcome
 from netplane_cni.plan import fabric, wireguard
 from netplane_cni.plan import underlay as underlays
 from netplane_cni.run.encryption import Encryption
+from netplane_cni.run.probes import Paths
 
 Ready = Callable[[Node, int], None]
 """Called with this node and the MTU for pods, each time the paths are in place."""
@@ -66,9 +67,15 @@ class Fabric:
     """The act of a reconcile loop. `offer` the nodes; it works in the namespace in which it was made."""
 
     def __init__(
-        self, name: str, settings: fabric.Settings, ready: Ready, encryption: Encryption | None = None
+        self,
+        name: str,
+        settings: fabric.Settings,
+        ready: Ready,
+        encryption: Encryption | None = None,
+        probes: Paths | None = None,
     ) -> None:
         self._name = name
+        self._probes = probes
         self._encryption = encryption
         self._settings = settings
         self._ready = ready
@@ -114,6 +121,8 @@ class Fabric:
         loop, must_look = asyncio.get_running_loop(), cause != "change"
         plan, me, count, has_looked = await loop.run_in_executor(self._thread, lambda: self._converge(nodes, must_look))
         self._tell(plan)
+        if self._probes is not None and self._have is not None:
+            self._probes.offer(fabric.reached(plan, me), self._have.underlay.mtu)
         self._ready(me, plan.mtu)
         return Outcome(revision, operations=count, is_verified=has_looked)
 
@@ -139,6 +148,8 @@ class Fabric:
             peers = wireguard.peers(plan.sealed, fabric.underlay_family(me))
             count += self._encryption.bring(encrypted, peers, must_look=known is None)
         want = fabric.paths(plan, me, underlay=underlay, tunnel_index=index, encrypted_index=encrypted)
+        if self._probes is not None:
+            want = fabric.narrowed(want, plan, me, limits=self._probes.limits)
         commands = diff.paths(want, have)
         self._socket.commit(commands)
         self._have = _Known(_place(me), local, underlay, index, encrypted, want)

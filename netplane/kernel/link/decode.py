@@ -70,6 +70,7 @@ def route(payload: memoryview) -> Route | None:
         metric=0 if family == wire.AF_INET6 and metric == wire.IP6_DEFAULT_METRIC else metric,
         onlink=bool(flags & wire.RTNH_F_ONLINK),
         type=ROUTE_TYPE_NAMES[kind],
+        mtu=_u32(wire.attributes(found[wire.RTA_METRICS], 0), wire.RTAX_MTU) if wire.RTA_METRICS in found else 0,
     )
 
 

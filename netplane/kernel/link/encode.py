@@ -168,7 +168,15 @@ def _route(thing: Route) -> bytes:
     out += attribute(wire.RTA_GATEWAY, thing.via) if thing.via else b""
     out += u32(wire.RTA_OIF, thing.index) if thing.index else b""
     out += attribute(wire.RTA_PREFSRC, thing.source) if thing.source else b""
+    out += attribute(wire.RTA_METRICS, _metrics(thing)) if thing.mtu else b""
     return head + out + (u32(wire.RTA_PRIORITY, thing.metric) if thing.metric else b"")
+
+
+def _metrics(thing: Route) -> bytes:
+    # IPv6 holds forwarded packets to a route's MTU only when it is locked (ip6_dst_mtu_maybe_forward); IPv4 always
+    # does, and a lock would let its own packets be fragmented on the way.
+    lock = u32(wire.RTAX_LOCK, 1 << wire.RTAX_MTU) if len(thing.network) == 16 else b""
+    return lock + u32(wire.RTAX_MTU, thing.mtu)
 
 
 def _neighbour(thing: Neighbour) -> bytes:

@@ -145,6 +145,7 @@ class Address:
 class Route:
     """A route of the main table: packets to network/length leave by link `index`, by way of `via` when not empty.
 
+    `mtu` holds for packets on this way, also forwarded ones; 0 leaves it to the link.
     `onlink` holds `via` for a neighbour even if no route says so. `protocol` tells who made it (rtnetlink's
     rtm_protocol); `source` is the preferred source address. `metric` 0 is the family's default.
     """
@@ -158,6 +159,7 @@ class Route:
     metric: int = 0
     onlink: bool = False
     type: RouteType = "unicast"
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -289,6 +291,8 @@ def _route(route: Route) -> str:
         parts.append("onlink")
     if route.source:
         parts.append(f"src {ip(route.source)}")
+    if route.mtu:
+        parts.append(f"mtu {route.mtu}")
     return " ".join(parts)
 
 

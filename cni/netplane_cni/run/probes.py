@@ -1,0 +1,134 @@
+"""Find what the paths to the other nodes take, by asking them: no router's word is needed, which firewalls may drop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+
+from netplane.kernel.echo import Echo
+from netplane.kernel.errors import KernelError
+from netplane.lib import clock as clocks
+from netplane.lib import log
+from netplane.model import address
+from netplane_cni.plan import probes
+
+ATTEMPTS = 3
+PATIENCE = 0.3
+"""Seconds: no answer by then is none. Paths between nodes of one cluster are shorter."""
+AT_ONCE = 32
+NARROW_INTERVAL = 60.0
+
+
+class Paths:
+    """The paths that are narrower than the node's own link. It asks in the namespace where it was made."""
+
+    def __init__(self, clock: clocks.Clock, changed: Callable[[], None], *, interval: float) -> None:
+        """`changed` is called whenever `limits` has; `interval` seconds pass until a path is looked at again."""
+        self._clock = clock
+        self._changed = changed
+        self._interval = interval
+        self._echoes: dict[int, Echo] = {}
+        self._waiting: dict[int, asyncio.Future[bool]] = {}
+        self._sequence = 0
+        self._full = 0
+        self._due: dict[address.Packed, float] = {}
+        self._news = asyncio.Event()
+        self._limits: dict[address.Packed, int] = {}
+        self._log = log.get("cni")
+
+    @property
+    def limits(self) -> Mapping[address.Packed, int]:
+        """The largest packet to an address, where it is less than the node's own link takes."""
+        return self._limits
+
+    def offer(self, addresses: Collection[address.Packed], full: int) -> None:
+        """Say which addresses matter now, and what the link to them takes."""
+        now = self._clock.monotonic()
+        if full != self._full:
+            self._due.clear()
+            self._full = full
+        if self._due.keys() == set(addresses):
+            return
+        self._due = {ip: self._due.get(ip, now) for ip in addresses}
+        self._limits = {ip: limit for ip, limit in self._limits.items() if ip in self._due and limit < full}
+        self._news.set()
+
+    async def run(self) -> None:
+        """Look at each path when it is new, and again now and then, until cancelled."""
+        try:
+            while True:
+                self._news.clear()
+                now = self._clock.monotonic()
+                late = [ip for ip, due in self._due.items() if due <= now]
+                if late:
+                    await self._look(late[:AT_ONCE])
+                    continue
+                left = min(self._due.values(), default=now + self._interval) - now
+                await clocks.wait(self._news, max(left, 0.01), self._clock)
+        finally:
+            loop = asyncio.get_running_loop()
+            for echo in self._echoes.values():
+                loop.remove_reader(echo.fileno())
+                echo.close()
+            self._echoes.clear()
+
+    async def _look(self, addresses: Collection[address.Packed]) -> None:
+        full, before = self._full, self._limits
+        found = await asyncio.gather(*(self._measure(ip, full) for ip in addresses))
+        now = self._clock.monotonic()
+        for ip, size in zip(addresses, found, strict=True):
+            if ip not in self._due or full != self._full:
+                continue
+            if size is not None:
+                # A new mapping each time: who reads it may be on another thread.
+                kept = {other: limit for other, limit in self._limits.items() if other != ip}
+                self._limits = kept | ({ip: size} if size < full else {})
+            wait = min(self._interval, NARROW_INTERVAL) if size is None or size < full else self._interval
+            self._due[ip] = now + wait
+        for ip in sorted(self._limits.keys() | before.keys()):
+            if self._limits.get(ip) != before.get(ip):
+                self._log.info("path measured", node=address.text(ip), mtu=self._limits.get(ip, full), link=full)
+        if self._limits != before:
+            self._changed()
+
+    async def _measure(self, ip: address.Packed, full: int) -> int | None:
+        search = probes.begin(address.family(ip), full)
+        while size := search.size:
+            search = probes.learn(search, is_answered=await self._is_answered(ip, size))
+        return search.found
+
+    async def _is_answered(self, ip: address.Packed, size: int) -> bool:
+        try:
+            for _ in range(ATTEMPTS):
+                if await self._ask(ip, size):
+                    return True
+        except KernelError as error:
+            self._log.warning("a path was not measured", node=address.text(ip), why=str(error))
+        return False
+
+    async def _ask(self, ip: address.Packed, size: int) -> bool:
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        sequence, loop = self._sequence, asyncio.get_running_loop()
+        answer: asyncio.Future[bool] = loop.create_future()
+        self._waiting[sequence] = answer
+        try:
+            if not self._echo(len(ip)).ask(ip, size, sequence):
+                return False
+            async with asyncio.timeout(PATIENCE):
+                return await answer
+        except TimeoutError:
+            return False
+        finally:
+            del self._waiting[sequence]
+
+    def _echo(self, width: int) -> Echo:
+        if width not in self._echoes:
+            made = self._echoes[width] = Echo(width)
+            asyncio.get_running_loop().add_reader(made.fileno(), self._hear, made)
+        return self._echoes[width]
+
+    def _hear(self, echo: Echo) -> None:
+        for sequence in echo.answers():
+            waiting = self._waiting.get(sequence)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(True)
