@@ -22,6 +22,11 @@ _LISTS = frozenset({"command", "ports"})
 _FLAGS = frozenset({"stdin", "stdout", "stderr", "tty"})
 
 
+def is_judged(at: cluster.Cluster) -> bool:
+    """Whether anybody is to be asked about a write before it is stored."""
+    return at.webhooks.any_validating() or at.policies.any()
+
+
 async def changed(
     at: cluster.Cluster,
     request: http.Request,
@@ -48,7 +53,7 @@ async def check(
     wanted: options.Writing,
 ) -> None:
     """Ask the validating webhooks about an object that is to be stored as it stands; raise what forbids it."""
-    if not at.webhooks.any_validating():
+    if not is_judged(at):
         return
     await _validate(at, request, _write(request, of, obj, old, wanted))
 
@@ -63,7 +68,7 @@ async def check_part(
     is_dry_run: bool = False,
 ) -> None:
     """The same for what is sent to a subresource and is no such object itself: a Binding, an Eviction, a Scale."""
-    if not at.webhooks.any_validating():
+    if not is_judged(at):
         return
     assert request.target is not None
     target = request.target
@@ -85,7 +90,7 @@ async def check_deletion(
     told: webhooks.Told,
 ) -> None:
     """Ask about the deletion of an object; raise what forbids it."""
-    if not (at.webhooks.any_mutating() or at.webhooks.any_validating()):
+    if not (at.webhooks.any_mutating() or is_judged(at)):
         return
     metadata = old["metadata"]
     namespace = metadata.get("namespace", metadata["name"] if of.kind == "Namespace" and not of.group else "")
@@ -94,12 +99,13 @@ async def check_deletion(
         options=_deleting(wanted),
     )  # fmt: skip
     await at.webhooks.mutate(call, told)
+    at.policies.check(call, at.registry, told)
     await at.webhooks.validate(call, told)
 
 
 async def check_connection(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> None:
     """Ask about an exec, attach, port-forward or proxy before it begins; raise what forbids it."""
-    if not at.webhooks.any_validating() or request.target is None:
+    if request.target is None or not is_judged(at):
         return
     target = request.target
     kind = _CONNECTIONS.get((target.plural, target.subresource))
@@ -119,7 +125,9 @@ async def check_connection(at: cluster.Cluster, request: http.Request, of: types
 
 
 async def _validate(at: cluster.Cluster, request: http.Request, call: hooks.Call) -> None:
-    await at.webhooks.validate(call, _told(request))
+    told = _told(request)
+    at.policies.check(call, at.registry, told)
+    await at.webhooks.validate(call, told)
 
 
 def _told(request: http.Request) -> webhooks.Told:

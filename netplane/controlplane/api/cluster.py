@@ -18,6 +18,7 @@ from netplane.controlplane.api import (
     conditions,
     pki,
     places,
+    policies,
     status,
     webhooks,
 )  # fmt: skip
@@ -83,6 +84,7 @@ class Cluster:
     own_address: str = ""
     agents: agents.Agents = field(init=False)
     webhooks: webhooks.Webhooks = field(init=False)
+    policies: policies.Policies = field(init=False)
     problems: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,6 +94,7 @@ class Cluster:
             ca_pem=self.authority.pem().decode(),
             clock=self.clock,
         )
+        self.policies = policies.Policies(self.store)
         self.webhooks = webhooks.Webhooks(
             self.store,
             place=lambda namespace, name, port: places.of_service(self.store, namespace, name, str(port)),

@@ -157,7 +157,7 @@ async def _create_once(
     found = strategy.create(of, obj, namespace=namespace, now=at.now(), uid=cluster.new_uid())
     if found:
         raise status.invalid(of, name or obj["metadata"].get("generateName", ""), found)
-    if at.webhooks.any_validating():
+    if admitting.is_judged(at):
         await admitting.check(at, request, of, obj, None, writing)
         admission.check_namespace(at, of, obj, namespace)
     # Nothing waits from here on: what is looked up now must hold when the write is staged.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from netplane.controlplane.registry import faults
+from netplane.controlplane.registry.cel import engine
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import metadata, names
 from netplane.kube.types import Object
@@ -16,6 +19,8 @@ _CHOICES = {
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _SCOPES = ("*", "Cluster", "Namespaced")
 _LONGEST = 30
+_MOST_CONDITIONS = 64
+VARIABLES = ("object", "oldObject", "request")
 
 
 def validate(obj: Object) -> list[Fault]:
@@ -57,9 +62,38 @@ def _hook(hook: Object, at: str) -> list[Fault]:
         found.append(faults.invalid(f"{at}.admissionReviewVersions", versions, detail))
     for index, rule in enumerate(hook.get("rules") or ()):
         found += rule_faults(rule, f"{at}.rules[{index}]")
+    found += conditions(hook.get("matchConditions") or (), f"{at}.matchConditions")
     for field in ("namespaceSelector", "objectSelector"):
         found += metadata.label_faults((hook.get(field) or {}).get("matchLabels") or {}, f"{at}.{field}")
     return found
+
+
+def conditions(stated: Sequence[Object], at: str, variables: Sequence[str] = VARIABLES) -> list[Fault]:
+    """Return every fault of `matchConditions`."""
+    found: list[Fault] = []
+    if len(stated) > _MOST_CONDITIONS:
+        found.append(faults.too_many(at, len(stated), _MOST_CONDITIONS))
+    seen: set[str] = set()
+    for index, each in enumerate(stated):
+        name = each.get("name", "")
+        if not name:
+            found.append(faults.required(f"{at}[{index}].name"))
+        elif name in seen:
+            found.append(faults.duplicate(f"{at}[{index}].name", name))
+        seen.add(name)
+        found += expression(each.get("expression", ""), f"{at}[{index}].expression", variables)
+    return found
+
+
+def expression(text: str, at: str, variables: Sequence[str]) -> list[Fault]:
+    """Return why a text is no expression over these variables."""
+    if not text.strip():
+        return [faults.required(at)]
+    try:
+        engine.Program(text, variables)
+    except engine.CompileError as error:
+        return [faults.invalid(at, text, str(error))]
+    return []
 
 
 def rule_faults(rule: Object, at: str) -> list[Fault]:
