@@ -8,13 +8,16 @@ from hypothesis import given, settings
 
 from netplane.model import address
 from netplane.model.address import Family
+from netplane.model.service import Protocol
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import ledger, oracle
 from netplane_proxy.plan.forwarding import Backend, Forwarding, NodeFacts
 from netplane_proxy.plan.meaning import Meaning
 from tests.support.clusters import NODE
+from tests.support.nft_simulator import Simulator
 from tests.support.nft_tables import Tables, judge
 from tests.support.random_clusters import (
+    at,
     loopback_packets,
     nodes,
     nodes_with_loopback,
@@ -32,6 +35,19 @@ def assert_agree(tables: Tables, forwarding: Forwarding) -> None:
         said = dataclasses.replace(said, outcomes=tuple(sorted(said.outcomes)))
         done = judge(simulators[address.family(packet.destination)], packet)
         assert done == said, f"{packet}: the oracle says {said}, the rules {done}"
+    assert_agree_on_strays(asked, simulators, forwarding)
+
+
+def assert_agree_on_strays(asked: oracle.Oracle, simulators: dict[Family, Simulator], forwarding: Forwarding) -> None:
+    """Compare what becomes of INVALID packets, of those who serve and of those who do not."""
+    serving = {one for row in forwarding.ports.values() for one in (*row.cluster, *row.local)}
+    others = [Backend(at(family, place, 9), 8080) for family in Family for place in ("here", "client")]
+    for sender in sorted(serving) + others:
+        for protocol in Protocol:
+            said = asked.stray(sender, protocol)
+            for hook in ("postrouting", "input"):
+                done = simulators[address.family(sender.ip)].stray(sender.ip, protocol, sender.port, hook)
+                assert done == ("drop" if said.action is oracle.Action.DROP else "accept"), said
 
 
 @settings(max_examples=30, deadline=None)

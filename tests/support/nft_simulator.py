@@ -50,6 +50,8 @@ class _Packet:
     original: tuple[Packed, int] = (b"", 0)
     is_translated: bool = False
     is_masqueraded: bool = False
+    source_port: int = 0
+    state: str = "new"
 
     def __post_init__(self) -> None:
         self.original = self.destination, self.port
@@ -80,6 +82,7 @@ class Simulator:
     elements: dict[str, dict[bytes, Element]]
     sets: dict[str, Set]
     hooks: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
     steps: int = 0
 
     @classmethod
@@ -97,6 +100,7 @@ class Simulator:
                 assert match[1] in ("nat", "route", "filter")
                 assert match[4] == "accept"
                 made.hooks.setdefault(match[2], []).append((int(match[3]), name))
+                made.kinds[name] = match[1]
         return made
 
     def outcomes(self, source: Packed, destination: Packed, protocol: int, port: int, *, from_node: bool) -> list[Seen]:
@@ -118,6 +122,16 @@ class Simulator:
         packet = _Packet(source, destination, protocol, port, from_node, number=draw)
         return self._travel(packet, from_node=from_node)
 
+    def stray(self, source: Packed, protocol: int, port: int, hook: str) -> str:
+        """Run an INVALID packet, sent from this port, through the filter chains of a hook; nat has none of it."""
+        packet = _Packet(source, bytes(len(source)), protocol, 0, is_source_local=False, number=0)
+        packet.source_port, packet.state = port, "invalid"
+        try:
+            self._hook(hook, packet, kinds=("filter",))
+        except _End as end:
+            return end.kind
+        return "accept"
+
     def _travel(self, packet: _Packet, *, from_node: bool) -> Seen:
         try:
             self._hook("output" if from_node else "prerouting", packet)
@@ -127,8 +141,10 @@ class Simulator:
         is_moved = packet.is_translated
         return Seen("accept", packet.destination, packet.port, is_moved, packet.is_masqueraded)
 
-    def _hook(self, hook: str, packet: _Packet) -> None:
+    def _hook(self, hook: str, packet: _Packet, *, kinds: tuple[str, ...] = ("nat", "route", "filter")) -> None:
         for _, name in sorted(self.hooks.get(hook, [])):
+            if self.kinds[name] not in kinds:
+                continue
             self.steps = 0
             try:
                 self._chain(name, packet)
@@ -353,8 +369,8 @@ class _Rule:
             assert first == ("ip" if self.table.family is Family.V4 else "ip6"), self.line
             return {"saddr": self.packet.source, "daddr": self.packet.destination}[self._take()]
         if first == "th":
-            self._take("dport")
-            return self.packet.port.to_bytes(2, "big")
+            number = {"dport": self.packet.port, "sport": self.packet.source_port}[self._take()]
+            return number.to_bytes(2, "big")
         if first == "ct":
             return self._ct(self._take())
         if first == "fib":
@@ -382,6 +398,8 @@ class _Rule:
     def _ct(self, name: str) -> bytes:
         if name == "status":
             return b"dnat" if self.packet.is_translated else b""
+        if name == "state":
+            return self.packet.state.encode()
         assert name == "original", self.line
         word = self._take()
         if word == "proto-dst":

@@ -115,6 +115,9 @@ class Kernel:
         elif found := re.fullmatch(r"delete table (\w+) (\w+)", line):
             if staged.pop(_table(found), None) is None:
                 raise CommandFailed(0, "run nft -f -", f"no table {_table(found)}")
+        elif found := re.fullmatch(r"flush table (\w+) (\w+)", line):
+            for chain in staged[_table(found)].chains.values():
+                del chain[1:]
         elif found := re.fullmatch(r"flush chain (\w+) (\w+) (\w+)", line):
             del staged[_table(found)].chains[found[3]][1:]
         elif found := re.fullmatch(r"flush set (\w+) (\w+) (\w+)", line):

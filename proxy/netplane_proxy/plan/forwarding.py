@@ -6,7 +6,7 @@ Everything is per Service port and family, so that a change of one slice replans
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -112,7 +112,7 @@ class NodeFacts:
 
     `pod_cidrs` tells a pod's packet from others (kube-proxy's --cluster-cidr); without any in a family nothing counts
     as pod: cluster IPs are then never masqueraded for outsiders, and Local policy has no short cut for pods. A packet
-    to a `service_cidrs` address that is no frontend is rejected, whether somebody has the address or not.
+    to a `service_cidrs` address that nobody has is dropped, as kube-proxy does.
     `masquerade_bit` is the bit of the packet mark that asks for masquerading: 14 is 0x4000.
     """
 
@@ -128,6 +128,32 @@ class NodeFacts:
     def is_pod(self, source: Packed) -> bool:
         """Tell whether an address is a pod's."""
         return address.any_contains(self.pod_cidrs, source)
+
+
+def may_stray(protocol: Protocol) -> bool:
+    """Tell whether an endpoint's packet that belongs to no known connection must not leave the node.
+
+    Connection tracking calls a segment out of the window INVALID and translates it no more: so it reaches the client
+    from the endpoint's own address, the client knows no such connection, and its reset ends the one that is there
+    (kubernetes/kubernetes#74839). kube-proxy drops all INVALID packets of the host, which breaks the asymmetric routes
+    of others; here only those go that come from a pod or from a backend of a Service.
+    """
+    return protocol is not Protocol.UDP
+
+
+def pod_test(node: NodeFacts) -> Callable[[Packed], bool]:
+    """Return `node.is_pod` for many addresses: networks that hold whole blocks of 256 are asked once for each block."""
+    is_of_blocks = all(prefix.family.bits - prefix.length >= 8 for prefix in node.pod_cidrs)
+    known: dict[Packed, bool] = {}
+
+    def is_pod(source: Packed) -> bool:
+        block = source[:-1] if is_of_blocks else source
+        found = known.get(block)
+        if found is None:
+            found = known[block] = node.is_pod(source)
+        return found
+
+    return is_pod
 
 
 @dataclass(frozen=True, slots=True)

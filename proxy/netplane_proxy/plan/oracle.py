@@ -20,6 +20,7 @@ from netplane_proxy.plan.forwarding import (
     Place,
     PortForwarding,
     PortKey,
+    may_stray,
 )
 
 
@@ -91,6 +92,8 @@ class Oracle:
         """Index the rows by place."""
         self._node = forwarding.node
         self._rows = ledger.by_place(forwarding.ports)
+        self._backends = {(row.key.protocol, one) for row in forwarding.ports.values() if row.frontends
+                          for one in (*row.cluster, *row.local)}  # fmt: skip
         self._hairpin = frozenset(ip for row in forwarding.ports.values() for ip in row.hairpin)
         self._cluster_ips = {
             frontend.address
@@ -121,6 +124,19 @@ class Oracle:
             for backend in backends
         )
         return Verdict(Action.DNAT, outcomes, f"{name}: {why}")
+
+    def stray(self, sender: Backend, protocol: Protocol) -> Verdict:
+        """Say what becomes of a packet that connection tracking calls INVALID, by who sends it to whomever.
+
+        Only the nftables backend does anything about it.
+        """
+        who = f"{sender}/{protocol}"
+        if may_stray(protocol):
+            if self._node.is_pod(sender.ip):
+                return Verdict(Action.DROP, reason=f"{who} is a pod's, and fits no connection")
+            if (protocol, sender) in self._backends:
+                return Verdict(Action.DROP, reason=f"{who} is a backend, and fits no connection")
+        return Verdict(Action.UNTOUCHED, reason=f"{who} has no part in Services")
 
     def affinity_key(self, packet: Packet) -> AffinityKey | None:
         """Return by what the packet's client is remembered; None where it is not."""

@@ -129,15 +129,20 @@ async def test_chains_that_somebody_changed_are_loaded_again_and_the_elements_st
     assert (await target.replace(wanted)).operations == 0
 
 
-async def test_a_table_of_another_version_is_replaced_in_one_transaction_with_all_elements() -> None:
+async def test_a_table_of_another_version_is_replaced_in_one_transaction_while_another_serves() -> None:
     kernel = Kernel()
     await kernel.load("table ip netplane {\n\tmap frontends { typeof ip daddr : meta mark; }\n}\n")
     await opened(kernel).replace(forwarding(web(1, 2), node=NODE))
-    text = kernel.loads[-1]
+    _, stand_in, emptied, text, *removed = kernel.loads
     assert "delete table ip netplane\n" in text
     assert 'comment "default/web:http"' in text
     assert "chain lb2 {" in text
     assert "delete table ip6" not in text
+    assert stand_in.replace("netplane_next", "netplane") in text
+    assert emptied == "flush table ip netplane\n"
+    assert removed[0] == "flush table ip netplane_next\n"
+    assert SETS.table in kernel.tables()
+    assert len(kernel.tables()) == 2
 
 
 async def test_a_new_affinity_time_brings_its_chains() -> None:
@@ -166,16 +171,16 @@ async def test_clients_are_freed_from_backends_that_are_gone() -> None:
     assert kernel.dump(affinity) == []
 
 
-async def test_other_node_facts_are_taken_in_one_transaction() -> None:
+async def test_other_node_facts_change_rules_only_where_these_say_so() -> None:
     kernel = Kernel()
     target = opened(kernel)
     await target.replace(forwarding(web(1), node=NODE))
-    commits, loads = len(kernel.commits), len(kernel.loads)
+    loads = len(kernel.loads)
     node = dataclasses.replace(NODE, nodeport_addresses=(address.parse("172.30.0.99"),))
-    await target.renode(node)
-    assert (len(kernel.commits), len(kernel.loads)) == (commits + 1, loads)
+    assert (await target.replace(forwarding(web(1), node=node))).operations == 3  # Two addresses go, one comes.
+    assert len(kernel.loads) == loads
     assert (await target.replace(forwarding(web(1), node=node))).operations == 0
-    await target.renode(dataclasses.replace(node, masquerade_bit=3))
+    await target.replace(forwarding(web(1), node=dataclasses.replace(node, masquerade_bit=3)))
     assert len(kernel.loads) == loads + 1
 
 

@@ -15,7 +15,7 @@ from netplane.model.address import Family
 from netplane.model.service import Protocol
 from netplane_proxy.plan.forwarding import Forwarding, NodeFacts, PortForwarding, PortKey
 from netplane_proxy.plan.nftables import balance, layout, rows, skeleton
-from netplane_proxy.plan.nftables.book import Book, Change, Ids, intervals, node_elements, shared
+from netplane_proxy.plan.nftables.book import Book, Change, Ids, intervals, node_elements
 from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout
 from netplane_proxy.plan.nftables.rows import Row
 
@@ -140,10 +140,10 @@ def _first(made: Book, seen: Observed, family: Family, sets: Layout, change: Cha
         want += balance.verdicts(sets, count)
         if count not in there:
             change.chains += balance.chains(sets, count)
-    want += [(sets.hairpin, shared(sets.hairpin, ip)) for ip in made.hairpin if len(ip) == sets.slots.address]
+    want += [(target, Element(key)) for target in (sets.hairpin, sets.hosts) for key in made.shared[target]]
     for target, element in want:
         _settle(target, element, seen.of(target), change)
-    for target in (sets.balance, sets.remember, sets.nodeport_ips, sets.pod_cidrs, sets.hairpin):
+    for target in (sets.balance, sets.remember, sets.nodeport_ips, sets.pod_cidrs, sets.hairpin, sets.hosts):
         change.removed += [(target, element) for element in seen.of(target).values()]
         seen.of(target).clear()
 
@@ -205,8 +205,7 @@ def _leftovers(seen: Observed, ranges: dict[tuple[Set, bytes], Elements], change
 
 
 def _last(made: Book, seen: Observed, family: Family, sets: Layout, change: Change) -> None:
-    want = [(sets.cluster_ips, shared(sets.cluster_ips, ip)) for ip in made.cluster_ips]
-    want = [pair for pair in want if len(pair[1].key) == sets.slots.address]
+    want = [(sets.cluster_ips, Element(ip)) for ip in made.shared[sets.cluster_ips]]
     want += [(sets.service_cidrs, one) for one in intervals(made.node.service_cidrs, family)]
     for target, element in want:
         _settle(target, element, seen.of(target), change)

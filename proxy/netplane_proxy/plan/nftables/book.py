@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from netplane.kernel.nft.objects import Batch, Chain, Element, Set
 from netplane.model import address
-from netplane.model.address import Family, Packed, Prefix
+from netplane.model.address import Family, Prefix
+from netplane_proxy.plan import forwarding
 from netplane_proxy.plan.forwarding import NodeFacts, PortForwarding, PortKey
 from netplane_proxy.plan.nftables import balance, layout, rows, skeleton
 from netplane_proxy.plan.nftables.layout import LAYOUTS, Pairs
@@ -88,8 +89,11 @@ class Book:
         self._classes = dict(classes or {})
         self.counts: dict[Family, set[int]] = {family: set() for family in Family}
         """The list lengths that have chains, or shall have them."""
-        self._cluster_ips: dict[Packed, int] = {}
-        self._hairpin: dict[Packed, int] = {}
+        self.shared: dict[Set, dict[bytes, int]] = {
+            target: {} for sets in LAYOUTS.values() for target in (sets.cluster_ips, sets.hairpin, sets.hosts)
+        }
+        """How many Service ports use each key of the sets whose elements they share."""
+        self._is_pod = forwarding.pod_test(node)
 
     @property
     def demand(self) -> int:
@@ -134,16 +138,6 @@ class Book:
         """Count a row's part in what it shares, without asking anything of the kernel."""
         self._count(row.port, 1, {})
         self._provide(row, Change())
-
-    @property
-    def cluster_ips(self) -> Iterable[Packed]:
-        """All cluster IPs that are in use, of both families."""
-        return self._cluster_ips
-
-    @property
-    def hairpin(self) -> Iterable[Packed]:
-        """All addresses that may be their own client, of both families."""
-        return self._hairpin
 
     def backends(self, family: Family) -> dict[int, frozenset[bytes]]:
         """Return the backends by list id, for lists with affinity."""
@@ -202,30 +196,27 @@ class Book:
         if not port.frontends:
             return
         sets = LAYOUTS[port.key.family]
-        for counts, target, ips in (
-            (self._cluster_ips, sets.cluster_ips, rows.cluster_ips(port)),
-            (self._hairpin, sets.hairpin, port.hairpin),
+        for target, keys in (
+            (sets.cluster_ips, rows.cluster_ips(port)),
+            (sets.hairpin, [ip + ip for ip in port.hairpin]),
+            (sets.hosts, rows.hosts(port, self._is_pod)),
         ):
-            for ip in ips:
-                before = counts.get(ip, 0)
-                touched.setdefault((target, ip), before > 0)
+            counts = self.shared[target]
+            for key in keys:
+                before = counts.get(key, 0)
+                touched.setdefault((target, key), before > 0)
                 if before + by:
-                    counts[ip] = before + by
+                    counts[key] = before + by
                 else:
-                    del counts[ip]
+                    del counts[key]
 
     def _settle(self, touched: dict[tuple[Set, bytes], bool], change: Change) -> None:
-        for (target, ip), was in touched.items():
-            counts = self._hairpin if target.is_concatenated else self._cluster_ips
-            if was and ip not in counts:
-                change.removed.append((target, shared(target, ip)))
-            elif not was and ip in counts:
-                change.added.append((target, shared(target, ip)))
-
-
-def shared(target: Set, ip: Packed) -> Element:
-    """Return an address's element in `cluster_ips` or `hairpin`."""
-    return Element(ip + ip if target.is_concatenated else ip)
+        for (target, key), was in touched.items():
+            is_used = key in self.shared[target]
+            if was and not is_used:
+                change.removed.append((target, Element(key)))
+            elif is_used and not was:
+                change.added.append((target, Element(key)))
 
 
 def node_elements(node: NodeFacts, family: Family) -> Pairs:

@@ -75,6 +75,7 @@ class Layout:
     service_cidrs: Set
     pod_cidrs: Set
     hairpin: Set
+    hosts: Set
     source_ranges: Set
     affinity: tuple[Set, ...]
     slots: Slots
@@ -99,6 +100,7 @@ class Layout:
             self.service_cidrs,
             self.pod_cidrs,
             self.hairpin,
+            self.hosts,
             self.source_ranges,
         )
 
@@ -124,6 +126,7 @@ def _layout(family: Family) -> Layout:
         service_cidrs=Set(table, "service_cidrs", (destination,), is_interval=True),
         pod_cidrs=Set(table, "pod_cidrs", (source,), is_interval=True),
         hairpin=Set(table, "hairpin", (source, destination)),
+        hosts=Set(table, "hosts", (source, PROTOCOL, PORT)),
         source_ranges=Set(table, "source_ranges", (*place, source), is_interval=True),
         affinity=_affinity(family, table, source, backend),
         slots=Slots(source.width, source.width + 4),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from netplane.kernel.nft import objects
 from netplane.kernel.nft.objects import COMMENT_MAX, Element, u32
 from netplane.model.address import Packed, Prefix
+from netplane_proxy.plan import forwarding
 from netplane_proxy.plan.forwarding import LOCAL_KINDS, Backend, Kind, PortForwarding, PortKey
 from netplane_proxy.plan.nftables import layout
 from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout, Pairs
@@ -147,6 +148,15 @@ def cluster_ips(port: PortForwarding) -> list[Packed]:
         for frontend in port.frontends
         if frontend.kind in (Kind.INTERNAL, Kind.INTERNAL_LOCAL) and frontend.address is not None
     ]
+
+
+def hosts(port: PortForwarding, is_pod: Callable[[Packed], bool]) -> list[bytes]:
+    """List the keys of its backends that are no pods, for the set that tells their stray packets."""
+    protocol = port.key.protocol
+    if not forwarding.may_stray(protocol):
+        return []
+    backends = {*port.cluster, *port.local} if port.local else port.cluster
+    return [layout.place_key(ip, protocol, number) for ip, number in backends if not is_pod(ip)]
 
 
 def step(former: Row, now: Row) -> tuple[Pairs, Pairs]:

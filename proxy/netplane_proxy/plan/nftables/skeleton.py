@@ -1,6 +1,7 @@
 """The chains of a table as nft text, a pure function of a few parameters. What they look up is layout's.
 
-All base chains are of type nat: only the first packet of a connection sees any rule. The text reads top down.
+The base chains that serve are of type nat: only the first packet of a connection sees their rules. Every packet meets
+one look at its state besides (`_strays`), and none of the maps. The text reads top down.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def chains(sets: Layout, given: Parameters) -> dict[str, tuple[str, ...]]:
         *_affinity(sets, given),
         *_kinds(given),
         *_hooks(sets, given),
+        *_strays(),
     ]
     four = sets.family is Family.V4
     spelled = {"{ip}": "ip" if four else "ip6", "{icmp}": "icmp" if four else "icmpv6", "{mark}": f"{given.mark:#x}"}
@@ -231,6 +233,20 @@ def _hooks(sets: Layout, given: Parameters) -> Written:
         "meta mark set meta mark ^ {mark}",
         "masquerade fully-random",
     )
+
+
+def _strays() -> Written:
+    """Yield what keeps endpoints' packets of no known connection from clients: see forwarding.may_stray.
+
+    At postrouting they pass whether they are forwarded or the node's own; at input the client is the node itself.
+    """
+    yield (
+        "stray",
+        "meta l4proto { tcp, sctp } {ip} saddr @pod_cidrs drop",
+        "{ip} saddr . meta l4proto . th sport @hosts drop",
+    )
+    for hook in ("postrouting", "input"):
+        yield f"stray_{hook}", f"type filter hook {hook} priority 0; policy accept;", "ct state invalid goto stray"
 
 
 def _loopback(sets: Layout, speaker: Packed) -> Written:

@@ -6,22 +6,27 @@ hashes to. So a restart knows whether the rules are ours, of this version, and u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from netplane.kernel.errors import KernelError
-from netplane.kernel.nft.objects import Batch, Element, u32
+from netplane.kernel.nft.objects import Batch, Element, Table, u32
 from netplane.kernel.nft.run import Kernel
 from netplane.model.address import Family
 from netplane_proxy.plan.nftables import skeleton
 from netplane_proxy.plan.nftables.adopt import Observed
-from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout
+from netplane_proxy.plan.nftables.layout import LAYOUTS, TABLE, Layout
 from netplane_proxy.plan.nftables.skeleton import Parameters
 
 State = Literal["absent", "foreign", "stale", "ours"]
 """No table; one of another frame; ours with other rules; all as it should be."""
 
+ASIDE = {family: Table(sets.table.family, f"{sets.table.name}_next") for family, sets in LAYOUTS.items()}
+"""The tables that stand in while those of ours are exchanged."""
+
 _KEY = u32(1)
+_OWN_NAME = re.compile(rf"^((?:table|add element) ip6? {TABLE})\b", re.MULTILINE)
 
 
 class About(NamedTuple):
@@ -85,7 +90,7 @@ async def load(
     """Bring the skeletons up to date, of both tables in one transaction; `filling` is what a replaced table shall hold.
 
     Sets, their elements, and the chains of endpoint counts stay, unless the table is of another frame: then it is
-    replaced whole, so that no connection meets it empty.
+    replaced whole.
     """
     parts = [
         _text(kernel, LAYOUTS[family], was, wanted[family], filling.get(family, "")) for family, was in states.items()
@@ -108,7 +113,7 @@ def _text(kernel: Kernel, sets: Layout, was: State, wanted: Parameters, filling:
     if was == "absent":
         return text
     if was == "foreign":
-        return f"{removal(sets)}{text}{filling}"
+        return f"{removal(sets.table)}{text}{filling}"
     if was == "stale":
         return f"flush set {sets.about}\n{_cleared(kernel, sets, wanted)}{text}"
     return ""
@@ -124,6 +129,16 @@ def _cleared(kernel: Kernel, sets: Layout, wanted: Parameters) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def removal(sets: Layout) -> str:
+def removal(table: Table) -> str:
     """Print what removes a table whether it is there or not."""
-    return f"table {sets.table} {{}}\ndelete table {sets.table}\n"
+    return f"table {table} {{}}\ndelete table {table}\n"
+
+
+def emptying(table: Table) -> str:
+    """Print what takes all rules out of a table and leaves its elements to the packets that are in the rules."""
+    return f"flush table {table}\n"
+
+
+def aside(text: str) -> str:
+    """Return a table's text under the name of the one that stands in for it."""
+    return _OWN_NAME.sub(r"\g<1>_next", text)

@@ -12,9 +12,9 @@ from netplane.kernel.nft import events
 from netplane.kernel.nft.objects import Batch, command
 from netplane.kernel.nft.run import Kernel, Socket
 from netplane.model.address import Family
-from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
+from netplane_proxy.plan.forwarding import Forwarding
 from netplane_proxy.plan.ledger import Changes
-from netplane_proxy.plan.nftables import adopt, balance, book, skeleton
+from netplane_proxy.plan.nftables import adopt, balance, skeleton
 from netplane_proxy.plan.nftables.book import Book, Change
 from netplane_proxy.plan.nftables.layout import LAYOUTS, TABLE, Pairs
 from netplane_proxy.plan.nftables.skeleton import Parameters
@@ -63,6 +63,7 @@ class NftablesTarget:
         }  # fmt: skip
         operations = await self._bring(made, seen, states, wanted)
         operations += self._purge_all(made)
+        await self._drop(aside=True)  # A former run was killed in the middle of an exchange.
         self._loaded = wanted
         self._book = made
         return Result(operations, time.perf_counter() - began)
@@ -85,21 +86,6 @@ class NftablesTarget:
         self._book = made
         return Result(operations, time.perf_counter() - began)
 
-    async def renode(self, node: NodeFacts) -> Result:
-        """Take other facts of the node."""
-        began = time.perf_counter()
-        made = self._current()
-        former = made.node
-        self._book = None
-        made.node = node
-        if _parameters(made) != self._loaded:
-            await self._reload(made)
-            self._sign(self._loaded)
-        batch = _renoded(former, node).batch()
-        self._kernel.commit(batch)
-        self._book = made
-        return Result(len(batch), time.perf_counter() - began)
-
     async def drift(self) -> AsyncIterator[str]:
         """Yield a line for each change of our tables by somebody else."""
         if self._listener is None:
@@ -108,12 +94,10 @@ class NftablesTarget:
             yield str(change)
 
     async def cleanup(self) -> None:
-        """Remove both tables."""
+        """Remove both tables, once no packet is inside: it would find the rules without elements, and be refused."""
         self._book = None
-        there = self._kernel.tables()
-        gone = [tables.removal(sets) for sets in LAYOUTS.values() if sets.table in there]
-        if gone:
-            await self._by_nft(self._kernel.load("".join(gone)))
+        await self._drop(aside=True)
+        await self._drop(aside=False)
 
     def close(self) -> None:
         """Let go of the kernel and leave everything in place."""
@@ -208,13 +192,35 @@ class NftablesTarget:
         """Load the text; what a replaced table was filled with counts as seen."""
         elements = _filling(made, foreign)
         filling = {family: _text(made, family, elements) for family in foreign}
+        if foreign:
+            await self._stand_in(wanted, filling)
         await self._by_nft(tables.load(self._kernel, states, wanted, filling))
+        if foreign:
+            await self._drop(aside=True)
         for family in foreign:
             sets = LAYOUTS[family]
             seen.elements |= {target: {} for target in sets.compiled}
             seen.chains[family] = tuple(chain.name for n in made.counts[family] for chain in balance.chains(sets, n))
         for target, element in elements:
             seen.of(target)[element.key] = element
+
+    async def _stand_in(self, wanted: Mapping[Family, Parameters], filling: Mapping[Family, str]) -> None:
+        """Let tables of another name serve while those of ours are exchanged, and no packet be inside these.
+
+        The kernel ends a table's elements at once, but lets a packet go on in the rules that it is in.
+        """
+        texts = [f"{skeleton.text(LAYOUTS[family], wanted[family])}{filling[family]}" for family in filling]
+        await self._drop(aside=True)
+        await self._kernel.load("".join(map(tables.aside, texts)))
+        await self._by_nft(self._kernel.load("".join(tables.emptying(LAYOUTS[family].table) for family in filling)))
+
+    async def _drop(self, *, aside: bool) -> None:
+        """Remove our tables, or those that stood in for them: empty first."""
+        wanted = [tables.ASIDE[family] if aside else sets.table for family, sets in LAYOUTS.items()]
+        gone = [table for table in wanted if table in self._kernel.tables()]
+        for make in (tables.emptying, tables.removal) if gone else ():
+            load = self._kernel.load("".join(map(make, gone)))
+            await (load if aside else self._by_nft(load))
 
     async def _reload(self, made: Book) -> None:
         """Bring the skeletons up to date with what the book asks of them."""
@@ -281,15 +287,3 @@ def _new_verdicts(before: Mapping[Family, Parameters], after: Mapping[Family, Pa
         known = {(target, element.key) for target, element in skeleton.verdicts(sets, before[family])}
         found += [pair for pair in skeleton.verdicts(sets, after[family]) if (pair[0], pair[1].key) not in known]
     return found
-
-
-def _renoded(former: NodeFacts, node: NodeFacts) -> Change:
-    change = Change()
-    for family, sets in LAYOUTS.items():
-        had = book.node_elements(former, family)
-        had += [(sets.service_cidrs, one) for one in book.intervals(former.service_cidrs, family)]
-        has = book.node_elements(node, family)
-        has += [(sets.service_cidrs, one) for one in book.intervals(node.service_cidrs, family)]
-        change.removed += [pair for pair in had if pair not in has]
-        change.added += [pair for pair in has if pair not in had]
-    return change
