@@ -24,7 +24,7 @@ from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
-from netplane_proxy.run import backends, ipvs, kube_proxy, marks
+from netplane_proxy.run import backends, iptables, ipvs, kube_proxy, marks
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.ipvs.host import LINK
@@ -147,7 +147,7 @@ async def _run(options: Mapping[str, Any]) -> None:
         gc.set_threshold(_GARBAGE_AT_START)
         is_forwarding = asyncio.Event()
         daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=is_forwarding.set)
-        await _serve(stack, daemon, options)
+        await _serve(stack, daemon, target, options)
         async with asyncio.TaskGroup() as group:
             group.create_task(daemon.run())
             await is_forwarding.wait()
@@ -155,7 +155,7 @@ async def _run(options: Mapping[str, Any]) -> None:
             await backends.retire_others(options["mode"])
 
 
-async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, options: Mapping[str, Any]) -> None:
+async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, target: Target, options: Mapping[str, Any]) -> None:
     healthz = settings.bind("healthz-bind-address", options["healthz_bind_address"])
     metrics = settings.bind("metrics-bind-address", options["metrics_bind_address"])
     is_ready, is_alive = lambda: daemon.is_ready, lambda: daemon.pulse.is_healthy
@@ -166,9 +166,14 @@ async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, options: Mapp
         routes = {
             "/healthz": daemon.pulse.healthz,
             "/proxyMode": lambda _: web.Response(text=options["mode"]),
-            "/status": lambda _: web.json_response({"mode": options["mode"], **daemon.report()}),
+            "/status": lambda _: web.json_response({"mode": options["mode"], **daemon.report(), **_account(target)}),
         }
         await stack.enter_async_context(health.server(*metrics, ready=is_ready, live=is_alive, routes=routes))
+
+
+def _account(target: Target) -> dict[str, object]:
+    """Return what a backend has to add to the report."""
+    return target.account() if isinstance(target, iptables.IptablesTarget) else {}
 
 
 async def _cleanup_kube_proxy() -> None:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from netplane.kernel import netns
 from netplane.kernel.errors import KernelError
 from netplane.kernel.xtables import lock, run
 from netplane.kernel.xtables.objects import Variant
+from netplane.kernel.xtables.walk import Walker
 from netplane.model.address import Family
 from netplane_proxy.plan.forwarding import PortForwarding
 from netplane_proxy.plan.iptables import layout
@@ -38,9 +39,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
 @pytest.fixture(params=["legacy", "nft"])
 def target(lab: Topology, request: pytest.FixtureRequest) -> Iterator[IptablesTarget]:
     """A backend, started on a node without a trace of a former one."""
-    netns.run_in(lab.places["node"], lambda: asyncio.run(iptables.cleanup()))
+    clean(lab)
     with contextlib.closing(opened(lab, request.param)) as made:
         yield made
+
+
+def clean(lab: Topology) -> None:
+    netns.run_in(lab.places["node"], lambda: asyncio.run(iptables.cleanup()))
 
 
 def opened(lab: Topology, variant: Variant | None = None) -> IptablesTarget:
@@ -84,6 +89,14 @@ async def first_drift(target: IptablesTarget) -> str:
     async for line in target.drift():
         return line
     raise AssertionError("deaf")
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if is_so():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("not in ten seconds")
 
 
 async def test_endpoints_swapped_under_load_by_iptables_lose_no_connection(
@@ -146,6 +159,50 @@ async def test_what_others_change_in_iptables_is_noticed_and_repaired(
     assert time.monotonic() - began < 1
     assert listing(lab, target) == before
     assert {lab.ask("client", WEB).name for _ in range(20)} == {"pod1", "pod2"}
+
+
+async def test_a_rule_exchanged_for_another_of_its_size_is_noticed(lab: Topology, target: IptablesTarget) -> None:
+    await target.replace(forwarding(web(V4, POD1), node=FACTS))
+    rules = [line.split() for line in listing(lab, target).splitlines() if line.startswith("-A NETPLANE-I")]
+    ((_, chain, *words),) = [rule for rule in rules if "DNAT" in rule]
+    noticed = asyncio.create_task(first_drift(target))
+    await until(lambda: target.variant == "nft" or bool(target.jumps))  # else there is nothing yet to compare with
+    words[-1] = f"{POD2[V4]}:8080"
+    began = time.monotonic()
+    await asyncio.to_thread(lab.run, "node", tool(target, "iptables"), "-t", "nat", "-R", chain, "1", *words)
+    assert chain in await asyncio.wait_for(noticed, 5)
+    await target.replace(forwarding(web(V4, POD1), node=FACTS))
+    assert time.monotonic() - began < 3
+    assert {lab.ask("client", WEB).name for _ in range(5)} == {"pod1"}
+
+
+async def test_what_leads_to_our_chains_is_counted(lab: Topology) -> None:
+    clean(lab)
+    with contextlib.closing(opened(lab, "legacy")) as target:
+        await target.replace(forwarding(web(), node=FACTS))
+        heard = asyncio.create_task(first_drift(target))
+        lab.ask("client", WEB)
+        await until(lambda: "baseJumps" in target.account())
+        heard.cancel()
+        counted = target.account()["baseJumps"]
+        assert isinstance(counted, dict)
+        assert counted["iptables nat PREROUTING 1"] >= 1
+        assert len(counted) == 12  # three of the filter and three of nat, in two families
+        await target.cleanup()
+
+
+async def test_a_look_that_dies_is_followed_by_another(lab: Topology) -> None:
+    with contextlib.closing(opened(lab, "legacy")) as target:
+        await target.replace(forwarding(web(), node=FACTS))
+        with contextlib.closing(Walker(layout.PREFIX, lab.places["node"])) as walker:
+            before = walker.look()
+            assert walker._process is not None
+            walker._process.kill()
+            walker._process.wait()
+            with pytest.raises(KernelError, match="ended"):
+                walker.look()
+            assert walker.look().hashes == before.hashes
+        await target.cleanup()
 
 
 async def test_neither_our_own_changes_nor_those_of_others_rules_are_drift(

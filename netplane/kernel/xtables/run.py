@@ -40,11 +40,11 @@ class Xtables:
         """Remember the namespace. KernelError without the tools."""
         self.variant = variant
         self._tools = {command: _tools(command, variant) for command in COMMANDS}
-        self._namespace = os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
+        self.namespace = os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Let go of the namespace."""
-        os.close(self._namespace)
+        os.close(self.namespace)
 
     async def load(self, command: Command, text: str) -> None:
         """Carry out `objects.text`. Waits for the lock that all iptables tools take, and says who holds it."""
@@ -72,9 +72,9 @@ class Xtables:
             return process.run_sync(argv, stdin=feed, timeout=timeout).text
 
         # Entering a namespace takes CAP_SYS_ADMIN, even the one where we are: a proxy in its own does without.
-        if netns.identity(netns.OWN) == netns.identity(self._namespace):
+        if netns.identity(netns.OWN) == netns.identity(self.namespace):
             return act()
-        return netns.run_in(self._namespace, act)
+        return netns.run_in(self.namespace, act)
 
     async def _name_holder(self) -> None:
         """Say once who holds the lock, when it takes long enough for anybody to ask."""

@@ -13,9 +13,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from netplane.kernel.errors import KernelError
-from netplane.kernel.xtables import diff, objects, run, stamp
+from netplane.kernel.xtables import diff, objects, run, stamp, walk
 from netplane.kernel.xtables.objects import Change, Rules, Variant
 from netplane.kernel.xtables.run import Kernel, Xtables
+from netplane.kernel.xtables.walk import Jump, Walker
+from netplane.lib import log
 from netplane.model.address import Family
 from netplane_proxy.plan.forwarding import Forwarding
 from netplane_proxy.plan.iptables import book, layout
@@ -26,6 +28,11 @@ from netplane_proxy.run.target import Result
 _LOOK_EVERY = 0.3
 _LOOK_SHARE = 10
 """A look at all rules takes at most one part in so many of the time, however often others change theirs."""
+_WALK_EVERY, _WALK_SHARE, _WALK_AGAIN = 0.5, 50, 60.0
+"""How often our rules are hashed where the kernel does not count changes, in seconds; at most one part in so many of
+the time; and how long after what does so has failed."""
+
+_LOG = log.get("proxy")
 
 Observed = dict[Family, dict[str, dict[str, Rules]]]
 
@@ -37,8 +44,9 @@ def open_target(variant: Variant | None = None) -> IptablesTarget:
     """
     found = variant or run.detect(layout.PREFIX)
     kernel = Xtables(found)
+    walker = Walker(layout.PREFIX, kernel.namespace) if found == "legacy" and walk.is_possible() else None
     try:
-        return IptablesTarget(kernel, stamp.opened(found, layout.TABLES), variant=found)
+        return IptablesTarget(kernel, stamp.opened(found, layout.TABLES), variant=found, walker=walker)
     except BaseException:
         kernel.close()
         raise
@@ -47,9 +55,13 @@ def open_target(variant: Variant | None = None) -> IptablesTarget:
 class IptablesTarget:
     """Our chains in the tables `nat` and `filter` of iptables and ip6tables."""
 
-    def __init__(self, kernel: Kernel, clock: stamp.Clock, *, variant: Variant) -> None:
-        """Take the kernel, and what tells that its tables changed."""
+    def __init__(self, kernel: Kernel, clock: stamp.Clock, *, variant: Variant, walker: Walker | None = None) -> None:
+        """Take the kernel, what tells that its tables changed, and what looks deeper where that does not tell all."""
         self.variant = variant
+        self.jumps: tuple[Jump, ...] = ()
+        self._walker = walker
+        self._walk_at = 0.0
+        self._hashes: tuple[int, Mapping[str, str]] | None = None
         self._kernel = kernel
         self._clock = clock
         self._book: Book | None = None
@@ -87,7 +99,7 @@ class IptablesTarget:
             await asyncio.sleep(_LOOK_EVERY)
             made, turn = self._book, self._turn
             now = self._clock.read() if made is not None else seen
-            if made is None or now in (seen, self._stamp):
+            if made is None or (now in (seen, self._stamp) and not await self._is_exchanged()):
                 continue
             began = time.perf_counter()
             what = _differences(made, await _observe(self._kernel))
@@ -102,11 +114,38 @@ class IptablesTarget:
         self._begin()
         await _clean(self._kernel)
 
+    def account(self) -> dict[str, object]:
+        """Say how it stands with what leads to our chains, as JSON values; the packets where they were looked at."""
+        counted = {f"{one.tool} {one.table} {one.chain} {one.position}": one.packets for one in self.jumps}
+        return {"iptablesVariant": self.variant, **({"baseJumps": counted} if counted else {})}
+
     def close(self) -> None:
         """Let go of the kernel and leave everything in place."""
+        if self._walker is not None:
+            self._walker.close()
         self._clock.close()
         if isinstance(self._kernel, Xtables):
             self._kernel.close()
+
+    async def _is_exchanged(self) -> bool:
+        """Tell whether our rules are others than at the last look. Legacy tables change without growing, too."""
+        began, turn = time.perf_counter(), self._turn
+        if self._walker is None or began < self._walk_at:
+            return False
+        try:
+            view = await asyncio.to_thread(self._walker.look)
+        except KernelError as error:
+            _LOG.warning("cannot look into iptables", reason=error)
+            self._walk_at = began + _WALK_AGAIN
+            return False
+        elapsed = time.perf_counter() - began
+        # The first look has to load what looks.
+        self._walk_at = began + max(_WALK_EVERY, _WALK_SHARE * elapsed * bool(self.jumps))
+        self.jumps = view.jumps
+        if turn != self._turn:
+            return False
+        former, self._hashes = self._hashes, (turn, view.hashes)
+        return former is not None and former[0] == turn and former[1] != view.hashes
 
     def _begin(self) -> None:
         self._book = None
