@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import TypeVar
 
 from netplane.kube import errors
 from netplane.kube.api import Api
@@ -19,6 +20,7 @@ from netplane.lib import log
 
 _LOG = log.get("election")
 _NAMESPACE = "kube-system"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ async def lead(
     while not await candidate.acquires():
         await clock.sleep(times.retry)
     _LOG.info("leading", lease=name, identity=identity)
+    is_lost = False
     try:
         async with asyncio.TaskGroup() as group:
             working = group.create_task(_whole(run))
@@ -58,15 +61,30 @@ async def lead(
             await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
             working.cancel()
             renewing.cancel()
-    except* Lost as lost:
-        _LOG.warning("leading no more", lease=name, identity=identity)
-        raise lost.exceptions[0] from None
+    except* Lost:
+        is_lost = True
     finally:
         await candidate.release()
+    if is_lost:
+        _LOG.warning("leading no more", lease=name, identity=identity)
+        raise Lost(f"the lease {name} could not be renewed")
 
 
 async def _whole(run: Callable[[], Coroutine[object, object, object]]) -> None:
     await run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    error: errors.ApiError | TimeoutError
+
+
+async def _caught(work: Coroutine[object, object, T]) -> T | _Raised:
+    """Keep what may be expected to fail from ending a group of tasks."""
+    try:
+        return await work
+    except (errors.ApiError, TimeoutError) as error:
+        return _Raised(error)
 
 
 class _Candidate:
@@ -86,8 +104,7 @@ class _Candidate:
         """Take the lease or renew it; return whether it is ours."""
         began = self._clock.monotonic()
         try:
-            async with asyncio.timeout(self._times.renew_within):
-                is_ours = await self._try()
+            is_ours = await self._within(self._times.renew_within, self._try())
         except (errors.ApiError, TimeoutError) as error:
             _LOG.debug("lease not reached", lease=self._name, cause=str(error))
             return False
@@ -103,8 +120,7 @@ class _Candidate:
             is_ours = False
             if left > 0:
                 try:
-                    async with asyncio.timeout(left):
-                        is_ours = await self.acquires()
+                    is_ours = await self._within(left, self.acquires())
                 except TimeoutError:
                     is_ours = False
             is_late = self._clock.monotonic() >= self._renewed_at + self._times.renew_within
@@ -116,13 +132,30 @@ class _Candidate:
         if self._seen[0] != self._identity:
             return
         try:
-            async with asyncio.timeout(self._times.retry):
-                lease = await self._api.get(LEASES, self._name, namespace=_NAMESPACE)
-                if lease["spec"].get("holderIdentity") == self._identity:
-                    lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                    await self._api.update(LEASES, lease)
+            await self._within(self._times.retry, self._give_back())
         except (errors.ApiError, TimeoutError):
             return  # it runs out by itself
+
+    async def _give_back(self) -> None:
+        lease = await self._api.get(LEASES, self._name, namespace=_NAMESPACE)
+        if lease["spec"].get("holderIdentity") == self._identity:
+            lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+            await self._api.update(LEASES, lease)
+
+    async def _within(self, seconds: float, work: Coroutine[object, object, T]) -> T:
+        """Await something for so long by our clock; raise TimeoutError."""
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(_caught(work))
+            waiting = group.create_task(self._clock.sleep(seconds))
+            await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            working.cancel()
+        if working.cancelled():
+            raise TimeoutError
+        result = working.result()
+        if isinstance(result, _Raised):
+            raise result.error
+        return result
 
     async def _try(self) -> bool:
         try:
