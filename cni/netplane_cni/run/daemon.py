@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from netplane.kernel import conntrack
@@ -23,9 +23,10 @@ from netplane.model.node import Node
 from netplane.reconcile.loop import Cause, Loop, Pace
 from netplane.reconcile.report import Outcome
 from netplane_cni import spec
+from netplane_cni.plan import bgp, masquerade
 from netplane_cni.plan import fabric as paths
-from netplane_cni.plan import masquerade
 from netplane_cni.plan.ipam import Pool
+from netplane_cni.run import bgp as routing
 from netplane_cni.run import install, loopback, nodes, probes, rules
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.encryption import Encryption
@@ -66,11 +67,12 @@ class Settings:
     metrics_port: int = 0
     rotation: float = 0.0
     path_interval: float = 300.0
+    bgp: bgp.Settings = field(default_factory=bgp.Settings)
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """By what the daemon acts on links, rules, tracked connections and the disk; who counts its steps stands between."""
+    """By what the daemon acts on links, rules, tracked connections and the disk; who counts steps stands between."""
 
     open_links: Callable[[], link.Socket] = link.Socket
     open_rules: Callable[[], rules.Kernel] = nft.Socket
@@ -105,6 +107,9 @@ class Daemon:
             port = settings.fabric.wireguard_port
             self._encryption = Encryption(settings.state_dir, port, clock, interval=settings.rotation)
         self._announced: dict[str, str | None] = {}
+        self._bgp: routing.Bgp | None = None
+        if settings.fabric.mode == "bgp":
+            self._bgp = routing.Bgp(Path(settings.socket).parent, settings.bgp, settings.cluster_cidrs)
         self._probes = probes.Paths(clock, self._path_changed, interval=settings.path_interval)
         watched = self._probes if settings.path_interval else None
         self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready, self._encryption, watched)
@@ -147,6 +152,10 @@ class Daemon:
                 group.create_task(self._loop.run())
                 group.create_task(self._follow_nodes())
                 group.create_task(self._probes.run())
+                if self._bgp is not None:
+                    group.create_task(self._bgp.watching(self._loop.verify, self._clock))
+                else:
+                    await routing.end(Path(settings.socket).parent)  # of a daemon before us, told otherwise
                 if self._encryption is not None:
                     group.create_task(self._encryption.rotating(self._keys_changed))
                 stack.callback(self._follow_kernel())
@@ -213,6 +222,7 @@ class Daemon:
             self._me = me
             outcome = await self._fabric.act(cause)
             await self._announce(must_look=cause != "change")
+            await self._route()
             changes = await self._rules.bring_up_to_date(must_look=cause != "change")
         except (OSError, UserError, ValueError) as error:
             self._verbs.not_ready = str(error)
@@ -220,6 +230,12 @@ class Daemon:
         if install.write_conflist(self._settings.conf_dir):
             self._warn_of_earlier()
         return Outcome(outcome.revision, outcome.operations + changes, outcome.is_verified)
+
+    async def _route(self) -> None:
+        settled = self._fabric.settled
+        if self._bgp is not None and settled is not None:
+            found, underlay = settled
+            await self._bgp.bring(found, found[self._settings.node], underlay)
 
     def _path_changed(self) -> None:
         self._loop.wake(self._loop.report.wanted)
