@@ -96,8 +96,9 @@ class Running:
 
     def ended(self, *, seconds: float = PATIENCE) -> None:
         """Wait until it has ended well."""
-        wait(lambda: not self.is_alive, seconds=seconds)
-        assert self.log.with_suffix(".code").read_text() == "0", self.log.read_text()
+        code = self.log.with_suffix(".code")
+        wait(lambda: code.exists() and bool(code.read_text()), seconds=seconds)
+        assert code.read_text() == "0", self.log.read_text()
 
     def kill(self) -> None:
         """End it without a word."""
