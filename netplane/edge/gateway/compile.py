@@ -9,6 +9,7 @@ from netplane.edge.gateway import hostnames
 from netplane.edge.gateway.attach import Attachment
 from netplane.edge.gateway.facts import GROUP, HTTPROUTES, Fault, Grant, HttpRoute, Reference, Rule
 from netplane.edge.gateway.listeners import Judged
+from netplane.edge.gateway.rules import is_hostname
 from netplane.kube.types import Key
 from netplane.model import routing
 from netplane.model.service import Service
@@ -188,7 +189,8 @@ def certificates(listeners: Iterable[Judged]) -> list[routing.Certificate]:
 
 def _certified(hostname: str, names: Sequence[str]) -> Sequence[str]:
     """Return for which server names a certificate is shown: a wildcard listener's exact certificates for their own."""
+    good = [each for each in names if is_hostname(each)]
     if not hostname:
-        return names
-    below = [each for each in names if each != hostname and hostnames.covers(hostname, each)]
+        return good
+    below = [each for each in good if each != hostname and hostnames.covers(hostname, each)]
     return [hostname, *below]

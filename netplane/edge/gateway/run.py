@@ -29,6 +29,7 @@ from netplane.model.service import Service
 
 _LOG = log.get("gateway")
 _LOOK_SECONDS = 3.0
+_RETRY_SECONDS = 1.0
 _QUERIES = (
     Query(GATEWAYCLASSES, transform=decode.gateway_class),
     Query(GATEWAYS, transform=decode.gateway),
@@ -55,6 +56,8 @@ class Follower:
         self._clock = clock
         self._informers: Informers | None = None
         self._is_synced = False
+        self._wanted: dict[tuple[str, Key], StatusWrite] = {}
+        self._has_work = asyncio.Event()
         self.looked = asyncio.Event()
         """Set once it is known whether the types are served, and if so, when all objects are here."""
 
@@ -72,6 +75,7 @@ class Follower:
         self._informers = Informers(self._api, _QUERIES, clock=self._clock)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._informers.run())
+            group.create_task(self._write())
             async for _ in self._informers.batches():
                 self._is_synced = True
                 self.looked.set()
@@ -110,13 +114,30 @@ class Follower:
         return read.read(objects, pairs, door, self._clock.now(), controller=self._controller)
 
     async def write(self, statuses: Iterable[StatusWrite]) -> None:
-        """Write statuses. One decided for an object that has changed since is left: the change decides it anew."""
+        """Hand statuses over to be written, the newest for each object; nobody waits for the API."""
         for each in statuses:
-            namespace, name = each.key
-            change = {"metadata": {"resourceVersion": each.resource_version}, "status": each.status}
-            try:
-                await self._api.patch(each.resource, name, change, namespace=namespace, subresource="status")
-            except (errors.Conflict, errors.NotFound):
-                continue
-            except errors.ApiError as error:
-                _LOG.warning("status not written", object=f"{each.resource.kind} {namespace}/{name}", reason=str(error))
+            self._wanted[each.resource.kind, each.key] = each
+        if self._wanted:
+            self._has_work.set()
+
+    async def _write(self) -> Never:
+        while True:
+            await self._has_work.wait()
+            self._has_work.clear()
+            while self._wanted:
+                _, each = self._wanted.popitem()
+                await self._put(each)
+
+    async def _put(self, write: StatusWrite) -> None:
+        """Write one. What was decided for an object that has changed since is left: the change decides it anew."""
+        namespace, name = write.key
+        change = {"metadata": {"resourceVersion": write.resource_version}, "status": write.status}
+        try:
+            await self._api.patch(write.resource, name, change, namespace=namespace, subresource="status")
+        except (errors.Conflict, errors.NotFound):
+            return
+        except errors.ApiError as error:
+            where = f"{write.resource.kind} {namespace}/{name}"
+            _LOG.warning("status not written; trying again", object=where, reason=str(error))
+            await self._clock.sleep(_RETRY_SECONDS)
+            self._wanted.setdefault((write.resource.kind, write.key), write)

@@ -54,6 +54,10 @@ async def test_gateways_are_read_and_their_statuses_written() -> None:
         reading = follower.read(SERVICES, lambda _: "none", DOOR)
         assert [each.owner.name for each in reading.routing.routes] == ["web"]
         await follower.write(reading.statuses)
+        async with asyncio.timeout(5):
+            while follower.read(SERVICES, lambda _: "none", DOOR).statuses:
+                changed.clear()
+                await changed.wait()
     route = await api.get(facts.HTTPROUTES, "web", namespace="default")
     assert route["status"]["parents"][0]["conditions"][0]["status"] == "True"
 
@@ -68,6 +72,7 @@ async def test_a_status_for_an_object_that_changed_meanwhile_is_left() -> None:
         newer = await api.get(facts.GATEWAYCLASSES, "netplane")
         await api.update(facts.GATEWAYCLASSES, {**newer, "spec": {**newer["spec"], "description": "new"}})
         await follower.write([write])
+        await asyncio.sleep(0.05)
     assert "status" not in await api.get(facts.GATEWAYCLASSES, "netplane")
 
 

@@ -20,7 +20,7 @@ def compiled(*rules: Object, services: dict[str, int] | None = None, more: tuple
 
 def route_of(rule: Object) -> routing.Route:
     """Return the only route that a rule compiles to."""
-    found = compiled(rule).settle().routing.routes
+    found: tuple[routing.Route, ...] = compiled(rule).settle().routing.routes
     assert len(found) == 1
     return found[0]
 
