@@ -13,12 +13,17 @@ from netplane import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("netplane.agent.main:agent", "Run the node agent: the pods bound to this node."),
+    "backup": ("netplane.controlplane.backup:backup", "Write the cluster's objects and keys into one file."),
     "cni": ("netplane_cni.main:cni", "Run and install the CNI plugin: pod addresses and links."),
     "image": ("netplane.agent.image_cli:image", "Build, import and list container images."),
+    "join": ("netplane.controlplane.joining:join", "Make this machine a node: get its credentials with a token."),
+    "ingress": ("netplane.edge.ingress.main:command", "Serve Ingresses and Gateways: HAProxy as the cluster says."),
     "kubeconfig": ("netplane.controlplane.main:kubeconfig", "Print a kubeconfig for a user of this cluster."),
     "lab": ("netplane.lab.main:lab", "A whole cluster on this machine, each node a network namespace."),
     "proxy": ("netplane_proxy.main:proxy", "Run the Service proxy of this node."),
+    "restore": ("netplane.controlplane.backup:restore", "Bring back a cluster from a backup."),
     "server": ("netplane.controlplane.main:server", "Run the control plane: the Kubernetes API and its controllers."),
+    "token": ("netplane.controlplane.joining:token", "Make, list and delete the tokens with which nodes join."),
 }
 """Subcommand to (where it is, its line in --help): the line is here so that --help imports no part."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netplane.edge.ingress.plan import base, policy, slots, table
 from netplane.edge.ingress.plan.slots import Use
-from netplane.edge.ingress.plan.state import MAPS, EngineCertificate, EngineServer, Paths, State, digest
-from netplane.model.routing import Backend, Certificate, Passthrough, Policy, Route, Routing, ServicePort
+from netplane.edge.ingress.plan.state import MAPS, EngineCertificate, Paths, State, digest
+from netplane.model.routing import Backend, Certificate, Passthrough, Policy, Route, Routing, Server, ServicePort
 
 _PLAIN = Policy()
 
@@ -22,9 +22,15 @@ class Plan:
     users: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Realm to names and hashes of passwords, for the process that checks them."""
 
-    def with_servers(self, routing: Routing) -> Plan:
-        """Return the same routes with the endpoints of now."""
-        return Plan(_with_servers(self.state, self.slots, routing), self.slots, self.users)
+    def with_moved(self, moved: Mapping[ServicePort, tuple[Server, ...]]) -> Plan:
+        """Return the same routes with other endpoints for these."""
+        if not moved:
+            return self
+        servers = dict(self.state.servers)
+        for use, slot in self.slots.items():
+            if use.service in moved:
+                servers[slot] = slots.servers_of(use, moved[use.service])
+        return replace(self, state=replace(self.state, servers=servers))
 
 
 def compile_plan(
@@ -64,11 +70,6 @@ def compile_plan(
     )
     users = {policy.realm_name(one): one.policy.basic_auth.users for one in routing.routes if one.policy.basic_auth}
     return Plan(_with_servers(state, given, routing), given, users)
-
-
-def servers_of(plan: Plan, routing: Routing) -> dict[str, dict[str, EngineServer]]:
-    """Return the servers of every slot in use."""
-    return {slot: slots.servers_of(use, routing.servers.get(use.service, ())) for use, slot in plan.slots.items()}
 
 
 def _with_servers(state: State, given: Mapping[Use, str], routing: Routing) -> State:
@@ -142,6 +143,3 @@ def _authorities(routing: Routing) -> dict[str, str]:
         if tls.verify and tls.ca:
             found[slots.authority_name(tls.ca)] = tls.ca
     return found
-
-
-__all__ = ["Plan", "ServicePort", "compile_plan", "servers_of"]

@@ -6,15 +6,19 @@ It is a process of its own and outlives us: whoever starts next finds it by its 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+
 from netplane.edge.ingress.plan import base, observe
 from netplane.edge.ingress.plan.state import MAPS, Command, Paths, State, digest, forget, list_line
 from netplane.edge.ingress.plan.state import diff as difference
+from netplane.edge.ingress.run import selfsigned
 from netplane.edge.ingress.run.admin import Admin, EngineError
 from netplane.kernel.process import environment
 from netplane.lib import log
@@ -37,13 +41,15 @@ class Counts:
 class Engine:
     """One HAProxy of this door."""
 
-    def __init__(self, settings: base.Settings, *, default_pem: str, binary: str = "/usr/sbin/haproxy") -> None:
-        self.settings = settings
+    def __init__(self, settings: base.Settings, *, state: Path, binary: str = "/usr/sbin/haproxy") -> None:
+        """`state` is where what must survive a restart of the machine is kept."""
+        self._state = state
+        self._directory = Path(settings.directory)
+        self.settings = self._grown(settings)
         self.counts = Counts()
         self.pid = 0
         self._binary = binary
-        self._default_pem = default_pem
-        self._directory = Path(settings.directory)
+        self._default_pem = ""
         self._paths = Paths(settings.directory)
         self.admin = Admin(self._directory / "admin.sock")
         self._children: set[asyncio.subprocess.Process] = set()
@@ -61,11 +67,13 @@ class Engine:
 
     def mark(self) -> str:
         """Name the configuration without what changes at run time."""
-        return digest(base.config(self.settings, {}, mark="", cookie_key=self._cookie_key()), 16)
+        text = base.config(self.settings, {}, mark="", cookie_key=self._cookie_key())
+        return digest(text + Path(self.settings.lua).read_text(), 16)
 
-    async def start(self, state: State) -> None:
+    async def start(self, state: State, *, default_pem: str = "") -> None:
         """Write all files and start a process; one that runs hands its sockets over and ends with its connections."""
         old = self.pid if await self.running() else 0
+        self._default_pem = default_pem or await asyncio.to_thread(self._own_certificate)
         self._write(state)
         argv = [self._binary, "-db", "-q", "-f", str(self._directory / "haproxy.cfg")]
         if old:
@@ -104,15 +112,21 @@ class Engine:
         gone = {at for at, answer in enumerate(answers) if any(text in answer for text in commands[at].accepts)}
         return frozenset(one for at, one in enumerate(sorted(leaving)) if at not in gone)
 
-    async def set_default_certificate(self, pem: str) -> None:
-        """Put another certificate in the place of the one for names that have none."""
-        self._default_pem = pem
+    async def set_default_certificate(self, pem: str) -> int:
+        """Serve this for names that have no certificate ("": one of our own); return how many commands it took."""
+        pem = pem or await asyncio.to_thread(self._own_certificate)
         path = self._paths.certificate("default")
+        if not self._default_pem and Path(path).exists():
+            self._default_pem = Path(path).read_text()
+        if pem == self._default_pem:
+            return 0
         await self.admin.run([
             Command(f"set ssl cert {path}", pem.strip(), accepts=("ransaction",)),
             Command(f"commit ssl cert {path}", accepts=("Committing",)),
         ])  # fmt: skip
         _write(Path(path), pem, secret=True)
+        self._default_pem = pem
+        return 2
 
     async def ended(self) -> None:
         """Wait until the engine's process ends."""
@@ -144,7 +158,7 @@ class Engine:
 
     def _write(self, state: State) -> None:
         for name in ("maps", "certs", "authorities"):
-            (self._directory / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self._directory / name).mkdir(exist_ok=True, mode=0o700)
         for name in MAPS:
             rows = state.maps.get(name, {})
             _write(Path(self._paths.map(name)), "".join(f"{key} {value}\n" for key, value in rows.items()))
@@ -158,6 +172,7 @@ class Engine:
         servers = state.servers
         text = base.config(self.settings, servers, mark=self.mark(), cookie_key=self._cookie_key())
         _write(self._directory / "haproxy.cfg", text, secret=True)
+        _write(self._directory / "slots.json", orjson.dumps(dict(self.settings.slots)).decode())
         self._remove_strangers(state)
 
     def _remove_strangers(self, state: State) -> None:
@@ -168,11 +183,25 @@ class Engine:
                 if str(path) not in keep:
                     path.unlink(missing_ok=True)
 
+    def _own_certificate(self) -> str:
+        path = self._state / "default.pem"
+        if not path.exists():
+            _write(path, selfsigned.make("netplane-ingress"), secret=True)
+        return path.read_text()
+
+    def _grown(self, settings: base.Settings) -> base.Settings:
+        """Return the settings with the slots that the engine was last started with, when these are more."""
+        try:
+            kept: dict[str, int] = orjson.loads((self._directory / "slots.json").read_bytes())
+        except (OSError, ValueError):
+            return settings
+        grown = {kind: max(number, int(kept.get(kind, 0))) for kind, number in settings.slots.items()}
+        return dataclasses.replace(settings, slots=grown)
+
     def _cookie_key(self) -> str:
         """Return what sticky cookies are made with; it stays for as long as the directory."""
-        path = self._directory / "cookie.key"
+        path = self._state / "cookie.key"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, secrets.token_hex(16), secret=True)
         return path.read_text().strip()
 

@@ -1,0 +1,295 @@
+"""Follow the cluster and make the engine follow; keep the engine alive. What it shall hold is decided in `plan`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from netplane.edge import pem
+from netplane.edge.gateway.facts import Door as GatewayDoor
+from netplane.edge.gateway.listeners import Pair
+from netplane.edge.gateway.run import Follower
+from netplane.edge.ingress.plan import desired, ingress, slots
+from netplane.edge.ingress.plan.state import MAPS, State
+from netplane.edge.ingress.run import telemetry
+from netplane.edge.ingress.run.admin import EngineError
+from netplane.edge.ingress.run.engine import Engine
+from netplane.edge.ingress.run.facts import QUERIES, Facts, ports_of
+from netplane.edge.ingress.run.passwords import Passwords
+from netplane.edge.ingress.run.status import Publisher
+from netplane.kube.api import Api
+from netplane.kube.events import Recorder
+from netplane.kube.informer import Informers
+from netplane.kube.types import Key
+from netplane.lib import clock as clocks
+from netplane.lib import log
+from netplane.model import address
+from netplane.model import routing as model
+from netplane.model.routing import Listener, Routing
+from netplane.reconcile.loop import Cause, Loop, Pace
+from netplane.reconcile.report import Outcome
+
+_LOG = log.get("ingress")
+_FORGET_SECONDS = 2.0
+_SETTLE_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wishes:
+    """What this door was asked to be."""
+
+    door: ingress.Door
+    addresses: tuple[str, ...] = ()
+    """Where clients reach it, for statuses."""
+    publish_service: Key | None = None
+    default_certificate: Key | None = None
+    serves_gateways: bool = True
+    installs_definitions: bool = False
+    reserved_ports: frozenset[int] = frozenset()
+
+
+class Daemon:
+    """One controller of one door."""
+
+    def __init__(
+        self,
+        wishes: Wishes,
+        api: Api,
+        engine: Engine,
+        passwords: Passwords,
+        *,
+        resync_seconds: float = 300.0,
+        clock: clocks.Clock = clocks.SYSTEM,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wire the parts; nothing runs before `run`. `on_ready` is called once, when everything is served."""
+        self._wishes = wishes
+        self._engine = engine
+        self._passwords = passwords
+        self._clock = clock
+        self._informers = Informers(api, QUERIES, clock=clock)
+        self._facts = Facts(self._informers)
+        self._recorder = Recorder(api, "netplane-ingress", clock)
+        self._publisher = Publisher(api, self._recorder)
+        self._gateways = Follower(api, installs_definitions=wishes.installs_definitions, clock=clock)
+        self._pace = Pace(gap=0.0, resync=resync_seconds, first_backoff=0.05, longest_backoff=5.0)
+        self._loop = Loop(self._act, name="engine", clock=clock, pace=self._pace, expected=(EngineError, TimeoutError))
+        self._have: State | None = None
+        self._plan: desired.Plan | None = None
+        self._routing = Routing()
+        self._leaving: frozenset[tuple[str, str]] = frozenset()
+        self._received: float | None = None
+        self._on_ready = on_ready
+        self._lock = asyncio.Lock()
+        self._metrics = telemetry.EngineMetrics(engine.counts)
+        self.is_ready = False
+
+    async def run(self) -> None:
+        """Serve until cancelled; then leave the engine as it is."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._recorder.run())
+            group.create_task(self._publisher.run())
+            group.create_task(self._informers.run())
+            group.create_task(self._passwords.run())
+            if self._wishes.serves_gateways:
+                group.create_task(self._gateways.run(self._gateways_changed))
+            group.create_task(self._follow())
+            group.create_task(self._loop.run())
+            group.create_task(self._keep_alive())
+            group.create_task(self._forget())
+
+    def report(self) -> dict[str, Any]:
+        """Return how things are, for /status."""
+        counts = dataclasses.asdict(self._engine.counts)
+        return {
+            **dict(self._loop.report.lines()),
+            "engine": {"pid": self._engine.pid, **counts},
+            "routes": len(self._routing.routes),
+            "leaving": len(self._leaving),
+            "ready": self.is_ready,
+        }
+
+    async def refresh_metrics(self) -> None:
+        """Ask the engine for its counts."""
+        try:
+            table = await self._engine.admin.ask("show table owners")
+            stat = await self._engine.admin.ask("show stat")
+        except EngineError:
+            return
+        self._metrics.update(table, stat, dict((self._have or State()).maps.get("slots", {})))
+
+    async def _follow(self) -> None:
+        if self._wishes.serves_gateways:
+            await clocks.wait(self._gateways.looked, 10.0, self._clock)
+        async for batch in self._informers.batches():
+            self._facts.take(batch)
+            self._received = batch.received if self._received is None else self._received
+            numbers = [int(each) for each in batch.resource_version.values() if each.isdigit()]
+            self._loop.wake(str(max(numbers, default=0)))
+
+    def _gateways_changed(self) -> None:
+        self._facts.must_read = True
+        if self._informers.synced:
+            self._loop.wake(self._loop.report.wanted or "0")
+
+    async def _act(self, cause: Cause) -> Outcome:
+        async with self._lock:
+            revision, received, self._received = self._loop.report.wanted, self._received, None
+            must_look = cause != "change" or self._have is None
+            if must_look:
+                await self._look(cause)
+            statuses = self._decide(must_read=must_look or self._facts.must_read)
+            operations = await self._commit()
+            if received is not None:
+                telemetry.COMMIT.observe(self._clock.monotonic() - received)
+            for publish in statuses:
+                await publish()
+            if not self.is_ready:
+                self.is_ready = True
+                self._on_ready()
+            return Outcome(revision, operations=operations, is_verified=must_look)
+
+    async def _look(self, cause: Cause) -> None:
+        """Find out what the engine holds; nothing when none runs."""
+        had, self._have = self._have, None
+        if not await self._engine.running():
+            self._leaving = frozenset()
+            return
+        seen = await self._engine.observe()
+        self._leaving = seen.leaving
+        if self._plan is None:
+            self._engine.counts.adoptions += 1
+            _LOG.info("went on with the engine that runs", pid=self._engine.pid)
+        elif cause == "resync" and had is not None and _differ(seen, had):
+            telemetry.REPAIRS.inc()
+            _LOG.warning("the engine was not as it was left; mending it")
+        self._have = seen
+
+    def _decide(self, *, must_read: bool) -> list[Callable[[], Any]]:
+        """Bring the plan up to date; return what is to be written to the API once the engine has it."""
+        if not must_read and self._plan is not None:
+            moved = self._facts.moved(self._routing.servers)
+            self._routing = dataclasses.replace(self._routing, servers={**self._routing.servers, **moved})
+            self._plan = self._plan.with_moved(moved)
+            return []
+        began = self._clock.monotonic()
+        self._facts.must_read = False
+        view = self._facts.view()
+        read = ingress.read(view, self._wishes.door)
+        gateways = self._gateways.read(view.services, self._pair, self._gateway_door())
+        routing = model.merge(Routing(listeners=self._own_listeners()), read.routing, gateways.routing)
+        self._facts.moved(())
+        self._routing = dataclasses.replace(routing, servers=self._facts.servers(ports_of(routing)))
+        self._plan = self._compile()
+        self._passwords.offer(self._plan.users)
+        telemetry.READ.observe(self._clock.monotonic() - began)
+        telemetry.ROUTES.set(len(routing.routes))
+        telemetry.FINDINGS.set(len(read.findings))
+
+        async def publish() -> None:
+            self._publisher.offer(view.ingresses, read.mine, read.findings, self._addresses())
+            await self._gateways.write(gateways.statuses)
+
+        return [publish]
+
+    def _compile(self) -> desired.Plan:
+        listeners = tuple(sorted(self._routing.listeners, key=lambda one: one.port))
+        self._engine.settings = dataclasses.replace(self._engine.settings, listeners=listeners)
+        kept = self._have.maps.get("slots", {}) if self._have else {}
+        while True:
+            busy = frozenset(slot for slot, _ in self._leaving) - set(kept)
+            try:
+                return desired.compile_plan(self._routing, self._engine.settings, kept=kept, busy=busy)
+            except slots.SlotsExhausted as error:
+                self._grow(error)
+
+    def _grow(self, error: slots.SlotsExhausted) -> None:
+        have = self._engine.settings.slots
+        number = max(2 * have.get(error.kind, 0), error.wanted + error.wanted // 4 + 1)
+        self._engine.settings = dataclasses.replace(self._engine.settings, slots={**have, error.kind: number})
+        _LOG.info("more slots are needed", kind=error.kind, slots=number)
+
+    async def _commit(self) -> int:
+        assert self._plan is not None
+        want, have, self._have = self._plan.state, self._have, None  # Until it returned, nobody knows.
+        pem_text = self._default_pem()
+        if have is None or await self._engine.running() != self._engine.mark():
+            await self._engine.start(want, default_pem=pem_text)
+            self._leaving, operations = frozenset(), 1
+        else:
+            operations = await self._engine.apply(dataclasses.replace(want, leaving=self._leaving), have)
+            operations += await self._engine.set_default_certificate(pem_text)
+            gone = {(slot, name) for slot, held in have.servers.items() for name in held}
+            wanted = {(slot, name) for slot, held in want.servers.items() for name in held}
+            self._leaving = (self._leaving | gone) - wanted
+        self._have = want
+        return operations
+
+    async def _keep_alive(self) -> None:
+        """Start the engine anew when it ends, at once."""
+        while True:
+            if self.is_ready and not self._lock.locked() and not await self._engine.running():
+                _LOG.warning("the engine has ended; starting it anew")
+                self._loop.verify()
+                await self._clock.sleep(_SETTLE_SECONDS)
+            elif self.is_ready:
+                await self._engine.ended()
+            else:
+                await self._clock.sleep(_SETTLE_SECONDS)
+
+    async def _forget(self) -> None:
+        while True:
+            await self._clock.sleep(_FORGET_SECONDS)
+            async with self._lock:
+                if self._leaving and self._have is not None:
+                    try:
+                        self._leaving = await self._engine.forget(self._leaving)
+                    except EngineError:
+                        self._loop.verify()
+
+    def _own_listeners(self) -> tuple[Listener, ...]:
+        door = self._wishes.door
+        return tuple(
+            Listener(port, protocol)  # type: ignore[arg-type]  # the two literals
+            for port, protocol in ((door.http, "HTTP"), (door.https, "HTTPS"))
+            if port
+        )
+
+    def _gateway_door(self) -> GatewayDoor:
+        ports = {one.port: str(one.protocol) for one in self._own_listeners()}
+        return GatewayDoor(self._addresses(), ports, self._wishes.reserved_ports)
+
+    def _addresses(self) -> tuple[str, ...]:
+        found = list(self._wishes.addresses)
+        service = self._facts.services.get(self._wishes.publish_service) if self._wishes.publish_service else None
+        if service is not None:
+            vips = service.load_balancer_vips or service.external_ips or service.cluster_ips
+            found += [address.text(one) for one in vips]
+        return tuple(dict.fromkeys(found))
+
+    def _pair(self, key: Key) -> Pair | str:
+        secret = self._facts.secrets.get(key)
+        if secret is None:
+            return f"there is no Secret {key[0]}/{key[1]}"
+        try:
+            found = pem.pair(secret)
+        except ValueError as error:
+            return f"Secret {key[0]}/{key[1]}: {error}"
+        return Pair(found.pem, found.names)
+
+    def _default_pem(self) -> str:
+        key = self._wishes.default_certificate
+        found = self._pair(key) if key else ""
+        if isinstance(found, Pair):
+            return found.pem
+        if found:
+            _LOG.warning("the default certificate cannot be served; one of our own is", reason=found)
+        return ""
+
+
+def _differ(seen: State, had: State) -> bool:
+    servers = [{slot: set(held) for slot, held in one.servers.items() if held} for one in (seen, had)]
+    maps = [{name: dict(one.maps.get(name, {})) for name in MAPS} for one in (seen, had)]
+    return servers[0] != servers[1] or maps[0] != maps[1] or set(seen.certificates) != set(had.certificates)

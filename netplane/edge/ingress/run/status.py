@@ -1,0 +1,96 @@
+"""Write back to Ingresses: where they are reached, and what is wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from netplane.edge.ingress.plan.ingress import Finding
+from netplane.kube import errors
+from netplane.kube.api import Api
+from netplane.kube.events import Recorder
+from netplane.kube.types import INGRESSES, Key, Object
+from netplane.lib import log
+
+_LOG = log.get("ingress")
+
+
+def rows(addresses: Iterable[str]) -> list[dict[str, str]]:
+    """Return `status.loadBalancer.ingress` for these addresses and names."""
+    return [{"ip" if _is_address(one) else "hostname": one} for one in sorted(set(addresses))]
+
+
+class Publisher:
+    """Keeps `status.loadBalancer` of our Ingresses, and tells each fault once."""
+
+    def __init__(self, api: Api, recorder: Recorder) -> None:
+        self._api = api
+        self._recorder = recorder
+        self._told: set[Finding] = set()
+        self._wanted: dict[Key, list[dict[str, str]]] = {}
+        self._has_work = asyncio.Event()
+
+    def offer(
+        self,
+        objects: Mapping[Key, Object],
+        mine: Iterable[Key],
+        findings: Iterable[Finding],
+        addresses: Iterable[str],
+    ) -> None:
+        """Take the newest reading. `run` writes; Events of faults that are still there are not sent again."""
+        current, published = set(findings), rows(addresses)
+        for finding in sorted(current - self._told, key=lambda one: (one.key, one.message)):
+            obj = objects.get(finding.key)
+            if obj is not None:
+                self._recorder.record(
+                    {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", **obj},
+                    "Warning",
+                    finding.reason,
+                    finding.message,
+                )
+        self._told = current
+        ours = set(mine)
+        for key, obj in objects.items():
+            have = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+            if key in ours and published and _plain(have) != published:
+                self._wanted[key] = published
+            elif key not in ours and published and _plain(have) == published:
+                self._wanted[key] = []  # It was ours until its class changed.
+        if self._wanted:
+            self._has_work.set()
+
+    async def run(self) -> None:
+        """Write statuses until cancelled; what fails for want of a server is tried again."""
+        while True:
+            await self._has_work.wait()
+            self._has_work.clear()
+            while self._wanted:
+                key, published = self._wanted.popitem()
+                if not await self._write(key, published):
+                    self._wanted.setdefault(key, published)
+                    await asyncio.sleep(1.0)
+
+    async def _write(self, key: Key, published: list[dict[str, str]]) -> bool:
+        change: dict[str, Any] = {"status": {"loadBalancer": {"ingress": published or None}}}
+        try:
+            await self._api.patch(INGRESSES, key[1], change, namespace=key[0], subresource="status")
+        except errors.NotFound:
+            return True
+        except errors.ApiError as error:
+            _LOG.warning("status not written", ingress="/".join(key), reason=str(error))
+            return isinstance(error, errors.Forbidden | errors.Invalid)
+        return True
+
+
+def _plain(have: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    return [{name: row[name] for name in ("ip", "hostname") if row.get(name)} for row in have]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
