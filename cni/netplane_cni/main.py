@@ -16,11 +16,11 @@ from netplane.kube.errors import ApiError
 from netplane.lib import cli, clock, config
 from netplane.lib.cli import UserError
 from netplane.model import address
-from netplane_cni.plan import fabric
+from netplane_cni.plan import bgp, fabric
 
 RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default="/run/netplane", help="Where cni.sock is.")
 CONF_DIR = click.option("--conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d", help="Of the runtime.")
-FABRICS = ["vxlan", "direct", "auto", "wireguard"]
+FABRICS = ["vxlan", "direct", "auto", "wireguard", "bgp"]
 BIN_DIR = click.option("--bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin", help="Of the runtime.")
 
 
@@ -36,6 +36,19 @@ class Prefixes(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         parts = value.split(",") if isinstance(value, str) else value
         try:
             return tuple(one if isinstance(one, address.Prefix) else address.prefix(str(one)) for one in parts if one)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class BgpPeer(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in newer versions only
+    """A router and its AS number."""
+
+    name = "ADDRESS:AS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bgp.Peer:
+        """Read it."""
+        try:
+            return value if isinstance(value, bgp.Peer) else bgp.peer(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -68,6 +81,10 @@ def cni() -> None:
     help="Seconds that a WireGuard key is used; 0: until asked.",
 )
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")
+@click.option("--bgp-as", type=click.IntRange(1, (1 << 32) - 1), default=bgp.PRIVATE_AS, help="Of all nodes.")
+@click.option("--bgp-peer", type=BgpPeer(), multiple=True, help="A router to speak BGP to; as often as there are.")
+@click.option("--bgp-mesh/--no-bgp-mesh", default=True, help="Speak BGP to all nodes on the same link.")
+@click.option("--bgp-bfd", is_flag=True, help="Notice a dead peer within 0.3 s (BFD); the peers must do so, too.")
 @click.option(
     "--path-interval",
     type=click.FloatRange(0),
@@ -104,10 +121,11 @@ def install(run_dir: Path, bin_dir: Path) -> None:
 
 
 @cni.command(context_settings=config.SETTINGS)
+@RUN_DIR
 @CONF_DIR
 @BIN_DIR
 @click.option("--purge", is_flag=True, help="Also remove pods' cables, paths and rules from the kernel.")
-def uninstall(conf_dir: Path, bin_dir: Path, purge: bool) -> None:
+def uninstall(run_dir: Path, conf_dir: Path, bin_dir: Path, purge: bool) -> None:
     """Take the plugin and its configuration away. Other plugins' files are left alone."""
     from netplane_cni.run import install as installing
 
@@ -115,7 +133,7 @@ def uninstall(conf_dir: Path, bin_dir: Path, purge: bool) -> None:
         click.echo(f"removed {path}")
     if purge:
         _must_be_root()
-        asyncio.run(_purge())
+        asyncio.run(_purge(run_dir))
         click.echo("removed pods' cables, paths to other nodes, and nftables' tables netplane_cni")
 
 
@@ -158,6 +176,7 @@ async def _daemon(**options: Any) -> None:
         ),
         rotation=options["key_rotation"],
         path_interval=options["path_interval"],
+        bgp=bgp.Settings(options["bgp_as"], options["bgp_peer"], options["bgp_mesh"], options["bgp_bfd"]),
         socket=str(options["run_dir"] / "cni.sock"),
         state_dir=options["state_dir"],
         conf_dir=options["conf_dir"],
@@ -181,13 +200,15 @@ async def _daemon(**options: Any) -> None:
         await Daemon(settings, api=api, nodes_file=options["nodes_file"], clock=clock.SYSTEM).run()
 
 
-async def _purge() -> None:
+async def _purge(run_dir: Path) -> None:
     from netplane.kernel.link import run as link
     from netplane.kernel.link.objects import LinkGroup, remove
     from netplane.kernel.nft import run as nft
     from netplane_cni.plan import attach, masquerade
+    from netplane_cni.run import bgp as routing
     from netplane_cni.run import fabric as paths
 
+    await routing.end(run_dir)
     paths.remove_all()
     with link.Socket() as links:
         links.commit([remove(LinkGroup(attach.GROUP)), remove(LinkGroup(attach.LEAVING_GROUP))])

@@ -40,7 +40,7 @@ def lab() -> None:
 @click.option("--proxy-mode", type=click.Choice(["nftables", "ipvs", "iptables"]), help="[default: nftables]")
 @click.option(
     "--fabric",
-    type=click.Choice(["vxlan", "direct", "auto", "wireguard"]),
+    type=click.Choice(["vxlan", "direct", "auto", "wireguard", "bgp"]),
     help="How nodes carry pod traffic.  [default: vxlan]",
 )
 @click.option("--ip-family", type=click.Choice(["ipv4", "ipv6", "dual"]), help="[default: ipv4]")

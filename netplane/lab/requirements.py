@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from netplane.kernel import process
+from netplane.kernel import bird, process
 from netplane.kernel.errors import KernelError
 from netplane.lib.cli import UserError
 
@@ -66,6 +66,11 @@ def _probe_kernel(fabric: str) -> None:
     if fabric == "vxlan":
         vxlan = [*add, "x0", "type", "vxlan", "id", "1", "dstport", "4789", "nolearning"]
         _try("vxlan (CONFIG_VXLAN); --fabric direct works without", lambda: process.run_sync(vxlan))
+    if fabric == "bgp":
+        try:
+            bird.find()
+        except KernelError as error:
+            raise UserError("bird is not installed: apt-get install bird2; --fabric vxlan works without") from error
     if fabric == "wireguard":
         sealed = [*add, "w0", "type", "wireguard"]
         _try("WireGuard (CONFIG_WIREGUARD); --fabric vxlan works without", lambda: process.run_sync(sealed))

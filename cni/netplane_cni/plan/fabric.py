@@ -8,6 +8,7 @@ Everything follows from the Node objects alone, so nothing is learnt, flooded or
     direct   10.244.2.0/24 via 172.30.0.12                      for nodes on one link
     auto     direct to the nodes whose address is on this node's link, vxlan to the others
     wireguard  10.244.2.0/24 dev np.wg                         encrypted, to all nodes or to those of other zones
+    bgp      what routers and other nodes announce: plan/bgp
 
 To where only encrypted packets may go, an `unreachable` route stands behind the encrypted one: nothing leaves in plain
 while the device is away or the other node's key is not known yet.
@@ -27,7 +28,7 @@ from netplane.model import address
 from netplane.model.node import Node
 from netplane_cni.plan import wireguard
 
-Mode = Literal["vxlan", "direct", "auto", "wireguard"]
+Mode = Literal["vxlan", "direct", "auto", "wireguard", "bgp"]
 Encryption = Literal["all", "zones"]
 
 Checksum = Literal["auto", "offload", "software"]
@@ -90,6 +91,8 @@ def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: S
     """Return what `me` needs to reach the pods of all `nodes`. The same nodes in any order give the same plan."""
     family = underlay_family(me)
     peers, problems = _peers(nodes, me, family, settings)
+    if settings.mode == "bgp":
+        return Plan(None, (), underlay.mtu, (), {}, settings.mode)  # BIRD makes the routes, as plan/bgp tells it
     if settings.mode == "direct":
         return Plan(None, (), underlay.mtu, peers, problems, settings.mode)
     mtu = underlay.mtu - OVERHEAD[family]

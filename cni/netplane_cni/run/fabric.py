@@ -82,6 +82,7 @@ class Fabric:
         self._socket = link.Socket()
         self._thread = ThreadPoolExecutor(1, "fabric")
         self._nodes: Mapping[str, Node] = {}
+        self._settled: Mapping[str, Node] = {}
         self._revision = ""
         self._have: _Known | None = None
         self._problems: Mapping[str, str] = {}
@@ -108,6 +109,11 @@ class Fabric:
         self._nodes, self._revision = nodes, revision
 
     @property
+    def settled(self) -> tuple[Mapping[str, Node], fabric.Underlay] | None:
+        """The nodes with the addresses to use, and the link to them; None before the first act."""
+        return (self._settled, self._have.underlay) if self._have else None
+
+    @property
     def problems(self) -> Mapping[str, str]:
         """Why there is no path to some nodes, by name."""
         return self._problems
@@ -132,7 +138,7 @@ class Fabric:
             local, known = _local(self._socket), None
         else:
             local = known.local
-        nodes = underlays.settle(nodes, self._name, local)
+        nodes = self._settled = underlays.settle(nodes, self._name, local)
         me = nodes[self._name]
         if known is None or known.me != _place(me):
             known, underlay = None, find_underlay(self._socket, me)
