@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from netplane.controlplane.api import access, cluster, options, references, restriction, status
+from netplane.controlplane.api import access, cluster, options, references, restriction, signing, status
 from netplane.controlplane.registry import schema, types
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.kube import apply
@@ -21,6 +21,8 @@ def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType
     check_namespace(at, of, obj, namespace)
     own = at.get("", "v1", "nodes", "", user.node) if user.node else None
     restriction.create(user, cluster.storage(of), obj, own=own)
+    if of.kind == "CertificateSigningRequest":
+        signing.note_requestor(obj, user)
     if of.group == "" and of.kind == "Pod" and not references.is_mirror(obj):
         _admit_pod(at, of, obj, namespace)
 
@@ -77,6 +79,8 @@ def before_update(
     at: cluster.Cluster, user: access.User, of: types.ResourceType, new: Object, old: Object, subresource: str
 ) -> None:
     """Check a change beyond what its type judges; raise what forbids it."""
+    if cluster.storage(of) == signing.STORAGE:
+        signing.check_update(at, user, new, old, subresource)
     restriction.update(user, cluster.storage(of), new, old)
 
 

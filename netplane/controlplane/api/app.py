@@ -78,6 +78,14 @@ def build(at: cluster.Cluster, *, on_start: Callable[[], None]) -> fastapi.FastA
             return responses.JSONResponse(refusal.body(), status_code=refusal.code)
         return responses.JSONResponse(made, status_code=201)
 
+    @app.post("/netplane.io/v1/node-credentials")
+    async def node_credentials(request: fastapi.Request) -> responses.JSONResponse:
+        try:
+            made = nodes.credentials(at, request.scope["netplane.user"])
+        except status.ApiStatus as refusal:
+            return responses.JSONResponse(refusal.body(), status_code=refusal.code)
+        return responses.JSONResponse(made, status_code=201)
+
     return app
 
 

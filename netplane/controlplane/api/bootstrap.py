@@ -11,6 +11,7 @@ from netplane.kube.types import Object
 
 _GROUP = "rbac.authorization.k8s.io"
 READ = ("get", "list", "watch")
+_CSRS = "certificates.k8s.io"
 _WRITE = ("create", "delete", "deletecollection", "patch", "update")
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 _AUTOUPDATE = {"rbac.authorization.kubernetes.io/autoupdate": "true"}
@@ -77,7 +78,7 @@ NODE = [
     _rule(("create",), "", "serviceaccounts/token"),
     _rule(("get",), "", "serviceaccounts"),
     _rule(READ, "node.k8s.io", "runtimeclasses"),
-    {"verbs": ["post"], "nonResourceURLs": ["/netplane.io/v1/node-certificate"]},
+    {"verbs": ["post"], "nonResourceURLs": ["/netplane.io/v1/node-certificate", "/netplane.io/v1/node-credentials"]},
 ]
 """The outer bounds of a node's agent; `node` narrows them to what its pods need."""
 _PROXY = [
@@ -149,11 +150,21 @@ def cluster_roles() -> list[Object]:
         _role("system:node", NODE),
         _role("system:node-proxier", _PROXY),
         _role("system:netplane-cni", _CNI),
+        _role("system:node-bootstrapper", [_rule(("create", *READ), _CSRS, "certificatesigningrequests")]),
+        _role(
+            f"system:{_CSRS}:certificatesigningrequests:nodeclient",
+            [_rule(("create",), _CSRS, "certificatesigningrequests/nodeclient")],
+        ),
+        _role(
+            f"system:{_CSRS}:certificatesigningrequests:selfnodeclient",
+            [_rule(("create",), _CSRS, "certificatesigningrequests/selfnodeclient")],
+        ),
     ]
 
 
 def cluster_role_bindings() -> list[Object]:
     """Return the built-in ClusterRoleBindings."""
+    bootstrappers, nodes = ("Group", "system:bootstrappers"), ("Group", "system:nodes")
     return [
         _binding("cluster-admin", "cluster-admin", ("Group", "system:masters")),
         _binding("system:discovery", "system:discovery", ("Group", "system:authenticated")),
@@ -167,4 +178,23 @@ def cluster_role_bindings() -> list[Object]:
         _binding("system:node", "system:node"),
         _binding("system:node-proxier", "system:node-proxier", ("User", "system:kube-proxy")),
         _binding("system:netplane-cni", "system:netplane-cni", ("User", "system:netplane-cni")),
+        _binding("netplane:node-bootstrapper", "system:node-bootstrapper", bootstrappers, nodes),
+        _binding(
+            "netplane:approve-node-client", f"system:{_CSRS}:certificatesigningrequests:nodeclient", bootstrappers
+        ),
+        _binding("netplane:renew-node-client", f"system:{_CSRS}:certificatesigningrequests:selfnodeclient", nodes),
     ]
+
+
+def public_roles() -> list[Object]:
+    """Return what lets everybody read `cluster-info`: where the cluster is and whom to trust, before one is known."""
+    metadata: Object = {"name": "netplane:cluster-info", "namespace": "kube-public", "labels": dict(_LABELS)}
+    metadata["annotations"] = dict(_AUTOUPDATE)
+    subjects = [{"kind": "User", "apiGroup": _GROUP, "name": "system:anonymous"},
+                {"kind": "Group", "apiGroup": _GROUP, "name": "system:bootstrappers"}]  # fmt: skip
+    return [
+        {"apiVersion": f"{_GROUP}/v1", "kind": "Role", "metadata": metadata,
+         "rules": [_rule(("get",), "", "configmaps", ["cluster-info"])]},
+        {"apiVersion": f"{_GROUP}/v1", "kind": "RoleBinding", "metadata": dict(metadata), "subjects": subjects,
+         "roleRef": {"apiGroup": _GROUP, "kind": "Role", "name": "netplane:cluster-info"}},
+    ]  # fmt: skip

@@ -23,6 +23,8 @@ from netplane.controlplane.api import (
     status,
     streaming,
     subresources,
+    tokens,
+    transport,
     watching,
     writing,
 )  # fmt: skip
@@ -60,6 +62,9 @@ _SUBRESOURCES: dict[tuple[str, str], Verb] = {
     ("binding", "create"): subresources.bind,
     ("eviction", "create"): subresources.evict,
     ("token", "create"): subresources.token,
+    ("approval", "get"): reading.get,
+    ("approval", "update"): writing.update,
+    ("approval", "patch"): patching.patch,
     ("finalize", "update"): subresources.finalize,
 }
 _STREAMS: dict[str, Stream] = {
@@ -182,6 +187,9 @@ class Api:
         )
 
     def _authenticate(self, request: http.Request) -> access.User:
+        by_certificate = transport.user_of(request.scope, now=self._at.clock.now().timestamp())
+        if by_certificate is not None:
+            return by_certificate
         header = request.headers.get(b"authorization", b"").decode("latin-1")
         scheme, _, token = header.partition(" ")
         if not header:
@@ -189,7 +197,9 @@ class Api:
         if scheme.lower() != "bearer":
             raise status.unauthorized()
         try:
-            return self._at.keys.authenticate(token.strip(), now=self._at.clock.now(), is_alive=self._at.is_alive)
+            now = self._at.clock.now()
+            by_token = tokens.authenticate(self._at.store, token.strip(), now=now)
+            return by_token or self._at.keys.authenticate(token.strip(), now=now, is_alive=self._at.is_alive)
         except access.BadToken as error:
             _LOG.info("token refused", client=request.client, why=error)
             raise status.unauthorized() from error

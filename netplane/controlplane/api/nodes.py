@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from datetime import timedelta
 
 import orjson
 
 from netplane.controlplane.api import access, bodies, cluster, pki, status
 from netplane.kube.types import Object
+
+_PARTS_LIFETIME = timedelta(days=365)
 
 
 def certificate(at: cluster.Cluster, user: access.User, body: bytes) -> Object:
@@ -36,6 +39,20 @@ def certificate(at: cluster.Cluster, user: access.User, body: bytes) -> Object:
         key, name=f"system:node:{name}", organization="system:nodes", alternatives=[name, *checked], now=at.clock.now()
     )
     return {"certificate": signed.decode(), "ca": at.authority.pem().decode()}
+
+
+def credentials(at: cluster.Cluster, user: access.User) -> Object:
+    """Answer POST /netplane.io/v1/node-credentials: tokens for what runs beside a node's agent.
+
+    Returns `{"proxy": TOKEN, "cni": TOKEN}`. Raises 403 for who is no node.
+    """
+    if not user.node:
+        raise status.forbidden(f'User "{user.name}" is no node')
+    now = at.clock.now()
+    return {
+        part: at.keys.user_token(name, [], now=now, lifetime=_PARTS_LIFETIME)
+        for part, name in (("proxy", "system:kube-proxy"), ("cni", "system:netplane-cni"))
+    }
 
 
 def _checked(at: cluster.Cluster, name: str, addresses: Sequence[str]) -> list[str]:

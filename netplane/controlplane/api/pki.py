@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -56,6 +56,34 @@ class Authority:
         )
         return certificate.public_bytes(serialization.Encoding.PEM)
 
+    def endorse(
+        self,
+        request: x509.CertificateSigningRequest,
+        *,
+        alternatives: Sequence[x509.GeneralName],
+        purposes: Sequence[x509.ObjectIdentifier],
+        now: datetime,
+        life: timedelta,
+    ) -> bytes:
+        """Return a certificate in PEM for what a request asks for; who may have it is the caller's to know."""
+        key = request.public_key()
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(request.subject)
+            .issuer_name(self.certificate.subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _SKEW)
+            .not_valid_after(min(now + life, self.certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(is_ca=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
 
 @dataclass(frozen=True, slots=True)
 class Material:
@@ -66,6 +94,11 @@ class Material:
     authority: Authority
     token_key: ec.EllipticCurvePrivateKey
     token_key_id: str
+
+    @property
+    def authority_certificate(self) -> Path:
+        """Where the CA's certificate is."""
+        return self.directory / "ca.crt"
 
     @property
     def server_certificate(self) -> Path:
@@ -117,6 +150,13 @@ def ensure_keys(directory: Path, *, now: datetime) -> Material:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return Material(directory, directory, authority, token_key, hashlib.sha256(public).hexdigest()[:24])
+
+
+def fingerprint(ca_pem: bytes) -> str:
+    """Return how `--discovery-token-ca-cert-hash` names a CA: the SHA-256 of its public key."""
+    public = x509.load_pem_x509_certificate(ca_pem).public_key()
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256:{hashlib.sha256(der).hexdigest()}"
 
 
 def public_key_of(pem: str) -> ec.EllipticCurvePublicKey:

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,13 +23,16 @@ from netplane.controlplane.api import (
     app,
     authorize,
     cluster,
+    clusterinfo,
     custom,
     defaults,
     dispatch,
     kubeconfig,
     peers,
     pki,
+    signing,
     storage,
+    transport,
 )
 from netplane.controlplane.registry import builtin
 from netplane.controlplane.registry.services import allocate
@@ -210,7 +214,7 @@ async def _run(
 
     config = uvicorn.Config(
         dispatch.Api(at, app.build(at, on_start=started)),
-        http="httptools",
+        http=transport.Protocol,
         ws="wsproto",
         loop="none",
         log_config=None,
@@ -219,6 +223,8 @@ async def _run(
         date_header=True,
         ssl_certfile=material.server_certificate,
         ssl_keyfile=material.server_key,
+        ssl_ca_certs=str(material.authority_certificate),
+        ssl_cert_reqs=ssl.CERT_OPTIONAL,
         timeout_keep_alive=120,
         timeout_graceful_shutdown=1,
         backlog=_BACKLOG,
@@ -230,7 +236,9 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(_until_done(server, sockets))
         helpers = [group.create_task(_kept_running(at, "ticker", _tick))]
-        helpers.append(group.create_task(_kept_running(at, "custom resources", custom.follow)))
+        for name, part in (("custom resources", custom.follow), ("cluster-info", clusterinfo.follow),
+                           ("signing", signing.follow)):  # fmt: skip
+            helpers.append(group.create_task(_kept_running(at, name, part)))
         helpers += [group.create_task(_kept_running(at, name, part)) for name, part in parts]
         try:
             await asyncio.shield(serving)

@@ -24,6 +24,7 @@ from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Object
 
 _NAME_ATTEMPTS = 8
+_STATUS_PARTS = ("status", "approval")
 _RACE_ATTEMPTS = 16
 _CREATED_BY_PUT = frozenset(
     {
@@ -248,7 +249,7 @@ async def modify(
     assert request.target is not None
     target = request.target
     part = target.subresource if part is None else part
-    judge = judge or (strategy.update_status if part == "status" else strategy.update)
+    judge = judge or (strategy.update_status if part in _STATUS_PARTS else strategy.update)
     key = (target.namespace, target.name)
     for _ in range(_RACE_ATTEMPTS):
         record = at.store.latest(cluster.storage(of), key)

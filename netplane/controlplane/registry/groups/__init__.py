@@ -10,6 +10,7 @@ from netplane.controlplane.registry.groups import (
     authorization,
     autoscaling,
     batch,
+    certificates,
     coordination,
     core,
     discovery,
@@ -23,8 +24,8 @@ from netplane.controlplane.registry.groups import (
 from netplane.controlplane.registry.types import ResourceType
 
 _MODULES = (
-    core, apps, events, authentication, authorization, autoscaling, batch, networking, policy, rbac, storage,
-    admissionregistration, apiextensions, scheduling, coordination, discovery,
+    core, apps, events, authentication, authorization, autoscaling, batch, certificates, networking, policy, rbac,
+    storage, admissionregistration, apiextensions, scheduling, coordination, discovery,
 )  # fmt: skip
 
 
