@@ -6,6 +6,7 @@ table, the log holds the last changes so that watchers resume after a restart. L
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,13 @@ class Database:
             raise
         return len(rows)
 
+    def set_revision(self, revision: int) -> None:
+        """Go on at a later revision, with nothing to be known of what was before it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        self._set("revision", revision)
+        self._set("compacted", revision)
+        self._db.execute("COMMIT")
+
     def _set(self, key: str, value: int) -> None:
         self._db.execute(
             "INSERT INTO meta VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=max(value, excluded.value)", (key, value)
@@ -165,14 +173,30 @@ def checkpoint(path: Path) -> None:
 
 
 def backup(source: Path, target: Path) -> None:
-    """Copy the file as it stands at one moment, also while a server writes it."""
-    reader = sqlite3.connect(f"file:{source}?mode=ro", uri=True)
-    writer = sqlite3.connect(target)
+    """Copy the file as it stands at one moment, also while a server writes it; raise Broken for what is no store."""
     try:
-        reader.backup(writer, pages=512)
+        with contextlib.ExitStack() as opened:
+            reader = opened.enter_context(contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)))
+            writer = opened.enter_context(contextlib.closing(sqlite3.connect(target)))
+            # In one step: between steps a writer's commit would make SQLite begin anew, again and again.
+            reader.backup(writer, pages=-1)
+    except sqlite3.Error as error:
+        raise Broken(f"{source}: {error}") from error
+
+
+def begin_anew(path: Path, *, skip: int) -> None:
+    """Make a copy the present: `skip` revisions are left out, and the history before is forgotten.
+
+    What happened between the copy and today had revisions too, which clients still remember: none is given again,
+    and whoever asks for one is told to list anew.
+    """
+    database = Database(path)
+    try:
+        loaded = database.load()
+        database.compact(below=loaded.revision + 1, limit=len(loaded.log) + 1)
+        database.set_revision(loaded.revision + skip)
     finally:
-        writer.close()
-        reader.close()
+        database.close()
 
 
 def bytes_of(rows: Iterable[Row]) -> int:
