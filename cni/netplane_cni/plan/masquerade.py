@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 from netplane.kernel.nft import objects as nft
 from netplane.kernel.nft.objects import IPV4, IPV6, PORT, PROTOCOL, Element, Set, Table
 from netplane.model import address
+from netplane_cni.plan import fabric, wireguard
 from netplane_cni.plan.ipam import Lease
 
 TABLE = "netplane_cni"
@@ -22,6 +23,7 @@ _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 Frontend: TypeAlias = tuple[str, address.Packed, int, address.Family]
 """A port of the node: protocol, the node's address or empty for all, number, and family of the pods behind it."""
 
+TUNNELS = (fabric.DEVICE, wireguard.DEVICE)
 _MULTICAST = {address.Family.V4: "224.0.0.0/4", address.Family.V6: "ff00::/8"}
 
 
@@ -217,6 +219,8 @@ def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
         yield f"    {word} daddr {'127.0.0.0/8' if family is address.Family.V4 else '::1'} return"
         yield "    fib daddr type local jump to_pods"
         yield "  }"
+    if family is address.Family.V6:
+        yield from _own_sources()
     yield "  chain forward {"
     yield "    type filter hook forward priority -150; policy accept;"
     # Both ends learn what the smallest link on the way through this node takes, also where no ICMP comes back: a pod
@@ -236,6 +240,22 @@ def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
         # fully-random: two flows that pick the same port at once would lose a packet, by DNS's 5 seconds.
         outside = f"{word} daddr != @inside {word} daddr != {_MULTICAST[family]}"
         yield f"    {word} saddr @pods {outside} masquerade fully-random"
+    yield "  }"
+
+
+def _own_sources() -> Iterator[str]:
+    """What rp_filter does for IPv4 and the kernel does not for IPv6: a pod speaks with its own address only.
+
+    Before connections are tracked, so that a lie leaves no trace. Link-local and unspecified sources are neighbour
+    discovery's.
+    """
+    yield "  chain sources {"
+    yield "    type filter hook prerouting priority -310; policy accept;"
+    yield '    iifname != "np*" return'
+    names = ", ".join(f'"{name}"' for name in TUNNELS)
+    yield f"    iifname {{ {names} }} return"
+    yield "    ip6 saddr { ::, fe80::/10 } return"
+    yield "    fib saddr . iif oif missing drop"
     yield "  }"
 
 
