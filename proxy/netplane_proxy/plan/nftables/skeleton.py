@@ -174,9 +174,8 @@ def _kinds(given: Parameters) -> Written:
     """Yield what each kind of frontend does: which list serves, and who is masqueraded."""
     internal = {"outside": ("{ip} saddr != @pod_cidrs " + _MASQUERADE,), "all": (_MASQUERADE,), "never": ()}
     by_code = f"meta priority & {layout.CODE_MASK:#x} vmap @balance"
-    yield "pick", "meta priority set meta priority map @lists", by_code, "goto refuse"
-    yield "to_cluster", _TO_CLUSTER, "goto pick"
-    yield "to_local", _TO_LOCAL, "goto pick"
+    yield "to_cluster", f"{_TO_CLUSTER} map @lists", by_code, "goto refuse"
+    yield "to_local", f"{_TO_LOCAL} map @lists", by_code, "goto refuse"
     yield "internal", *internal[given.masquerade], "goto to_cluster"
     yield "internal_local", *internal[given.masquerade], "goto to_local"
     yield "external", _MASQUERADE, "goto to_cluster"
@@ -190,7 +189,8 @@ def _kinds(given: Parameters) -> Written:
     kinds = ", ".join(f"{kind << layout.KIND_SHIFT:#x} : goto {kind.name.lower()}" for kind in Kind)
     yield (
         "frontend",
-        f"meta priority & {layout.RANGES:#x} == {layout.RANGES:#x} jump allowed",
+        f"meta priority & {layout.KIND_MASK | layout.RANGES:#x} vmap {{ {kinds} }}",
+        "jump allowed",  # The others have source ranges.
         f"meta priority & {layout.KIND_MASK:#x} vmap {{ {kinds} }}",
     )
 
