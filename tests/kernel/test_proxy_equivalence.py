@@ -20,19 +20,18 @@ from netplane.model.address import Family
 from netplane.model.service import Endpoint, Protocol
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import ledger, oracle
-from netplane_proxy.plan.forwarding import Backend, Forwarding, NodeFacts
-from netplane_proxy.plan.host import LOOPBACK
+from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
 from netplane_proxy.plan.meaning import Meaning
 from netplane_proxy.run import nftables
 from netplane_proxy.run.target import Result
 from tests.support.clusters import NODE, decide, piece, service
-from tests.support.packet_lab import Left, PacketLab, packet_lab
+from tests.support.packet_lab import PacketLab, packet_lab
+from tests.support.proxy_equivalence import assert_agree, differences
 from tests.support.random_clusters import (
     at,
     loopback_packets,
     nodes,
     nodes_with_loopback,
-    packets,
     snapshots,
 )
 
@@ -69,47 +68,6 @@ def node() -> Iterator[Node]:
         yield made
 
 
-def judged(
-    asked: oracle.Oracle, packet: oracle.Packet, left: Left | None, bound: dict[oracle.AffinityKey, Backend]
-) -> str:
-    """Return what is wrong with how a packet left; "" when the oracle says so too. Affinity is taken note of."""
-    said = asked.verdict(packet, affinity=bound)
-    if said.action is oracle.Action.DROP:
-        return "" if left is None else f"{left}"
-    if left is None:
-        return "vanished"
-    if said.action is oracle.Action.REJECT:
-        return "" if left.end == "refused" else f"{left}"
-    if said.action is oracle.Action.UNTOUCHED:
-        is_own = packet.destination in (*NODE.node_ips, *LOOPBACK.values())
-        as_is = Left("sent", packet.source, packet.destination, packet.port)
-        return "" if (left.end == "delivered" if is_own else left == as_is) else f"{left}"
-    by_backend = {outcome.backend: outcome for outcome in said.outcomes}
-    outcome = by_backend.get(Backend(left.destination, left.port))
-    if left.end != "sent" or outcome is None:
-        return f"{left}"
-    is_masqueraded = left.source != packet.source
-    # The node's own packets carry the address that masquerading would give them.
-    if is_masqueraded != outcome.masquerade and not packet.from_node:
-        return f"source {address.text(left.source)}"
-    key = asked.affinity_key(packet)
-    if key is not None:
-        bound[key] = outcome.backend
-    return ""
-
-
-def assert_agree(node: Node, forwarding: Forwarding, rng: random.Random) -> None:
-    """Send a random part of all packets worth sending, twice for those with affinity, and compare."""
-    asked = oracle.Oracle(forwarding)
-    chosen = packets(forwarding)
-    rng.shuffle(chosen)
-    chosen = chosen[:PACKETS_PER_CLUSTER]
-    bound: dict[oracle.AffinityKey, Backend] = {}
-    for packet, left in zip(chosen, node.lab.send(chosen), strict=True):
-        wrong = judged(asked, packet, left, bound)
-        assert not wrong, f"{packet}: the oracle says {asked.verdict(packet, affinity=bound)}, the kernel: {wrong}"
-
-
 few = settings(
     max_examples=CLUSTERS,
     deadline=None,
@@ -126,7 +84,7 @@ def test_the_kernel_does_what_the_oracle_says(
 ) -> None:
     forwarding = ledger.of_snapshot(snapshot, facts)
     node.replace(forwarding)
-    assert_agree(node, forwarding, rng)
+    assert_agree(node.lab, forwarding, rng, count=PACKETS_PER_CLUSTER)
     assert node.replace(forwarding) == 0
 
 
@@ -137,13 +95,11 @@ def test_the_kernel_does_at_the_loopback_address_what_the_oracle_says(
 ) -> None:
     forwarding = ledger.of_snapshot(snapshot, facts)
     node.replace(forwarding)
-    asked = oracle.Oracle(forwarding)
     sent = loopback_packets(forwarding)
-    for packet, left in zip(sent, node.lab.send(sent), strict=True):
-        wrong = judged(asked, packet, left, {})
-        assert not wrong, f"{packet}: the oracle says {asked.verdict(packet)}, the kernel: {wrong}"
-        if left is not None and left.end == "sent":
-            assert left.source in NODE.node_ips
+    left = node.lab.send(sent)
+    found = differences(oracle.Oracle(forwarding), zip(sent, left, strict=True), scope=lambda packet: packet)
+    assert not found, "\n".join(found)
+    assert all(one.source in NODE.node_ips for one in left if one is not None and one.end == "sent")
 
 
 @few
@@ -162,7 +118,7 @@ def test_a_kernel_changed_step_by_step_does_what_the_oracle_says(
             else:
                 meaning.take_service(key, snapshot.services.get(key))
             node.commit({port: step.now for port, step in meaning.settle().items()})
-    assert_agree(node, meaning.forwarding("1"), rng)
+    assert_agree(node.lab, meaning.forwarding("1"), rng, count=PACKETS_PER_CLUSTER)
     assert node.replace(meaning.forwarding("1")) == 0
 
 

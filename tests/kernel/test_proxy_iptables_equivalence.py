@@ -20,17 +20,17 @@ from netplane.model.address import Family
 from netplane.model.service import Endpoint, Protocol
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import ledger, oracle
-from netplane_proxy.plan.forwarding import Backend, Forwarding, NodeFacts
+from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
 from netplane_proxy.plan.meaning import Meaning
 from netplane_proxy.run import iptables
 from netplane_proxy.run.target import Result
-from tests.kernel.test_proxy_equivalence import judged
 from tests.support.clusters import NODE, decide, piece, service
 from tests.support.packet_lab import PacketLab, packet_lab
-from tests.support.random_clusters import at, nodes, packets, snapshots
+from tests.support.proxy_equivalence import assert_agree
+from tests.support.random_clusters import at, nodes, snapshots
 
 CLUSTERS = int(os.environ.get("PROXY_CLUSTERS", "20"))
-PACKETS_PER_CLUSTER = 100
+PACKETS_PER_CLUSTER = 250
 
 
 class Node:
@@ -66,18 +66,6 @@ def node(lab: PacketLab, request: pytest.FixtureRequest) -> Iterator[Node]:
         netns.run_in(lab.node, lambda: asyncio.run(target.cleanup()))
 
 
-def assert_agree(node: Node, forwarding: Forwarding, rng: random.Random) -> None:
-    """Send a random part of all packets worth sending and compare."""
-    asked = oracle.Oracle(forwarding)
-    chosen = packets(forwarding)
-    rng.shuffle(chosen)
-    chosen = chosen[:PACKETS_PER_CLUSTER]
-    bound: dict[oracle.AffinityKey, Backend] = {}
-    for packet, left in zip(chosen, node.lab.send(chosen), strict=True):
-        wrong = judged(asked, packet, left, bound)
-        assert not wrong, f"{packet}: the oracle says {asked.verdict(packet, affinity=bound)}, the kernel: {wrong}"
-
-
 few = settings(
     max_examples=CLUSTERS,
     deadline=None,
@@ -94,7 +82,7 @@ def test_by_iptables_the_kernel_does_what_the_oracle_says(
 ) -> None:
     forwarding = ledger.of_snapshot(snapshot, facts)
     node.replace(forwarding)
-    assert_agree(node, forwarding, rng)
+    assert_agree(node.lab, forwarding, rng, count=PACKETS_PER_CLUSTER)
     assert node.replace(forwarding) == 0
 
 
@@ -114,7 +102,7 @@ def test_iptables_changed_step_by_step_do_what_the_oracle_says(
             else:
                 meaning.take_service(key, snapshot.services.get(key))
             node.commit({port: step.now for port, step in meaning.settle().items()})
-    assert_agree(node, meaning.forwarding("1"), rng)
+    assert_agree(node.lab, meaning.forwarding("1"), rng, count=PACKETS_PER_CLUSTER)
     assert node.replace(meaning.forwarding("1")) == 0
 
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import os
 import random
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -16,21 +15,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from netplane.kernel import netns
-from netplane.model import address
-from netplane.model.address import Packed
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import ledger, oracle
-from netplane_proxy.plan.forwarding import Backend, Forwarding, NodeFacts
+from netplane_proxy.plan.forwarding import Forwarding, NodeFacts
 from netplane_proxy.plan.meaning import Meaning
 from netplane_proxy.run import ipvs
+from tests.support import proxy_equivalence
 from tests.support.clusters import NODE
-from tests.support.packet_lab import Left, PacketLab, packet_lab
-from tests.support.random_clusters import nodes, packets, snapshots
+from tests.support.packet_lab import PacketLab, packet_lab
+from tests.support.random_clusters import nodes, snapshots
 
 CLUSTERS = int(os.environ.get("PROXY_CLUSTERS", "8"))
 PACKETS_PER_CLUSTER = 120
 T = TypeVar("T")
-Bound = dict[tuple[Packed, int], dict[oracle.AffinityKey, Backend]]
 
 
 class Node:
@@ -64,61 +61,26 @@ def node() -> Iterator[Node]:
             yield made
 
 
-def expected(asked: oracle.Oracle, forwarding: Forwarding, packet: oracle.Packet, bound: Bound) -> oracle.Verdict:
-    """Return the oracle's verdict; IPVS binds a client at each frontend on its own, as with kube-proxy."""
-    said = asked.verdict(packet, affinity=bound[packet.destination, packet.port])
-    if said.action is oracle.Action.UNTOUCHED and packet.destination in addresses(forwarding):
-        # The address stands on this node for IPVS to see its packets; its other ports must not be the node's own.
-        return oracle.Verdict(oracle.Action.REJECT)
-    return said
-
-
-def addresses(forwarding: Forwarding) -> set[Packed]:
-    """Return the addresses of all frontends."""
-    rows = forwarding.ports.values()
-    return {frontend.address for row in rows for frontend in row.frontends if frontend.address is not None}
-
-
-def wrong_with(said: oracle.Verdict, packet: oracle.Packet, left: Left | None) -> str:
-    """Return what is wrong with how a packet left; "" when the oracle says so too."""
-    if said.action is oracle.Action.DROP:
-        return "" if left is None else f"{left}"
-    if left is None:
-        return "vanished"
-    if said.action is oracle.Action.REJECT:
-        return "" if left.end == "refused" else f"{left}"
-    if said.action is oracle.Action.UNTOUCHED:
-        as_is = Left("sent", packet.source, packet.destination, packet.port)
-        is_own = packet.destination in NODE.node_ips
-        return "" if (left.end == "delivered" if is_own else left == as_is) else f"{left}"
-    outcome = {one.backend: one for one in said.outcomes}.get(Backend(left.destination, left.port))
-    if left.end != "sent" or outcome is None:
-        return f"{left}"
-    is_masqueraded = left.source != packet.source
-    # The node's own packets carry the address that masquerading would give them.
-    if is_masqueraded != outcome.masquerade and not packet.from_node:
-        return f"source {address.text(left.source)}"
-    return ""
-
-
 def assert_agree(node: Node, forwarding: Forwarding, rng: random.Random) -> None:
-    """Send a random part of all packets worth sending, some of them again, and compare."""
-    asked = oracle.Oracle(forwarding)
-    chosen = packets(forwarding)
-    rng.shuffle(chosen)
-    chosen = chosen[:PACKETS_PER_CLUSTER]
-    chosen += chosen[:20]
-    bound: Bound = defaultdict(dict)
-    wrong: list[str] = []
-    for packet, left in zip(chosen, node.lab.send(chosen), strict=True):
-        said = expected(asked, forwarding, packet, bound)
-        found = wrong_with(said, packet, left)
-        if found:
-            wrong.append(f"{packet}: the oracle says {said}, the kernel: {found}")
-        key = asked.affinity_key(packet)
-        if key is not None and left is not None and left.end == "sent":
-            bound[packet.destination, packet.port][key] = Backend(left.destination, left.port)
-    assert not wrong, "\n".join(sorted(wrong))
+    """Compare; IPVS binds a client at each frontend on its own, as with kube-proxy."""
+    rows = forwarding.ports.values()
+    addresses = {frontend.address for row in rows for frontend in row.frontends if frontend.address is not None}
+
+    def expected(said: oracle.Verdict, packet: oracle.Packet) -> oracle.Verdict:
+        if said.action is oracle.Action.UNTOUCHED and packet.destination in addresses:
+            # The address stands on this node for IPVS to see its packets; its other ports must not be the node's own.
+            return oracle.Verdict(oracle.Action.REJECT)
+        return said
+
+    proxy_equivalence.assert_agree(
+        node.lab,
+        forwarding,
+        rng,
+        count=PACKETS_PER_CLUSTER,
+        again=20,
+        expected=expected,
+        scope=lambda packet: (packet.destination, packet.port),
+    )
 
 
 few = settings(
