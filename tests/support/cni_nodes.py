@@ -329,12 +329,15 @@ class Echo:
         tcp.listen(64)
         return [tcp, udp]
 
-    def accept(self) -> str:
-        """Answer one TCP caller, and return its address as seen here."""
+    def accept(self, size: int = 1) -> str:
+        """Answer one TCP caller once so many bytes have come, and return its address as seen here."""
         connection, peer = self._sockets[0].accept()
         with connection:
             connection.settimeout(5)
-            connection.sendall(connection.recv(65536))
+            heard = b""
+            while len(heard) < size and (part := connection.recv(65536)):
+                heard += part
+            connection.sendall(heard)
         return str(peer[0]).removeprefix("::ffff:")
 
     def receive(self) -> str:
@@ -372,7 +375,7 @@ def talk(server: Echo, place: str, to: str, port: int = 8080, *, kind: str = "tc
         return one
 
     with netns.run_in(place, send) as speaking:
-        seen = server.receive() if kind == "udp" else server.accept()
+        seen = server.receive() if kind == "udp" else server.accept(len(word))
         heard = b""
         while len(heard) < len(word):
             part = speaking.recv(65536)
