@@ -323,8 +323,10 @@ end
 local function mirror(txn, rows, headers)
   for _, row in ipairs(rows) do
     if math.random() * 100 < tonumber(row[2]) then
-      core.register_task(send_copy, row[1], txn.sf:method(), "http://mirror" .. with_query(txn, txn.sf:path()),
-        copied(headers, row[1]), txn.sf:req_body())
+      local slot, method, url = row[1], txn.sf:method(), "http://mirror" .. with_query(txn, txn.sf:path())
+      local given, body = copied(headers, slot), txn.sf:req_body()
+      -- Arguments for a task came with HAProxy 2.7; the request itself is gone when it runs.
+      core.register_task(function() send_copy(slot, method, url, given, body) end)
     end
   end
 end

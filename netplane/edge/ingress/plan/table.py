@@ -45,16 +45,17 @@ def compile_tables(
 ) -> Tables:
     """Return the rows for all routes; each listener's port is told which door, that is which set of rows, is its."""
     tables = Tables()
-    named = {port for route in routes for port in route.ports}
-    common = [route for route in routes if not route.ports]
     doors: dict[str, list[Route]] = {}
+    shared: dict[frozenset[frozenset[int]], str] = {}
+    sets = {route.ports for route in routes}
     for listener in listeners:
-        is_own = listener.port in named
-        door = f"{_DOOR}{listener.port}" if is_own else _DOOR
-        mine = [route for route in routes if not route.ports or listener.port in route.ports] if is_own else common
-        doors[door] = mine
+        # Ports that the same routes name are one door, so that HTTP and HTTPS need no rows of their own.
+        signature = frozenset(ports for ports in sets if not ports or listener.port in ports)
+        door = shared.setdefault(signature, f"{_DOOR}{listener.port}")
+        if door not in doors:
+            doors[door] = [route for route in routes if route.ports in signature]
         for at in range(addresses):
-            tables.doors[str(listener.port + 100000 * at)] = door + _features(mine)
+            tables.doors[str(listener.port + 100000 * at)] = door + _features(doors[door])
     for door, mine in doors.items():
         _compile_door(tables, door + _features(mine), mine, record)
     return tables
