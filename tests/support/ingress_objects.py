@@ -134,9 +134,13 @@ def namespace(name: str, **labels: str) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-@functools.cache
 def key_pair(*hosts: str, serial: int = 1) -> tuple[str, str]:
     """Return a self-signed certificate for the hosts and its key, as PEM; another `serial` makes another pair."""
+    return _key_pair(hosts, serial)
+
+
+@functools.cache
+def _key_pair(hosts: tuple[str, ...], serial: int) -> tuple[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64] if hosts else "nobody")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
