@@ -94,6 +94,12 @@ def cni() -> None:
 @click.option("--cluster-cidr", type=Prefixes(), default=(), help="Not masqueraded; default: the nodes' pod networks.")
 @click.option("--no-masquerade-cidr", type=Prefixes(), default=(), help="Destinations that see pods' own addresses.")
 @click.option("--masquerade/--no-masquerade", default=True, help="Give pods the node's address towards the outside.")
+@click.option(
+    "--wiring",
+    type=click.Choice(["routed", "bridge"]),
+    default="routed",
+    help="A route of its own to each pod, or one bridge for the node's pods, which then share an Ethernet.",
+)
 @click.option("--exclude", type=Prefixes(), default=(), help="Addresses that no pod gets.")
 @click.option("--cool-down", type=click.FloatRange(0), default=60.0, help="Seconds before an address is used again.")
 @click.option("--state-dir", type=click.Path(path_type=Path), default="/var/lib/netplane/cni", help="Leases.")
@@ -186,6 +192,7 @@ async def _daemon(**options: Any) -> None:
         unmasqueraded=options["no_masquerade_cidr"],
         masquerades=options["masquerade"],
         cool_down=options["cool_down"],
+        has_bridge=options["wiring"] == "bridge",
         mtu=options["mtu"],
         metrics_address=options["metrics_address"],
         metrics_port=options["metrics_port"],
@@ -202,9 +209,9 @@ async def _daemon(**options: Any) -> None:
 
 async def _purge(run_dir: Path) -> None:
     from netplane.kernel.link import run as link
-    from netplane.kernel.link.objects import LinkGroup, remove
+    from netplane.kernel.link.objects import LinkGroup, LinkName, remove
     from netplane.kernel.nft import run as nft
-    from netplane_cni.plan import attach, masquerade
+    from netplane_cni.plan import attach, bridge, masquerade
     from netplane_cni.run import bgp as routing
     from netplane_cni.run import fabric as paths
 
@@ -212,6 +219,7 @@ async def _purge(run_dir: Path) -> None:
     paths.remove_all()
     with link.Socket() as links:
         links.commit([remove(LinkGroup(attach.GROUP)), remove(LinkGroup(attach.LEAVING_GROUP))])
+        links.commit([remove(LinkName(bridge.BRIDGE))])
     await nft.load(masquerade.removal())
 
 

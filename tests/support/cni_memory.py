@@ -79,7 +79,7 @@ class Cables:
         self.there = {name: found for name, found in self.there.items() if found.link.group != attach.LEAVING_GROUP}
         self.chaos.step()
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, lease: Lease | None = None) -> None:
         self.chaos.step()
         self.there.pop(name, None)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netplane.kernel.link.objects import (
     SCOPE_LINK,
@@ -59,13 +60,18 @@ HOST_PARAMETERS = (
 )
 
 
+Gateway: TypeAlias = tuple[address.Packed, int]
+"""A bridge's address, and the length of its network's prefix."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What one attachment shall look like."""
+    """What one attachment shall look like. With `gateways` it is on the node's bridge, which has these addresses."""
 
     lease: Lease
     mtu: int
     has_default_route: bool = True
+    gateways: tuple[Gateway, ...] = ()
 
 
 def link_name(container: str, ifname: str) -> str:
@@ -92,7 +98,9 @@ def owner(alias_text: str) -> tuple[str, str] | None:
 def create(wiring: Wiring, namespace: int) -> tuple[Command, ...]:
     """Return what lays the cable; `namespace` is the pod's, as an open file."""
     lease = wiring.lease
-    veth = Veth(lease.link, lease.ifname, namespace, HOST_MAC, lease.mac, mtu=wiring.mtu, group=GROUP)
+    # Ports of a bridge need addresses of their own, or one that leaves would take the bridge's along.
+    mac = pod_mac("node", lease.link) if wiring.gateways else HOST_MAC
+    veth = Veth(lease.link, lease.ifname, namespace, mac, lease.mac, mtu=wiring.mtu, group=GROUP)
     return (add(veth),)
 
 
@@ -111,7 +119,7 @@ def on_node(wiring: Wiring, index: int) -> tuple[Command, ...]:
         commands.append(replace(Neighbour(index, ip, lease.mac)))
         # Replace: a leftover route to this address leads to a pod that is gone, for the lease is ours.
         commands.append(replace(Route(ip, len(ip) * 8, index, protocol=POD_PROTOCOL)))
-    return (*commands, *_limited(index, lease.bandwidth.ingress_rate, lease.bandwidth.ingress_burst))
+    return (*commands, *limited(index, lease.bandwidth.ingress_rate, lease.bandwidth.ingress_burst))
 
 
 def in_pod(wiring: Wiring, index: int) -> tuple[Command, ...]:
@@ -130,7 +138,7 @@ def in_pod(wiring: Wiring, index: int) -> tuple[Command, ...]:
             commands.append(add(Route(gateway, 32, index)))
         commands.append(add(Route(bytes(len(ip)), 0, index, gateway)))
     given = wiring.lease.bandwidth
-    return (*commands, *_limited(index, given.egress_rate, given.egress_burst))
+    return (*commands, *limited(index, given.egress_rate, given.egress_burst))
 
 
 def bucket(index: int, rate: int, burst: int) -> TokenBucket:
@@ -145,7 +153,8 @@ def bucket(index: int, rate: int, burst: int) -> TokenBucket:
     return TokenBucket(index, per_second, size, min(max(per_second // 20, SMALLEST_QUEUE) + size, 0xFFFFFFFF))
 
 
-def _limited(index: int, rate: int, burst: int) -> tuple[Command, ...]:
+def limited(index: int, rate: int, burst: int) -> tuple[Command, ...]:
+    """Return what limits a link to a rate; nothing without one."""
     return (replace(bucket(index, rate, burst)),) if rate else ()
 
 

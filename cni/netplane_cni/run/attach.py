@@ -13,9 +13,9 @@ from typing import TypeVar
 from netplane.kernel import netns, sysctl
 from netplane.kernel.errors import KernelError
 from netplane.kernel.link import run as link
-from netplane.kernel.link.objects import Link
+from netplane.kernel.link.objects import Command, Link, Route
 from netplane.model import address
-from netplane_cni.plan import attach
+from netplane_cni.plan import attach, bridge
 from netplane_cni.plan.attach import Wiring
 from netplane_cni.plan.ipam import Lease
 
@@ -62,9 +62,9 @@ class Wirer:
         """Remove all cables that were left: one wait for the kernel however many they are."""
         await self._on(self._remover, lambda: self._sweeper.commit(attach.sweep()))
 
-    async def remove(self, name: str) -> None:
-        """Remove one cable now."""
-        await self._on(self._layer, lambda: self._host.commit(attach.undo(name)))
+    async def remove(self, name: str, lease: Lease | None = None) -> None:
+        """Remove one cable now, and what a bridge holds for the lease."""
+        await self._on(self._layer, lambda: self._remove(name, lease))
 
     async def found(self) -> dict[str, Found]:
         """Return our cables that are there, by the name of the node's end."""
@@ -83,19 +83,39 @@ class Wirer:
         # What an ADD that was killed has left goes first; most often that is nothing.
         self._host.commit([*attach.undo(lease.link), *attach.create(wiring, namespace)])
         try:
-            self._host.commit(attach.on_node(wiring, _index(self._host, lease.link)))
+            self._host.commit(self._on_node(wiring, _index(self._host, lease.link)))
             with netns.inside(namespace), self._open_links() as pod:
                 _allow_ipv6(lease)
-                pod.commit(attach.in_pod(wiring, _index(pod, lease.ifname)))
+                index = _index(pod, lease.ifname)
+                if wiring.gateways:
+                    _refuse_redirects(lease.ifname)
+                pod.commit(bridge.in_pod(wiring, index) if wiring.gateways else attach.in_pod(wiring, index))
         except BaseException:
             with contextlib.suppress(KernelError):
-                self._host.commit(attach.undo(lease.link))
+                self._remove(lease.link, lease)
             raise
+
+    def _on_node(self, wiring: Wiring, index: int) -> tuple[Command, ...]:
+        if not wiring.gateways:
+            return attach.on_node(wiring, index)
+        there = self._host.link(bridge.BRIDGE)
+        if there is None:
+            self._host.commit(bridge.create())
+            there = self._host.link(bridge.BRIDGE)
+        if there is None:
+            raise KernelError(errno.ENODEV, f"find link {bridge.BRIDGE}")
+        return (*bridge.prepare(wiring, there.index), *bridge.on_node(wiring, index, there.index))
+
+    def _remove(self, name: str, lease: Lease | None) -> None:
+        there = self._host.link(bridge.BRIDGE) if lease is not None else None
+        forgotten = bridge.forget(lease, there.index) if lease is not None and there is not None else ()
+        self._host.commit([*forgotten, *attach.undo(name)])
 
     def _leave(self, lease: Lease) -> None:
         there = self._host.link(lease.link) or self._renamed(lease)
-        if there is not None:
-            self._host.commit(attach.leave(lease, there.index))
+        switch = self._host.link(bridge.BRIDGE) if there is None or there.master else None
+        forgotten = bridge.forget(lease, switch.index) if switch is not None else ()
+        self._host.commit([*forgotten, *(attach.leave(lease, there.index) if there is not None else ())])
 
     def _renamed(self, lease: Lease) -> Link | None:
         """Return the cable when somebody gave it another name: its alias still tells whose it is."""
@@ -105,19 +125,19 @@ class Wirer:
     def _found(self) -> dict[str, Found]:
         routes = self._host.routes(protocol=attach.POD_PROTOCOL)
         cables = [one for one in self._host.links() if one.kind == "veth" and _is_ours(one)]
-        return {
-            one.name: Found(
-                one, tuple(r.network for r in routes if r.index == one.index and _is_host(r.length, r.network))
-            )
-            for one in cables
-        }
+        found = {one.index: [r.network for r in routes if r.index == one.index and _is_host(r)] for one in cables}
+        for one in cables:
+            if one.master:
+                mac = attach.pod_mac(*(attach.owner(one.alias) or ("", "")))
+                found[one.index] = [n.address for n in self._host.neighbours(one.master) if n.mac == mac]
+        return {one.name: Found(one, tuple(found[one.index])) for one in cables}
 
     def _faults(self, wiring: Wiring, namespace: int) -> list[str]:
         lease = wiring.lease
         host = self._host.link(lease.link)
         if host is None or not host.is_up:
             return [f"the node's end {lease.link} is {'missing' if host is None else 'down'}"]
-        routed = {r.network for r in self._host.routes(protocol=attach.POD_PROTOCOL, index=host.index)}
+        routed = {r.network for r in self._host.routes(protocol=attach.POD_PROTOCOL, index=host.master or host.index)}
         with link.Socket(namespace) as pod:
             there = pod.link(lease.ifname)
             if there is None or not there.is_up:
@@ -125,7 +145,8 @@ class Wirer:
             held = {a.address for a in pod.addresses(there.index)}
             ways = {(r.length, r.via) for r in pod.routes(index=there.index)}
             rates = self._host.rate(host.index), pod.rate(there.index)
-        faults = [] if there.peer_index == host.index else [f"{lease.ifname} is not connected to {lease.link}"]
+        faults = [] if bool(host.master) == bool(wiring.gateways) else [f"{lease.link} is wired in the other way"]
+        faults += [] if there.peer_index == host.index else [f"{lease.ifname} is not connected to {lease.link}"]
         limits = lease.bandwidth.ingress_rate // 8, lease.bandwidth.egress_rate // 8
         faults += (
             []
@@ -133,7 +154,8 @@ class Wirer:
             else [f"the bandwidth is limited to {rates} bytes per second, not to {limits}"]
         )
         for ip in lease.addresses:
-            name, gateway = address.text(ip), attach.GATEWAYS[address.family(ip)]
+            name = address.text(ip)
+            gateway = bridge.gateway_of(ip, wiring)[0] if wiring.gateways else attach.GATEWAYS[address.family(ip)]
             faults += [] if ip in routed else [f"the node has no route to {name}"]
             faults += [] if ip in held else [f"{lease.ifname} has not the address {name}"]
             if wiring.has_default_route and (0, gateway) not in ways:
@@ -154,9 +176,15 @@ def _allow_ipv6(lease: Lease) -> None:
         sysctl.ensure(f"net/ipv6/conf/{lease.ifname}/disable_ipv6", 0)
 
 
+def _refuse_redirects(ifname: str) -> None:
+    for name, value in bridge.POD_PARAMETERS:
+        with contextlib.suppress(KernelError):  # IPv6 may be left out of the kernel
+            sysctl.ensure(name.format(ifname), value)
+
+
 def _is_ours(cable: Link) -> bool:
     return cable.group in (attach.GROUP, attach.LEAVING_GROUP) and cable.name.startswith("np")
 
 
-def _is_host(length: int, network: bytes) -> bool:
-    return length == len(network) * 8
+def _is_host(route: Route) -> bool:
+    return route.length == len(route.network) * 8

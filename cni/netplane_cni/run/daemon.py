@@ -23,7 +23,7 @@ from netplane.model.node import Node
 from netplane.reconcile.loop import Cause, Loop, Pace
 from netplane.reconcile.report import Outcome
 from netplane_cni import spec
-from netplane_cni.plan import bgp, masquerade
+from netplane_cni.plan import bgp, bridge, masquerade
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.run import bgp as routing
@@ -62,6 +62,7 @@ class Settings:
     unmasqueraded: tuple[address.Prefix, ...] = ()
     masquerades: bool = True
     cool_down: float = 60.0
+    has_bridge: bool = False
     mtu: int = 0
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 0
@@ -258,7 +259,8 @@ class Daemon:
 
     def _paths_ready(self, me: Node, mtu: int) -> None:
         pools = tuple(Pool(cidr, self._settings.excluded) for cidr in me.pod_cidrs)
-        prepared = Prepared(pools, self._settings.mtu or mtu)
+        gateways = bridge.gateways(pools) if self._settings.has_bridge else ()
+        prepared = Prepared(pools, self._settings.mtu or mtu, gateways)
         if prepared != self._verbs.prepared:
             self._verbs.prepared = prepared
             cidrs = ",".join(str(cidr) for cidr in me.pod_cidrs)

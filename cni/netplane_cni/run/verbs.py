@@ -15,7 +15,7 @@ from netplane.lib import log
 from netplane.lib.clock import Clock
 from netplane.model import address
 from netplane_cni import spec
-from netplane_cni.plan import attach, ipam, masquerade
+from netplane_cni.plan import attach, bridge, ipam, masquerade
 from netplane_cni.plan.attach import Wiring
 from netplane_cni.plan.book import Book, Both
 from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
@@ -37,8 +37,8 @@ class Cables(Protocol):
     async def sweep(self) -> None:
         """Remove all cables that were left."""
 
-    async def remove(self, name: str) -> None:
-        """Remove one cable now."""
+    async def remove(self, name: str, lease: Lease | None = None) -> None:
+        """Remove one cable now, and what a bridge holds for the lease."""
 
     async def found(self) -> dict[str, Found]:
         """Return our cables that are there."""
@@ -49,10 +49,11 @@ class Cables(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the node gives its pods. Nothing can be added before it is known."""
+    """What the node gives its pods; with `gateways` on its bridge. Nothing can be added before it is known."""
 
     pools: tuple[Pool, ...]
     mtu: int
+    gateways: tuple[attach.Gateway, ...] = ()
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ class Verbs:
         clash = masquerade.clash(lease, self._all.by_port)
         if clash:
             raise CniError(spec.INVALID_CONFIG, f"the host port cannot be given: {clash}")
-        wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request))
+        wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request), prepared.gateways)
         self._given.put(lease)
         try:
             await self._journal.hold(lease)
@@ -140,7 +141,8 @@ class Verbs:
             raise CniError(spec.TRY_AGAIN_LATER, f"{lease.ifname} was not attached: {error}") from error
         finally:
             self._given.drop(lease.key)
-        return spec.encode_result(attach.result(wiring, request.netns, dict(request.dns)), request)
+        layout = bridge if wiring.gateways else attach
+        return spec.encode_result(layout.result(wiring, request.netns, dict(request.dns)), request)
 
     async def _wire(self, wiring: Wiring, namespace: int, before: Lease | None) -> None:
         await self._cables.wire(wiring, namespace)
@@ -148,7 +150,7 @@ class Verbs:
             try:
                 await self._rules.follow(before, wiring.lease)
             except OSError:
-                await self._cables.remove(wiring.lease.link)
+                await self._cables.remove(wiring.lease.link, wiring.lease)
                 raise
 
     async def _delete(self, key: LeaseKey) -> None:
@@ -173,7 +175,8 @@ class Verbs:
         lease = self._journal.state.leases.get((request.container, request.ifname))
         if lease is None or lease.is_leaving:
             raise CniError(spec.UNKNOWN_CONTAINER, f"container {request.container} has no lease for {request.ifname}")
-        wiring = Wiring(lease, self._ready().mtu, self._gets_default_route(request, of=lease))
+        prepared = self._ready()
+        wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request, of=lease), prepared.gateways)
         faults = _unlike_result(lease, request) + await self._cables.faults(wiring, namespace)
         if faults:
             raise CniError(spec.MISMATCH, f"{request.ifname} is not as ADD left it: {faults[0]}", "; ".join(faults[1:]))
@@ -314,7 +317,7 @@ class Verbs:
         dead = [lease for lease in leases.values() if self._is_dead(lease, cables)]
         for lease in dead:
             self._log.info("lease of a container that is gone", container=lease.container, pod=lease.pod)
-            await self._cables.remove(lease.link)
+            await self._cables.remove(lease.link, lease)
         await self._journal.free(*dead)
         self._rest(lease for lease in dead if lease.boot == self._boot)
         for lease in leases.values():

@@ -19,6 +19,7 @@ from netplane.kernel.link.objects import (
     LinkGroup,
     LinkName,
     Neighbour,
+    PortEntry,
     Route,
     Thing,
     TokenBucket,
@@ -61,6 +62,8 @@ def _parts(verb: Verb, thing: Thing) -> tuple[int, int, bytes]:
             return wire.NEWNEIGH, wire.DELNEIGH, _neighbour(thing)
         case Forward():
             return wire.NEWNEIGH, wire.DELNEIGH, _forward(thing)
+        case PortEntry():
+            return wire.NEWNEIGH, wire.DELNEIGH, _port_entry(thing)
         case TokenBucket():
             return wire.NEWQDISC, wire.DELQDISC, _bucket(verb, thing)
         case LinkChange():
@@ -78,7 +81,7 @@ def _new_link(thing: Veth | Bridge | Vxlan | Dummy | WireGuard) -> bytes:
         case Veth():
             kind, data = "veth", _veth_peer(thing)
         case Bridge():
-            kind, data = "bridge", b""
+            kind, data = "bridge", _switch(thing)
         case Dummy():
             kind, data = "dummy", b""
         case WireGuard():
@@ -111,6 +114,12 @@ def _vxlan(vxlan: Vxlan) -> bytes:
     return data + attribute(wire.VXLAN_PORT, vxlan.port.to_bytes(2, "big"))
 
 
+def _switch(bridge: Bridge) -> bytes:
+    if not bridge.asks_for_groups:
+        return b""
+    return attribute(wire.BRIDGE_SNOOPING, b"\1") + attribute(wire.BRIDGE_QUERIER, b"\1")
+
+
 def _hardware(mac: bytes, mtu: int) -> bytes:
     return (attribute(wire.IFLA_ADDRESS, mac) if mac else b"") + (u32(wire.IFLA_MTU, mtu) if mtu else b"")
 
@@ -126,6 +135,10 @@ def _change(thing: LinkChange) -> bytes:
     out += b"" if thing.master is None else u32(wire.IFLA_MASTER, thing.master)
     out += b"" if thing.group is None else u32(wire.IFLA_GROUP, thing.group)
     out += b"" if thing.alias is None else attribute(wire.IFLA_IFALIAS, thing.alias.encode())
+    if thing.port:
+        switches = b"".join(attribute(wire.PORT_CONF[name], bytes([is_on])) for name, is_on in thing.port)
+        info = text(wire.INFO_SLAVE_KIND, "bridge") + attribute(wire.INFO_SLAVE_DATA, switches)
+        out += attribute(wire.IFLA_LINKINFO, info)
     return out + _per_family(thing)
 
 
@@ -189,6 +202,11 @@ def _forward(thing: Forward) -> bytes:
     state = wire.NUD_NOARP | wire.NUD_PERMANENT
     head = wire.NDMSG.pack(wire.AF_BRIDGE, thing.index, state, wire.NTF_SELF, 0)
     return head + attribute(wire.NDA_LLADDR, thing.mac) + attribute(wire.NDA_DST, thing.remote)
+
+
+def _port_entry(thing: PortEntry) -> bytes:
+    head = wire.NDMSG.pack(wire.AF_BRIDGE, thing.index, wire.NUD_NOARP, wire.NTF_MASTER, 0)
+    return head + attribute(wire.NDA_LLADDR, thing.mac)
 
 
 def _bucket(verb: Verb, thing: TokenBucket) -> bytes:

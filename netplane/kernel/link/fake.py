@@ -19,6 +19,7 @@ from netplane.kernel.link.objects import (
     LinkGroup,
     LinkName,
     Neighbour,
+    PortEntry,
     Route,
     TokenBucket,
     Veth,
@@ -88,6 +89,8 @@ class Fake:
                 return self._change(thing)
             case Address() | Neighbour() | Forward() | Route():
                 return self._entry(command, thing)
+            case PortEntry(index=index):
+                return 0 if index in self._links else errno.ENODEV
             case TokenBucket(index=index):
                 return self._limit(command, thing, index)
 

@@ -38,11 +38,12 @@ class Veth:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A learning switch."""
+    """A learning switch. With `asks_for_groups` it queries for members of multicast groups and sends to them alone."""
 
     name: str
     mac: bytes = b""
     mtu: int = 0
+    asks_for_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class LinkChange:
     """What to change of a link, named by index or, when that is 0, by name. None leaves a property as it is.
 
     `inet` sets IPv4 parameters (`INET_CONF`), as writing to /proc/sys/net/ipv4/conf/<link> would.
-    `addr_gen_none` stops the kernel from making an IPv6 link-local address.
+    `addr_gen_none` stops the kernel from making an IPv6 link-local address. `port` switches what it does as a bridge's
+    port on and off (`PORT_CONF`); it must be one already.
     """
 
     index: int = 0
@@ -128,6 +130,7 @@ class LinkChange:
     rename: str | None = None
     inet: tuple[tuple[str, int], ...] = ()
     addr_gen_none: bool = False
+    port: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -181,6 +184,14 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class PortEntry:
+    """A static entry of a bridge's table: frames to `mac` leave by the port `index`. It ends with the port."""
+
+    index: int
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class TokenBucket:
     """A limit to what a link sends: `rate` in bytes per second, `burst` and `queue` in bytes (tc-tbf(8)).
 
@@ -206,6 +217,7 @@ Thing: TypeAlias = (
     | Route
     | Neighbour
     | Forward
+    | PortEntry
     | TokenBucket
 )
 Verb = Literal["add", "replace", "remove", "change"]
@@ -228,7 +240,7 @@ def add(thing: Thing) -> Command:
     return Command("add", thing)
 
 
-def replace(thing: Address | Route | Neighbour | Forward | TokenBucket) -> Command:
+def replace(thing: Address | Route | Neighbour | Forward | PortEntry | TokenBucket) -> Command:
     """Return the command after which it is there, whatever was in its place."""
     return Command("replace", thing)
 
@@ -270,6 +282,8 @@ def describe(thing: Thing) -> str:
             return f"neighbour {ip(thing.address)} lladdr {thing.mac.hex(':')} dev {thing.index}"
         case Forward():
             return f"fdb {thing.mac.hex(':')} dst {ip(thing.remote)} dev {thing.index}"
+        case PortEntry():
+            return f"fdb {thing.mac.hex(':')} dev {thing.index} master static"
         case TokenBucket():
             return f"qdisc dev {thing.index} tbf rate {thing.rate}bps burst {thing.burst} limit {thing.queue}"
 
@@ -307,4 +321,5 @@ def _changes(thing: LinkChange) -> str:
     parts += [f"name {thing.rename}"] if thing.rename is not None else []
     parts += [f"{name}={value}" for name, value in thing.inet]
     parts += ["addrgenmode none"] if thing.addr_gen_none else []
+    parts += [f"port {name} {'on' if is_on else 'off'}" for name, is_on in thing.port]
     return " ".join(parts)

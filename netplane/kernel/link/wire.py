@@ -54,7 +54,12 @@ ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7}
 IP6_DEFAULT_METRIC = 1024
 
 NDA_DST, NDA_LLADDR = 1, 2
-NUD_NOARP, NUD_PERMANENT, NTF_SELF = 0x40, 0x80, 2
+NUD_NOARP, NUD_PERMANENT, NTF_SELF, NTF_MASTER = 0x40, 0x80, 2, 4
+
+INFO_SLAVE_KIND, INFO_SLAVE_DATA = 4, 5
+BRIDGE_SNOOPING, BRIDGE_QUERIER = 23, 25
+PORT_CONF = {"hairpin": 4, "learning": 8, "flood": 9}
+"""What a bridge's port does or not: send back where it came from, learn addresses, get frames to unknown ones."""
 
 INET_CONF = {
     "forwarding": 1,
