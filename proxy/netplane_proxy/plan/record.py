@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from netplane.model import address
@@ -16,12 +17,18 @@ Json = dict[str, Any]
 
 def write(forwarding: Forwarding) -> Json:
     """Return it as JSON values, in a stable order."""
-    return {
-        "version": VERSION,
-        "revision": forwarding.revision,
-        "node": _write_node(forwarding.node),
-        "ports": [_write_row(forwarding.ports[key]) for key in sorted(forwarding.ports)],
-    }
+    return {**head(forwarding), "ports": list(rows(forwarding))}
+
+
+def head(forwarding: Forwarding) -> Json:
+    """Return all but the rows."""
+    return {"version": VERSION, "revision": forwarding.revision, "node": _write_node(forwarding.node)}
+
+
+def rows(forwarding: Forwarding) -> Iterator[Json]:
+    """Yield the rows one by one, of what is meant at the first."""
+    for _, row in sorted(forwarding.ports.items(), key=lambda pair: pair[0]):
+        yield _write_row(row)
 
 
 def read(value: Json) -> Forwarding:
@@ -29,8 +36,8 @@ def read(value: Json) -> Forwarding:
     if value.get("version") != VERSION:
         raise ValueError(f"version {value.get('version')!r} is not {VERSION}")
     try:
-        rows = [_read_row(row) for row in value["ports"]]
-        return Forwarding(value["revision"], {row.key: row for row in rows}, _read_node(value["node"]))
+        known = [_read_row(row) for row in value["ports"]]
+        return Forwarding(value["revision"], {row.key: row for row in known}, _read_node(value["node"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"it lacks or misplaces {error}") from error
 

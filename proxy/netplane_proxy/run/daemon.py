@@ -35,7 +35,7 @@ from netplane_proxy.run.target import Result, Target
 _LOG = log.get("proxy")
 _OURS = f"!{decode.HEADLESS_LABEL},!{decode.PROXY_NAME_LABEL}"
 _PATIENCE_WITH_API = 3.0
-_RECORD_EVERY = 30.0
+_RECORD_FIRST, _RECORD_EVERY = 1.0, 30.0
 _ADDRESSES_EVERY = 30.0
 _NAMES_LOGGED = 5
 
@@ -292,11 +292,18 @@ class Daemon:
         _LOG.warning("no API server answers; forwarding as last known", revision=known.revision, ports=len(known.ports))
 
     async def _record(self, memory: Memory) -> None:
-        while True:
-            await self._has_news_to_record.wait()
-            await self._clock.sleep(_RECORD_EVERY)
-            self._has_news_to_record.clear()
-            await memory.keep(self._forwarding())
+        """Write down what is forwarded: soon after the start, then now and then, and when the process ends."""
+        pause = _RECORD_FIRST
+        try:
+            while True:
+                await self._has_news_to_record.wait()
+                await self._clock.sleep(pause)
+                self._has_news_to_record.clear()
+                await memory.keep(self._forwarding())
+                pause = _RECORD_EVERY
+        finally:
+            if self._has_news_to_record.is_set():
+                memory.keep_now(self._forwarding())
 
     def _forwarding(self, revision: str | None = None) -> Forwarding:
         return self._meaning.forwarding(self._loop.report.committed if revision is None else revision)

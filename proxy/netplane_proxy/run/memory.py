@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
@@ -13,6 +14,8 @@ from netplane_proxy.plan import record
 from netplane_proxy.plan.forwarding import Forwarding
 
 _LOG = log.get("proxy")
+_AT_ONCE = 50
+"""How many rows are written in one go: less than a millisecond."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -37,10 +40,21 @@ class Memory:
             return None
 
     async def keep(self, forwarding: Forwarding) -> None:
-        """Write it down whole or not at all. A disk that refuses is reported, no more."""
-        content = orjson.dumps({"boot": _boot(), "forwarding": record.write(forwarding)})
+        """Write it down whole or not at all, without holding up others. A disk that refuses is reported, no more."""
+        rows = []
+        for row in record.rows(forwarding):
+            rows.append(orjson.dumps(row))
+            if len(rows) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
         try:
-            await asyncio.to_thread(self._write, content)
+            await asyncio.to_thread(self._write, _whole(forwarding, rows))
+        except OSError as error:
+            _LOG.warning("last known state not kept", path=self._path, reason=error)
+
+    def keep_now(self, forwarding: Forwarding) -> None:
+        """Write it down before the process ends."""
+        try:
+            self._write(_whole(forwarding, map(orjson.dumps, record.rows(forwarding))))
         except OSError as error:
             _LOG.warning("last known state not kept", path=self._path, reason=error)
 
@@ -56,6 +70,11 @@ class Memory:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._path)
+
+
+def _whole(forwarding: Forwarding, rows: Iterable[bytes]) -> bytes:
+    ports = list(map(orjson.Fragment, rows))
+    return orjson.dumps({"boot": _boot(), "forwarding": {**record.head(forwarding), "ports": ports}})
 
 
 def _boot() -> str:
