@@ -196,7 +196,8 @@ class Daemon:
 
     def _compile(self) -> desired.Plan:
         listeners = tuple(sorted(self._routing.listeners, key=lambda one: one.port))
-        self._engine.settings = dataclasses.replace(self._engine.settings, listeners=listeners)
+        if listeners != self._engine.settings.listeners:
+            self._engine.settings = dataclasses.replace(self._engine.settings, listeners=listeners)
         kept = self._have.maps.get("slots", {}) if self._have else {}
         while True:
             busy = frozenset(slot for slot, _ in self._leaving) - set(kept)

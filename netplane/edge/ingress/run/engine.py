@@ -48,6 +48,7 @@ class Engine:
         self.settings = self._grown(settings)
         self.counts = Counts()
         self.pid = 0
+        self._marked: tuple[base.Settings | None, str] = (None, "")
         self._binary = binary
         self._default_pem = ""
         self._paths = Paths(settings.directory)
@@ -67,20 +68,29 @@ class Engine:
 
     def mark(self) -> str:
         """Name the configuration without what changes at run time."""
-        text = base.config(self.settings, {}, mark="", cookie_key=self._cookie_key())
-        return digest(text + Path(self.settings.lua).read_text(), 16)
+        settings, mark = self._marked
+        if settings is not self.settings:
+            text = base.config(self.settings, {}, mark="", cookie_key=self._cookie_key())
+            mark = digest(text + Path(self.settings.lua).read_text(), 16)
+            self._marked = (self.settings, mark)
+        return mark
 
     async def start(self, state: State, *, default_pem: str = "") -> None:
         """Write all files and start a process; one that runs hands its sockets over and ends with its connections."""
         old = self.pid if await self.running() else 0
         self._default_pem = default_pem or await asyncio.to_thread(self._own_certificate)
         self._write(state)
-        argv = [self._binary, "-db", "-q", "-f", str(self._directory / "haproxy.cfg")]
+        argv = [self._binary, "-db", "-f", str(self._directory / "haproxy.cfg")]
         if old:
             argv += ["-x", str(self.admin.path), "-sf", str(old)]
         self.admin.close()
+        # Its standard error repeats every command of ours; its standard output is the access log.
         child = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, env=environment(), start_new_session=True
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,
         )
         self._children.add(child)
         await self._until_up(child)
