@@ -24,6 +24,7 @@ from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
+from netplane_proxy.plan.ipvs.rows import SCHEDULERS
 from netplane_proxy.run import backends, iptables, ipvs, kube_proxy, marks
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
@@ -46,7 +47,7 @@ _METRICS = "127.0.0.1:10249"
 @click.option("--kubeconfig", default=None, help="How to reach the API server; else $KUBECONFIG, else in-cluster.")
 @click.option("--node-name", "--hostname-override", default=socket.gethostname().lower(), help="This node's name.")
 @click.option("--mode", "--proxy-mode", type=_MODES, default="nftables", help="Which kernel backend forwards.")
-@click.option("--ipvs-scheduler", default="rr", help="How IPVS chooses: rr, wrr, lc, wlc, sh, mh, sed, nq, ...")
+@click.option("--ipvs-scheduler", type=click.Choice(SCHEDULERS), default="rr", help="How IPVS chooses.")
 @click.option(
     "--nodeport-addresses",
     default="primary",

@@ -90,6 +90,7 @@ def busy(lab: Topology, *, stays: bool) -> Iterator[list[Steady]]:
         yield made
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["ipvs", "nftables"])
 def test_a_node_of_kube_proxy_is_taken_over_and_cleaned_and_no_connection_is_lost(rig: Proxies, mode: str) -> None:
     lab = rig.lab

@@ -42,6 +42,7 @@ def weights(lab: Topology) -> dict[str, int]:
         return {str(one): load.weight for held in kernel.servers().values() for one, load in held.loads.items()}
 
 
+@pytest.mark.timeout(300)
 def test_a_killed_process_goes_on_where_it_was_and_cleanup_leaves_no_trace(rig: Proxies) -> None:
     lab = rig.lab
 

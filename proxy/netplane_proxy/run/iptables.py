@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from netplane.kernel.errors import KernelError
 from netplane.kernel.xtables import diff, objects, run, stamp, walk
@@ -75,7 +75,9 @@ class IptablesTarget:
         made = await asyncio.to_thread(book.of, forwarding)
         operations = 0
         for family, have in (await _observe(self._kernel)).items():
-            operations += await _write(self._kernel, family, diff.tables(made.sides[family].chains, have))
+            # Where another mode forwards still, what is not translated shall not be refused before it is.
+            order = layout.TABLES if have.get(layout.FILTER) else layout.TABLES[::-1]
+            operations += await _write(self._kernel, family, diff.tables(made.sides[family].chains, have), order)
         self._end(made)
         return Result(operations, time.perf_counter() - began)
 
@@ -173,10 +175,12 @@ async def _observe(kernel: Kernel) -> Observed:
     return {family: await kernel.save(layout.command(family), layout.PREFIX) for family in Family}
 
 
-async def _write(kernel: Kernel, family: Family, change: Mapping[str, Change]) -> int:
+async def _write(
+    kernel: Kernel, family: Family, change: Mapping[str, Change], order: Sequence[str] = layout.TABLES
+) -> int:
     if not change:
         return 0
-    ordered = {table: change[table] for table in layout.TABLES if table in change}
+    ordered = {table: change[table] for table in order if table in change}
     await kernel.load(layout.command(family), objects.text({**ordered, **change}))
     return sum(map(len, change.values()))
 

@@ -15,6 +15,9 @@ from netplane_proxy.plan.forwarding import Backend, Frontend, Kind, NodeFacts, P
 from netplane_proxy.plan.ipvs import tables
 from netplane_proxy.plan.ipvs.tables import LAYOUTS, Layout
 
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh")
+"""All that Linux has (net/netfilter/ipvs), by name. `twos` came in 5.19 and is not built everywhere."""
+
 MARK_BASE = 0x6E700000
 """Packet marks from here on lead to virtual servers ("np"); the two lowest bits tell the protocol."""
 MARK_STEP = 4
