@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from netplane.controlplane.api import access, cluster, options, references, restriction, signing, status
+from netplane.controlplane.api import access, cluster, options, quotas, references, restriction, signing, status
 from netplane.controlplane.registry import schema, types
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.kube import apply
@@ -25,6 +25,7 @@ def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType
         signing.note_requestor(obj, user)
     if of.group == "" and of.kind == "Pod" and not references.is_mirror(obj):
         _admit_pod(at, of, obj, namespace)
+        quotas.fill(at, of, obj, namespace)
 
 
 def check_namespace(at: cluster.Cluster, of: types.ResourceType, obj: Object, namespace: str) -> None:

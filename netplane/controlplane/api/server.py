@@ -30,6 +30,7 @@ from netplane.controlplane.api import (
     kubeconfig,
     peers,
     pki,
+    quotas,
     signing,
     storage,
     transport,
@@ -237,7 +238,7 @@ async def _run(
         serving = group.create_task(_until_done(server, sockets))
         helpers = [group.create_task(_kept_running(at, "ticker", _tick))]
         for name, part in (("custom resources", custom.follow), ("cluster-info", clusterinfo.follow),
-                           ("signing", signing.follow)):  # fmt: skip
+                           ("signing", signing.follow), ("quotas", quotas.follow)):  # fmt: skip
             helpers.append(group.create_task(_kept_running(at, name, part)))
         helpers += [group.create_task(_kept_running(at, name, part)) for name, part in parts]
         try:

@@ -15,6 +15,7 @@ from netplane.controlplane.api import (
     deletion,
     http,
     options,
+    quotas,
     reading,
     render,
     status,
@@ -158,8 +159,12 @@ async def _create_once(
     found = strategy.create(of, obj, namespace=namespace, now=at.now(), uid=cluster.new_uid())
     if found:
         raise status.invalid(of, name or obj["metadata"].get("generateName", ""), found)
-    if admitting.is_judged(at):
+    quotas.check_ranges(at, of, obj, namespace)
+    is_counted = of.namespaced and quotas.any_quota(at)
+    if is_counted or admitting.is_judged(at):
         await admitting.check(at, request, of, obj, None, writing)
+        if at.store.latest(cluster.storage(of), (namespace, obj["metadata"]["name"])) is None and is_counted:
+            await quotas.charge(at, of, obj, None, is_dry_run=writing.is_dry_run)
         admission.check_namespace(at, of, obj, namespace)
     # Nothing waits from here on: what is looked up now must hold when the write is staged.
     if at.store.latest(cluster.storage(of), (namespace, name)) is not None:
@@ -268,6 +273,8 @@ async def modify(
             await admitting.check(at, request, of, new, old, writing)
         elif (shown := seen(new)) is not None:
             await admitting.check_part(at, request, of, shown, seen(old), is_dry_run=writing.is_dry_run)
+        if of.namespaced and quotas.any_quota(at):
+            await quotas.charge(at, of, new, old, is_dry_run=writing.is_dry_run)
         admission.allocate(at, of, new, old)
         if not is_apply:
             admission.track(of, new, old, writing, now=at.now(), part=part)
