@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,3 +104,20 @@ def test_an_update_takes_the_fields_it_changed(config: Any, changed: Any) -> Non
 @given(st.sets(st.lists(st.sampled_from(["f:a", "f:b", 'k:{"name":"x"}', 'v:"y"']), min_size=1, max_size=4).map(tuple)))
 def test_a_set_of_fields_survives_its_json(paths: set[fields.Path]) -> None:
     assert fields.load(fields.dump(paths)) == paths
+
+
+@settings(max_examples=50)
+@given(PODS)
+def test_the_first_writer_owns_what_the_long_way_finds(obj: Any) -> None:
+    made = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(obj)}
+    made["metadata"] |= {"name": "a", "uid": "u", "labels": {"x": "y"}, "finalizers": ["f", "f"]}
+    (entry,) = apply.track(None, made, shape=_shape(), manager="me", now="n", ignored=("status",))
+    counted = {path: value for path, value in fields.of(made, _shape()).items() if path[0] != "f:status"}
+    unowned = {"name", "uid", "namespace"}
+    long = fields.dump(
+        path
+        for path in counted
+        if path[0] not in ("f:apiVersion", "f:kind")
+        and not (path[0] == "f:metadata" and len(path) > 1 and path[1][2:] in unowned)
+    )
+    assert orjson.dumps(entry["fieldsV1"]) == orjson.dumps(long)

@@ -57,6 +57,7 @@ class Embedded:
         self._floor = 0
         self._started_at = 0
         self._log_revisions: list[int] = []
+        self._outbox: list[sqlite.Row] = []
         self._ages = ages.Ages(ttls, clock=clock)
         self._writer: writer.Writer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,6 +77,7 @@ class Embedded:
     async def stop(self) -> None:
         """Commit what is staged and close the file."""
         if self._writer is not None:
+            self._send()
             running, self._writer = self._writer, None
             await asyncio.to_thread(running.stop)
 
@@ -198,10 +200,18 @@ class Embedded:
         staged = _Staged(row=row, record=record, last=last, done=self._loop.create_future())
         self._overlay[(storage, key)] = staged
         self._queue[row.revision] = staged
-        self._writer.submit(row)
+        # The writer's thread is woken once for all that is staged in this turn of the loop: it is a lock's handover.
+        if not self._outbox:
+            self._loop.call_soon(self._send)
+        self._outbox.append(row)
         # A client that hangs up must not take the write back: others may already build on it.
         await asyncio.shield(staged.done)
         return last
+
+    def _send(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if self._writer is not None and outbox:
+            self._writer.submit(outbox)
 
     def _committed(self, batch: Sequence[sqlite.Row], failure: Exception | None) -> None:
         if failure is not None:
@@ -227,6 +237,7 @@ class Embedded:
 
     def _refuse(self, failure: Exception) -> None:
         # What was staged after the failed batch may build on it: all of it goes.
+        self._outbox.clear()
         if self._writer is not None:
             self._writer.resume()
         refused, self._queue = self._queue, {}

@@ -48,10 +48,10 @@ class Writer:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, row: sqlite.Row) -> None:
-        """Queue a row for the next commit."""
+    def submit(self, rows: Sequence[sqlite.Row]) -> None:
+        """Queue rows for the next commit."""
         with self._wake:
-            self._pending.append(row)
+            self._pending += rows
             self._wake.notify()
 
     def resume(self) -> None:

@@ -20,6 +20,7 @@ Fields = frozenset[Path]
 CONTAINER = object()
 """Stands for the value of a path that has others beneath it."""
 
+_WALKED = frozenset({"object", "map", "any"})
 _SORTED = orjson.OPT_SORT_KEYS
 
 
@@ -56,6 +57,55 @@ def item_step(item: Any, shape: Shape) -> str:
         present = {key: value for key, value in keys.items() if value is not None}
         return "k:" + orjson.dumps(present, option=_SORTED).decode()
     return "v:" + orjson.dumps(item, option=_SORTED).decode()
+
+
+def tree(obj: Any, shape: Shape, *, is_member: bool = True) -> dict[str, Any] | None:
+    """Return `dump(of(obj, shape))` at once, None when nothing of it is a member: what a create costs is this.
+
+    `is_member` says whether the value's own path is one, as that of an entry of a map or of a list's item.
+    """
+    if isinstance(obj, dict) and not shape.is_atomic and shape.kind in _WALKED:
+        if not obj:
+            return {}
+        names = shape.fields if shape.kind == "object" else ()
+        steps = {"f:" + key: tree(obj[key], shape.child(key), is_member=key not in names) for key in sorted(obj)}
+    elif isinstance(obj, list) and shape.list_type != "atomic":
+        steps = _item_trees(obj, shape)
+    else:
+        return {}
+    below = {step: node for step, node in steps.items() if node is not None}
+    if not below:
+        return {} if is_member else None
+    return {".": {}, **below} if is_member else below
+
+
+def tree_of_spec(spec: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    """Return the tree of a `spec` part by part, remembered: what one template makes has the same parts again and again.
+
+    Nobody may change what is returned.
+    """
+    steps = {name: _remembered(orjson.dumps(spec[name]), shape.child(name)) for name in sorted(spec)}
+    return {"f:" + name: node for name, node in steps.items() if node is not None}
+
+
+@lru_cache(512)
+def _remembered(part: bytes, shape: Shape) -> dict[str, Any] | None:
+    return tree(orjson.loads(part), shape, is_member=False)
+
+
+def _item_trees(items: list[Any], shape: Shape) -> dict[str, dict[str, Any] | None]:
+    found: dict[str, dict[str, Any] | None] = {}
+    for each in items:
+        step, node = item_step(each, shape), tree(each, shape.item) if isinstance(each, dict) else {}
+        found[step] = node if step not in found else _united(found[step] or {}, node or {})
+    return dict(sorted(found.items()))
+
+
+def _united(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    out = dict(one)
+    for step, node in other.items():
+        out[step] = _united(out[step], node) if step in out else node
+    return dict(sorted(out.items()))
 
 
 def dump(fields: Iterable[Path]) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from netplane.kube.shape import Shape
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _MAX_UPDATERS = 10
-_NEVER_OWNED = {("f:apiVersion",), ("f:kind",)} | {
-    ("f:metadata", f"f:{name}")
-    for name in (
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields",
-        "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
-    )
-}  # fmt: skip
+_UNOWNED_TOP = frozenset({"apiVersion", "kind"})
+_UNOWNED_METADATA = frozenset({
+    "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields",
+    "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
+})  # fmt: skip
+_NEVER_OWNED = {(f"f:{name}",) for name in _UNOWNED_TOP} | {("f:metadata", f"f:{name}") for name in _UNOWNED_METADATA}
 
 Object = dict[str, Any]
 
@@ -131,6 +130,8 @@ def track(
     A client may edit the entries themselves: those of `new` count when they can be read; `[{}]` forgets them all.
     """
     given = new.get("metadata", {}).get("managedFields")
+    if live is None and not given:
+        return _first_entry(new, Manager(manager, "Update", new["apiVersion"], subresource), shape, now, ignored)
     source = new if given else live
     entries = _Entries.read(None if given == [{}] else source, shape, assume=False)
     changed, removed = _compare(fields.of(live, shape) if live else {}, fields.of(new, shape))
@@ -141,6 +142,24 @@ def track(
     entries.put(me, (entries.fields(me) | changed) - removed, now)
     entries.merge_ancient(now)
     return entries.dump()
+
+
+def _first_entry(new: Object, me: Manager, shape: Shape, now: str, ignored: Iterable[str]) -> list[Object]:
+    """Return the managedFields of an object that nobody has written before: all of it is the writer's."""
+    skipped = {*ignored, *_UNOWNED_TOP}
+    metadata = {name: value for name, value in new.get("metadata", {}).items() if name not in _UNOWNED_METADATA}
+    mine = {name: value for name, value in new.items() if name not in skipped and name != "metadata"}
+    if metadata and "metadata" not in skipped:
+        mine["metadata"] = metadata
+    spec, of_spec = mine.get("spec"), shape.child("spec")
+    is_plain = isinstance(spec, dict) and of_spec.kind == "object" and of_spec.fields.keys() >= spec.keys()
+    if spec and is_plain and not of_spec.is_atomic:
+        parts = fields.tree_of_spec(spec, of_spec)
+        rest = fields.tree({**mine, "spec": None}, shape, is_member=False) or {}
+        owned = {step: parts if step == "f:spec" else node for step, node in rest.items() if parts or step != "f:spec"}
+    else:
+        owned = fields.tree(mine, shape, is_member=False) or {}
+    return [_written(me, owned, now)] if owned else []
 
 
 def _owned(found: Iterable[Path]) -> Fields:
@@ -256,10 +275,14 @@ class _Entries:
 
 
 def _entry(manager: Manager, owned: Fields, time: str) -> Object:
+    return _written(manager, fields.dump(owned), time)
+
+
+def _written(manager: Manager, tree: Object, time: str) -> Object:
     entry: Object = {"manager": manager.name, "operation": manager.operation, "apiVersion": manager.api_version}
     if time:
         entry["time"] = time
-    entry |= {"fieldsType": "FieldsV1", "fieldsV1": fields.dump(owned)}
+    entry |= {"fieldsType": "FieldsV1", "fieldsV1": tree}
     if manager.subresource:
         entry["subresource"] = manager.subresource
     return entry
