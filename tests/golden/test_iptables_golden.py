@@ -1,7 +1,11 @@
-"""The text of the iptables rules, and what they make of the packets of every golden case."""
+"""The text of the iptables rules, and what they make of the packets of every golden case.
+
+After a wanted change: `NETPLANE_GOLDEN=write pytest tests/golden/test_iptables_golden.py`, and look at the difference.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,4 +47,6 @@ def test_the_text_is_what_people_know() -> None:
     ]  # fmt: skip
     made = book.of(forwarding(*ports, node=NODE)).sides[Family.V4]
     printed = objects.text(diff.tables(made.chains, {}))
+    if os.environ.get("NETPLANE_GOLDEN") == "write":
+        (FOLDER / "everything.txt").write_text(printed)
     assert printed == (FOLDER / "everything.txt").read_text()

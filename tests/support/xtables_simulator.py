@@ -129,7 +129,7 @@ class Simulator:
             return int(first) <= packet.port <= int(last or first)
         if value == "conntrack":
             assert words.pop(0) == "--ctstate"
-            return {"NEW": True, "DNAT": packet.is_translated}[words.pop(0)]
+            return {"NEW": True, "INVALID": False, "DNAT": packet.is_translated}[words.pop(0)]
         if value == "addrtype":
             assert [words.pop(0), words.pop(0)] == ["--src-type", "LOCAL"]
             return packet.from_node

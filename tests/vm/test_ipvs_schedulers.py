@@ -24,7 +24,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
         netns.run_in(made.places["node"], lambda: asyncio.run(ipvs.cleanup()))
 
 
-SPREADS = frozenset(("rr", "wrr", "lc", "wlc", "nq"))
+SPREADS = frozenset(("rr", "wrr", "lc", "wlc"))
 """Those that give one client's connections to all backends in turn; others go by the client or its load."""
 
 

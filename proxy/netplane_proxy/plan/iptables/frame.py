@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from netplane.kernel.xtables.objects import Rules
 from netplane.model import address
 from netplane.model.address import Family, Packed, Prefix
-from netplane_proxy.plan.forwarding import NodeFacts
+from netplane.model.service import Protocol
+from netplane_proxy.plan.forwarding import NodeFacts, may_stray
 from netplane_proxy.plan.host import LOOPBACK
 from netplane_proxy.plan.iptables import layout
 from netplane_proxy.plan.iptables.layout import FILTER, NAT, TRANSLATED, join, jump
@@ -82,14 +83,25 @@ def chains(frame: Frame) -> dict[str, dict[str, Rules]]:
     if frame.mark_outside == jump(layout.OUTSIDE):
         pods = (join(layout.source(prefix), "-j RETURN") for prefix in frame.pod_cidrs)
         nat[layout.OUTSIDE] = (*pods, layout.mark(frame.mark))
-    new = f"-m conntrack --ctstate NEW {jump(layout.REFUSE)}"
+    looks = [f"-m conntrack --ctstate NEW {jump(layout.REFUSE)}"]
+    strays = tuple(_strays(frame.pod_cidrs))
+    if strays:
+        looks.append(f"-m conntrack --ctstate INVALID {jump(layout.STRAYS)}")
     filtered = {
-        **dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), (new,)),
+        **dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), tuple(looks)),
+        **({layout.STRAYS: strays} if strays else {}),
         layout.REFUSE: (*to_refused, *nobodys),
         layout.REFUSED_NODEPORTS: (),
         layout.REJECT: (_RESET, _UNREACHABLE[frame.family]),
     }
     return {FILTER: filtered, NAT: nat}
+
+
+def _strays(pod_cidrs: Iterable[Prefix]) -> Iterator[str]:
+    """Yield what keeps pods' packets of no known connection from clients: see forwarding.may_stray."""
+    for prefix in pod_cidrs:
+        for protocol in filter(may_stray, Protocol):
+            yield join(layout.source(prefix), f"-p {protocol}", layout.DROP)
 
 
 def before(chain: str) -> Rules:

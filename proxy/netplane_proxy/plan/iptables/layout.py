@@ -4,6 +4,7 @@ nat     PREROUTING, OUTPUT -> SERVICES -> D-10.96 -> D-10.96.3 -> D-10.96.3.16 -
                                        -> NODEPORTS -> N-tcp-29952-30207 -> N-tcp-30080-30095 -> X-(port) -> DNAT
         POSTROUTING -> POSTROUTING -> HAIRPIN -> S-10.244 .. -> mark;  what is marked is masqueraded
 filter  INPUT, FORWARD, OUTPUT (new connections) -> REFUSE -> D-10.96 .. -> REJECT or DROP
+                               (of no known connection) -> STRAYS -> DROP, when a pod sent it
 
 Of a Service port, I is a cluster IP's policy, X that of NodePorts, externalIPs and balancers, F lets a balancer's
 source ranges in. C chooses among all its backends and L among those on this node, where several chains lead there; else
@@ -33,6 +34,7 @@ POSTROUTING = f"{PREFIX}POSTROUTING"
 REFUSE = f"{PREFIX}REFUSE"
 REFUSED_NODEPORTS = f"{PREFIX}REFUSE-NODEPORTS"
 REJECT = f"{PREFIX}REJECT"
+STRAYS = f"{PREFIX}STRAYS"
 
 DROP = "-j DROP"
 TRANSLATED = "-m conntrack --ctstate DNAT"
