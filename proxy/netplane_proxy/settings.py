@@ -27,11 +27,13 @@ _SAME_MEANING = {
     "detectLocalMode": "detect_local_mode",
     "iptables.localhostNodePorts": "localhost_nodeports",
     "ipvs.scheduler": "ipvs_scheduler",
-    "nftables.masqueradeAll": "masquerade_all",
-    "nftables.masqueradeBit": "masquerade_bit",
 }
 """Fields of KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1) to our options."""
 
+_OF_MODE = {"masqueradeAll": "masquerade_all", "masqueradeBit": "masquerade_bit"}
+"""Fields of the mode's own section; IPVS takes those of iptables, as kube-proxy does."""
+
+_PORTS = {"healthz_bind_address": 10256, "metrics_bind_address": 10249}
 _LISTS = {"cluster_cidr", "nodeport_addresses"}
 
 
@@ -47,12 +49,28 @@ def read_kube_proxy_file(path: Path) -> dict[str, Any] | None:
         return None  # the common reader says what is wrong with it
     if not isinstance(content, dict) or content.get("kind") != KIND:
         return None
+    section = "nftables" if content.get("mode") in (None, "", "nftables") else "iptables"
+    fields = _SAME_MEANING | {f"{section}.{field}": option for field, option in _OF_MODE.items()}
     found: dict[str, Any] = {}
-    for field, option in _SAME_MEANING.items():
+    for field, option in fields.items():
         value = _at(content, field)
-        if value not in (None, "", []):
-            found[option] = ",".join(value) if option in _LISTS and isinstance(value, list) else value
+        if value in (None, "", []):
+            continue
+        if option in _LISTS and isinstance(value, list):
+            value = ",".join(value)
+        elif option in _PORTS:
+            value = _with_port(str(value), _PORTS[option])
+        found[option] = value
     return found
+
+
+def _with_port(text: str, port: int) -> str:
+    """Add the usual port to a bare address, as kube-proxy does with its file's."""
+    try:
+        ip = address.parse(text.strip("[]"))
+    except ValueError:
+        return text
+    return address.with_port(ip, port)
 
 
 def understands_kube_proxy_files(command: click.Group) -> click.Group:

@@ -22,6 +22,8 @@ class Meaning:
         self.services: dict[Key, Service] = {}
         self.slices_by_service: dict[Key, dict[Key, EndpointSlice]] = {}
         self.health_checks: dict[Key, HealthCheck] = {}
+        self.has_new_checks = False
+        """Whether `health_checks` changed; the one who looks resets it."""
         self._service_by_slice: dict[Key, Key] = {}
         self._ledger = Ledger()
         self._touched: dict[Key, None] = {}
@@ -85,7 +87,10 @@ class Meaning:
         return Forwarding(revision, self._ledger.ports, self.node)
 
     def _watch_health(self, key: Key, check: HealthCheck | None) -> None:
+        if check == self.health_checks.get(key):
+            return
+        self.has_new_checks = True
         if check is None:
-            self.health_checks.pop(key, None)
+            del self.health_checks[key]
         else:
             self.health_checks[key] = check

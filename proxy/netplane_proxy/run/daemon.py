@@ -180,6 +180,7 @@ class Daemon:
         revision = self._loop.report.wanted
         todo, self._uncommitted = self._uncommitted, _Uncommitted({})
         todo.steps = ledger.merge(todo.steps, self._meaning.settle())
+        is_full = cause != "change" or self._must_compare
         try:
             async with self._kernel:
                 outcome = await self._write(todo.steps, revision, cause)
@@ -189,7 +190,9 @@ class Daemon:
             self._uncommitted = todo.and_then(self._uncommitted)
             raise
         self._committed(todo, revision)
-        await self.service_health.serve(self._meaning.health_checks, self._meaning.node.nodeport_addresses)
+        if self._meaning.has_new_checks or is_full:
+            self._meaning.has_new_checks = False
+            await self.service_health.serve(self._meaning.health_checks, self._meaning.node.nodeport_addresses)
         return outcome
 
     async def _write(self, steps: Steps, revision: str, cause: Cause) -> Outcome:

@@ -109,6 +109,20 @@ def test_a_kube_proxy_file_gives_what_means_the_same(tmp_path: Path) -> None:
     }
 
 
+def test_the_section_of_the_mode_says_how_to_masquerade_and_bare_addresses_get_their_port(tmp_path: Path) -> None:
+    path = tmp_path / "config.conf"
+    path.write_text(
+        "kind: KubeProxyConfiguration\nmode: ipvs\niptables: {masqueradeBit: 7}\nnftables: {masqueradeBit: 9}\n"
+        "healthzBindAddress: 0.0.0.0\nmetricsBindAddress: '::'\n"
+    )
+    assert settings.read_kube_proxy_file(path) == {
+        "mode": "ipvs",
+        "masquerade_bit": 7,
+        "healthz_bind_address": "0.0.0.0:10256",
+        "metrics_bind_address": "[::]:10249",
+    }
+
+
 @pytest.mark.parametrize("content", ["kind: Other", "cluster-cidr: 10.0.0.0/8", "[", ""])
 def test_any_other_file_is_left_to_the_common_reader(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.yaml"
