@@ -1,0 +1,108 @@
+"""The engine's configuration and the texts given to it hold nothing but data of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path as File
+from urllib.parse import unquote
+
+import pytest
+
+from netplane.edge.ingress.plan import apr1, base, desired, endpoints, observe
+from netplane.edge.ingress.plan.state import MAPS, EngineServer, Paths
+from netplane.edge.ingress.run import passwords
+from netplane.model import address
+from netplane.model.routing import Backend, Headers, Host, Match, Owner, Path, Policy, Route, Routing, Server
+from netplane.model.routing import ServicePort as Port
+from netplane.model.service import Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort
+
+SETTINGS = base.Settings("/run/door", "/lib/door.lua")
+HOSTILE = 'x"\n  http-request deny\n; show info\\ |&=,%[env(PATH)]'
+
+
+def test_hostile_texts_stand_in_maps_encoded_and_nowhere_in_the_configuration() -> None:
+    route = Route(
+        Owner("Ingress", "ns", "web"),
+        Match(Host("exact", "a.example"), Path()),
+        (Backend(Port("ns", "web", 80)),),
+        request_headers=Headers(set=(("x-a", HOSTILE),)),
+        policy=Policy(hsts=HOSTILE),
+    )
+    plan = desired.compile_plan(Routing(routes=(route,)), SETTINGS, kept={})
+    (text,) = plan.state.maps["policies"].values()
+    assert not set(text) & set(' \n";\\|')
+    assert HOSTILE in unquote(text)
+    assert "deny" not in base.config(SETTINGS, plan.state.servers, mark="m", cookie_key="k")
+
+
+def test_servers_stand_in_the_configuration_of_a_new_process() -> None:
+    text = base.config(SETTINGS, {"h0": {"web-0_1": EngineServer("fd00::1", 80)}}, mark="m", cookie_key="k")
+    assert "backend h0 from roundrobin-slots\n  server web-0_1 [fd00::1]:80\n" in text
+
+
+def test_what_the_engine_prints_is_read_back() -> None:
+    paths = Paths("/run/door")
+    maps = dict.fromkeys(MAPS, "") | {"prefix": "0x1 d80/a.example/ h0|Ingress/ns/web|n\n0x2 d80/b.example/ h1|x|n"}
+    servers = (
+        "1\n# be_id be_name\n"
+        "7 h0 1 web_1 10.0.0.1 0 1 1 1 1 1 0 0 0 0 0 0 - 8080 - 0 0 - - 0\n"
+        "7 h0 2 web_2 10.0.0.2 2 0 1 1 1 1 0 0 0 0 0 0 - 8080 - 0 0 - - 0\n"
+        "9 basic 1 checker - 2 0 1 1 1 1 0 0 0 0 0 0 - 0 - 0 0 - - 0\n"
+    )
+    listed = f"# {paths.certificate_list}\n{paths.certificate('ns_web-1')} a.example\n"
+    state = observe.state(maps, servers, listed, "", paths)
+    assert state.maps["prefix"]["d80/b.example/"] == "h1|x|n"
+    assert state.servers == {"h0": {"web_2": EngineServer("10.0.0.2", 8080)}}
+    assert state.leaving == {("h0", "web_1")}
+    assert list(state.certificates) == ["ns_web-1"]
+
+
+def piece(name: str, *rows: Endpoint, family: address.Family = address.Family.V4) -> EndpointSlice:
+    """A slice of the Service web."""
+    return EndpointSlice("ns", name, "web", family, (EndpointPort("http", Protocol.TCP, 8080),), rows)
+
+
+WEB = Service("ns", "web", ports=(ServicePort("http", Protocol.TCP, 80),))
+
+
+def test_ready_endpoints_serve_and_ending_ones_only_when_none_is_ready() -> None:
+    ready = Endpoint((address.parse("10.0.0.1"),), pod=("ns", "p1"))
+    ending = Endpoint((address.parse("10.0.0.2"),), ready=False, terminating=True, pod=("ns", "p2"))
+    failing = Endpoint((address.parse("10.0.0.3"),), ready=False, serving=False)
+    assert endpoints.servers(WEB, WEB.ports[0], [piece("a", ready, ending, failing)]) == (
+        Server("10.0.0.1", 8080, "p1"),
+    )
+    assert endpoints.servers(WEB, WEB.ports[0], [piece("a", ending, failing)]) == (Server("10.0.0.2", 8080, "p2"),)
+
+
+def test_of_two_families_one_is_used() -> None:
+    four, six = Endpoint((address.parse("10.0.0.1"),)), Endpoint((address.parse("fd00::1"),))
+    both = [piece("a", four), piece("b", six, family=address.Family.V6)]
+    assert [one.address for one in endpoints.servers(WEB, WEB.ports[0], both)] == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "hashed",
+    [
+        "$apr1$5Nq4fO9u$TzYmDyXbAQ1GRowR53uPc0",
+        "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=",
+        "$6$abcdefgh$Y.4D6.ZVkBPI1lWE6Hf3NJ9iq9dM7K0Xl3w5VjyB9Q9DGn1b3dhmn5Kj3vNlqAFu5v9p3YQm0yqzKkYyXk4mM0",
+    ],
+)
+def test_a_wrong_password_never_matches(hashed: str) -> None:
+    assert not passwords.matches("wrong", hashed)
+
+
+def test_apr1_is_what_openssl_makes() -> None:
+    # openssl passwd -apr1 -salt 5Nq4fO9u password
+    assert apr1.crypt("password", "$apr1$5Nq4fO9u$") == "$apr1$5Nq4fO9u$TzYmDyXbAQ1GRowR53uPc0"
+
+
+def test_sha_and_crypt_match_the_right_password() -> None:
+    assert passwords.matches("password", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=")
+    made = passwords._crypt("password", "$6$abcdefgh$")
+    assert made.startswith("$6$abcdefgh$")
+    assert passwords.matches("password", made)
+
+
+def test_the_script_of_the_engine_is_part_of_the_package() -> None:
+    assert (File(base.__file__).parents[1] / "door.lua").is_file()
