@@ -159,6 +159,13 @@ def _advertised(given: str | None, listening: Sequence[tuple[str, int]]) -> clus
 @click.option("--pki-dir", type=click.Path(file_okay=False, path_type=Path),
               help="The cluster's keys, the same for all its servers: ca.crt, ca.key, token.key."
               " Made by the first one; [default: DATA_DIR/pki]")  # fmt: skip
+@click.option("--audit-log-path", type=click.Path(dir_okay=False, path_type=Path),
+              help="Append who asked for what to this file, as audit.k8s.io/v1 Events, one in a line.")  # fmt: skip
+@click.option("--audit-level", type=click.Choice(["None", "Metadata", "Request", "RequestResponse"]),
+              default="Metadata", help="How much of it; what is in Secrets, ConfigMaps and tokens never.")  # fmt: skip
+@click.option("--max-requests-inflight", type=click.IntRange(0), default=800,
+              help="How many reads are answered at once before more get 429; 0 is no bound.")  # fmt: skip
+@click.option("--max-mutating-requests-inflight", type=click.IntRange(0), default=400, help="The same for writes.")
 @click.option("--no-controllers", is_flag=True, help="Serve the API alone, without controllers and scheduler.")
 def server(
     *,
@@ -178,6 +185,10 @@ def server(
     etcd_certfile: Path | None,
     etcd_keyfile: Path | None,
     pki_dir: Path | None,
+    audit_log_path: Path | None,
+    audit_level: str,
+    max_requests_inflight: int,
+    max_mutating_requests_inflight: int,
     no_controllers: bool,
 ) -> None:
     """Run the control plane: the Kubernetes API, its store, the controllers and the scheduler."""
@@ -192,6 +203,10 @@ def server(
         runs_controllers=not no_controllers,
         etcd=_etcd(etcd_servers, etcd_prefix, etcd_cafile, etcd_certfile, etcd_keyfile),
         pki_dir=pki_dir,
+        max_inflight=max_requests_inflight,
+        max_mutating_inflight=max_mutating_requests_inflight,
+        audit_path=audit_log_path,
+        audit_level=audit_level,
     )
     patience = Patience(node_monitor_grace_period, node_startup_grace_period, terminated_pod_gc_threshold)
     controllers = functools.partial(_run_controllers, patience=patience)

@@ -26,7 +26,8 @@ def quota(api: Client, namespace: str, hard: dict[str, str], **spec: Any) -> str
 
 def used(api: Client, path: str, **wanted: str) -> None:
     """Wait until a quota says that so much is used."""
-    deadline, shown = time.monotonic() + 10, {}
+    deadline = time.monotonic() + 10
+    shown: dict[str, str] = {}
     while time.monotonic() < deadline:
         shown = (api.ask("GET", path)[1].get("status") or {}).get("used") or {}
         if all(shown.get(name) == text for name, text in wanted.items()):

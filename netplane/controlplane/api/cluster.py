@@ -49,6 +49,10 @@ class Settings:
     node_mask_sizes: tuple[int, ...]
     node_port_range: tuple[int, int] = (30000, 32767)
     runs_controllers: bool = True
+    max_inflight: int = 800
+    max_mutating_inflight: int = 400
+    audit_path: Path | None = None
+    audit_level: str = "Metadata"
     etcd: storages.EtcdAccess | None = None
     pki_dir: Path | None = None
 

@@ -12,6 +12,7 @@ from netplane.controlplane.api import (
     discovery,
     http,
     impersonation,
+    inflight,
     metrics,
     options,
     patching,
@@ -83,6 +84,7 @@ class Api:
         self._at = at
         self._rest = rest
         self._discovery = discovery.Discovery(at)
+        self._inflight = inflight.Inflight(at.settings.max_inflight, at.settings.max_mutating_inflight)
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         """Serve one connection's request (ASGI 3)."""
@@ -153,7 +155,11 @@ class Api:
                 await admitting.check_connection(at, request, of)
                 await stream(at, request, of)
                 return
-            response = await self._answer(request, of, verb)
+            self._inflight.enter(request.user, verb)
+            try:
+                response = await self._answer(request, of, verb)
+            finally:
+                self._inflight.leave(verb)
             code = response.code
             await http.respond(request.send, response, more_headers=http.warning_headers(request.warnings))
         except status.ApiStatus as refusal:
@@ -179,7 +185,7 @@ class Api:
             raise status.internal(f"{type(error).__name__}: {error}") from error
 
     def _user(self, request: http.Request) -> access.User:
-        request.user = self._authenticate(request)
+        request.asker = request.user = self._authenticate(request)
         if not any(name.startswith(b"impersonate-") for name in request.headers):
             return request.user
         return impersonation.effective(
@@ -276,7 +282,7 @@ def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.
     raw = scope.get("raw_path") or scope["path"].encode()
     path = raw.partition(b"?")[0].decode("latin-1")
     client = scope.get("client")
-    return http.Request(
+    scope[http.KEPT] = made = http.Request(
         method=scope["method"],
         path=path,
         query=options.query(scope["query_string"]),
@@ -288,6 +294,7 @@ def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.
         client=f"{client[0]}:{client[1]}" if client else "",
         scope=scope,
     )
+    return made
 
 
 def _verb(request: http.Request, target: route.Target) -> str:

@@ -18,6 +18,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
+KEPT = "netplane.request"
+"""Where a scope holds the request that was made of it, for who looks on from outside."""
 BODY_LIMIT = 3 << 20
 JSON = b"application/json"
 _BODY_SECONDS = 60.0
@@ -43,6 +45,7 @@ class Request:
     scope: Scope = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
+    asker: access.User | None = None
 
     @property
     def accept(self) -> str:

@@ -138,7 +138,7 @@ def _with_status(quota: Object, total: usage.Usage) -> Object:
 
 async def follow(at: cluster.Cluster) -> None:
     """Count again whenever something changed in a namespace with a quota, once a second at most, until cancelled."""
-    feed, seen = at.store.feed(_QUOTAS), (-1,)
+    feed, seen = at.store.feed(_QUOTAS), tuple[int, ...]()
     while True:
         quotas = at.store.cache(_QUOTAS)
         if quotas.records:

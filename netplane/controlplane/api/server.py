@@ -21,6 +21,7 @@ from netplane.controlplane.api import (
     access,
     addresses,
     app,
+    audit,
     authorize,
     cluster,
     clusterinfo,
@@ -182,10 +183,24 @@ async def serve(settings: cluster.Settings, parts: Sequence[tuple[str, Part]]) -
             kubeconfig.write_admin(settings.data_dir, material, port=settings.port, now=clock.SYSTEM.now())
         except (OSError, ValueError) as error:
             raise UserError(f"cannot prepare {settings.data_dir}: {error}") from error
+        log_of_requests = _audit(settings)
+        if log_of_requests is not None:
+            held.callback(log_of_requests.close)
         async with opened(settings, material) as at:
             _calm_collector()
             at.own_address = f"https://127.0.0.1:{sockets[-1].getsockname()[1]}"
-            await _run(at, material, sockets, parts)
+            await _run(at, material, sockets, parts, log_of_requests)
+
+
+def _audit(settings: cluster.Settings) -> audit.Audit | None:
+    if settings.audit_path is None or settings.audit_level == "None":
+        return None
+    try:
+        return audit.Audit(settings.audit_path, settings.audit_level, clock=clock.SYSTEM)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the audit log {settings.audit_path}: {error.strerror}; choose another --audit-log-path"
+        ) from error
 
 
 def _calm_collector() -> None:
@@ -205,7 +220,11 @@ def _with_port(settings: cluster.Settings, sockets: Sequence[socket.socket]) -> 
 
 
 async def _run(
-    at: cluster.Cluster, material: pki.Material, sockets: list[socket.socket], parts: Sequence[tuple[str, Part]]
+    at: cluster.Cluster,
+    material: pki.Material,
+    sockets: list[socket.socket],
+    parts: Sequence[tuple[str, Part]],
+    log_of_requests: audit.Audit | None,
 ) -> None:
     def started() -> None:
         at.is_ready = True
@@ -213,8 +232,11 @@ async def _run(
         _LOG.info("serving", addresses=where, revision=at.store.revision)
         notify.ready()
 
+    served: dispatch.Application = dispatch.Api(at, app.build(at, on_start=started))
+    if log_of_requests is not None:
+        served = audit.Recorder(served, log_of_requests, clock=at.clock, new_id=cluster.new_uid)
     config = uvicorn.Config(
-        dispatch.Api(at, app.build(at, on_start=started)),
+        served,
         http=transport.Protocol,
         ws="wsproto",
         loop="none",

@@ -65,7 +65,7 @@ def prepare_update(new: Object, old: Object) -> None:
 
 def validate(obj: Object) -> list[Fault]:
     """Return every fault of a CertificateSigningRequest."""
-    spec = obj["spec"]
+    spec = obj.get("spec") or {}
     found: list[Fault] = []
     try:
         is_pem = b"BEGIN CERTIFICATE REQUEST" in base64.b64decode(spec.get("request") or "", validate=True)

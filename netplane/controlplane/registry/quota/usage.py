@@ -51,7 +51,7 @@ def _pod(pod: Object) -> Usage:
 
 
 def pod_total(spec: Object, kind: str) -> Usage:
-    """Return a pod's requests or limits: its containers together, or the hungriest moment of its start, and overhead."""
+    """Return a pod's requests or limits: its containers together, or the hungriest moment of its start; overhead."""
     total: Usage = {}
     for container in spec.get("containers") or ():
         _add(total, _amounts(container, kind))
@@ -193,11 +193,8 @@ def undeclared(quota: Object, pod: Object) -> str:
     missing: list[str] = []
     for name in wanted:
         kind, _, resource = name.rpartition(".")
-        without = [
-            each["name"]
-            for each in containers
-            if resource not in ((each.get("resources") or {}).get(kind or "requests") or {})
-        ]
+        field = kind or "requests"
+        without = [c["name"] for c in containers if resource not in ((c.get("resources") or {}).get(field) or {})]
         if without:
             missing.append(f"{name} for: {','.join(sorted(without))}")
     return "; ".join(missing)
