@@ -1,6 +1,7 @@
-"""Measure the API server: LIST of 10,000 pods, durable creates per second, one write to 500 watchers.
+"""Measure the API server as it grows: durable creates, LISTs beside small GETs, one write to all watchers, memory.
 
-Run it: `python tests/bench/bench_api.py [--pods N] [--watchers N] [--seconds S]`. Client and server share the machine.
+Run it: `python tests/bench/bench_api.py [--sizes 1000,10000,50000] [--watchers N] [--seconds S]`; it exits 1 when a
+goal is missed. Client and server share the machine: what the server alone spends is told as its CPU time beside.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import ssl
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
@@ -22,6 +24,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.support import apiserver
 
 _CLIENTS = 8
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LISTED = 10_000
+_WRITES_PER_SECOND = 200
+
+
+@dataclass(slots=True)
+class Goals:
+    """What was measured against what is wanted."""
+
+    missed: list[str] = field(default_factory=list)
+
+    def at_least(self, what: str, value: float, goal: float) -> None:
+        """Note a value that should be high."""
+        self._note(what, value, goal, is_met=value >= goal, sign=">=")
+
+    def below(self, what: str, value: float, goal: float) -> None:
+        """Note a value that should be low."""
+        self._note(what, value, goal, is_met=value < goal, sign="<")
+
+    def _note(self, what: str, value: float, goal: float, *, is_met: bool, sign: str) -> None:
+        print(f"  {'met' if is_met else 'MISSED':6} {what}: {value:,.0f} (goal {sign} {goal:,.0f})")
+        if not is_met:
+            self.missed.append(what)
 
 
 class Connection:
@@ -93,57 +118,62 @@ def quantile(values: Sequence[float], q: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * q))] * 1000
 
 
-async def creates(connections: Sequence[Connection], count: int) -> None:
-    """Create pods from all connections at once."""
-    numbers, spent = iter(range(count)), []
+async def creates(server: apiserver.Server, connections: Sequence[Connection], numbers: range) -> float:
+    """Create pods from all connections at once; return how many a second."""
+    waiting, spent = iter(numbers), []
     path = "/api/v1/namespaces/default/pods"
 
     async def client(connection: Connection) -> None:
-        for number in numbers:
+        for number in waiting:
             started = time.perf_counter()
             code = await connection.ask("POST", path, pod(f"pod-{number:06}"))
             spent.append(time.perf_counter() - started)
             assert code == 201, code
 
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu(server)
     await asyncio.gather(*(client(each) for each in connections))
-    rate = count / (time.perf_counter() - started)
+    rate, used = len(numbers) / (time.perf_counter() - started), (cpu(server) - before) / len(numbers) * 1e6
     print(
-        f"durable creates, {len(connections)} clients: {rate:,.0f}/s,"
-        f" p50 {quantile(spent, 0.5):.2f} ms, p99 {quantile(spent, 0.99):.2f} ms"
+        f"  durable creates, {len(connections)} clients: {rate:,.0f}/s, p50 {quantile(spent, 0.5):.2f} ms,"
+        f" p99 {quantile(spent, 0.99):.2f} ms; the server's CPU {used:.0f} µs each"
     )
+    return rate
 
 
-async def lists(connection: Connection, other: Connection) -> None:
-    """List all pods while another client gets one again and again."""
-    spent: list[float] = []
+async def lists(server: apiserver.Server, connection: Connection, other: Connection) -> tuple[float, float]:
+    """List up to 10,000 pods while another client gets one over and over; return the server's ms and the GETs' p99."""
     small: list[float] = []
     is_over = asyncio.Event()
+    path, turns = f"/api/v1/pods?limit={_LISTED}", 10
 
     async def gets() -> None:
         while not is_over.is_set():
             started = time.perf_counter()
             assert await other.ask("GET", "/api/v1/namespaces/default/pods/pod-000000") == 200
             small.append(time.perf_counter() - started)
+            await asyncio.sleep(0.002)
 
+    before = cpu(server)
+    for _ in range(turns):
+        await connection.send("GET", path)
+        size = await connection.drain()
+    spent = (cpu(server) - before) / turns * 1000
     async with asyncio.TaskGroup() as group:
         group.create_task(gets())
-        for _ in range(10):
-            started = time.perf_counter()
-            await connection.send("GET", "/api/v1/pods")
-            size = await connection.drain()
-            spent.append(time.perf_counter() - started)
+        for _ in range(turns):
+            await connection.send("GET", path)
+            await connection.drain()
         is_over.set()
-    print(
-        f"LIST of all pods, {size / 1e6:.1f} MB: median {statistics.median(spent) * 1000:.0f} ms, reading included;"
-        f" small GETs meanwhile p99 {quantile(small, 0.99):.1f} ms"
-    )
+    p99 = quantile(small, 0.99)
+    print(f"  LIST of {size / 1e6:.1f} MB: {spent:.0f} ms of the server; GETs meanwhile p99 {p99:.1f} ms")
+    return spent, p99
 
 
-async def watches(watchers: Sequence[Connection], writer: Connection, writes: int) -> None:
-    """Let all watch, write now and then, and take the time until the last one has heard of it."""
+async def watches(watchers: Sequence[Connection], writer: Connection, run: str, seconds: float) -> float:
+    """Let all watch one type while 200 writes a second go on; return the p99 of a write's way to all of them."""
     heard: list[float] = []
     written: dict[bytes, float] = {}
+    writes = int(_WRITES_PER_SECOND * seconds)
 
     async def follow(connection: Connection) -> None:
         got = 0
@@ -160,15 +190,16 @@ async def watches(watchers: Sequence[Connection], writer: Connection, writes: in
     async with asyncio.TaskGroup() as group:
         for connection in watchers:
             group.create_task(follow(connection))
+        began = time.perf_counter()
         for number in range(writes):
-            name = f"beat-{number}"
+            name = f"{run}-{number}"
+            await asyncio.sleep(max(0.0, began + number / _WRITES_PER_SECOND - time.perf_counter()))
             written[name.encode()] = time.perf_counter()
             body = json.dumps({"metadata": {"name": name}, "data": {"a": "b"}}).encode()
             assert await writer.ask("POST", path, body) == 201
-            await asyncio.sleep(0.1)
-    print(
-        f"one write to {len(watchers)} watchers: p50 {quantile(heard, 0.5):.1f} ms, p99 {quantile(heard, 0.99):.1f} ms"
-    )
+    p99 = quantile(heard, 0.99)
+    print(f"  {writes} writes to {len(watchers)} watchers: p50 {quantile(heard, 0.5):.1f} ms, p99 {p99:.1f} ms")
+    return p99
 
 
 async def _revision(connection: Connection) -> str:
@@ -183,32 +214,54 @@ def resident(server: apiserver.Server) -> float:
     return pages * 4096 / 1e6
 
 
-async def measure(server: apiserver.Server, pods: int, watchers: int, writes: int) -> None:
-    """Run all measurements against one server."""
-    context, token = server.context(), server.token
-    print(f"memory idle: {resident(server):.0f} MB")
+def cpu(server: apiserver.Server) -> float:
+    """Return the seconds of CPU that the server has used."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+async def measure(server: apiserver.Server, sizes: Sequence[int], watchers: int, seconds: float) -> list[str]:
+    """Let the server grow from size to size and measure at each; return the goals that were missed."""
+    goals, context, token = Goals(), server.context(), server.token
+    goals.below("memory idle, MB", resident(server), 100)
     connections = [await Connection(server, context, token).open() for _ in range(_CLIENTS)]
-    await creates(connections, pods)
-    print(f"memory with {pods} pods: {resident(server):.0f} MB")
-    await lists(connections[0], connections[1])
-    watching = [await Connection(server, context, token).open() for _ in range(watchers)]
-    await watches(watching, connections[2], writes)
-    for each in (*connections, *watching):
+    have = 0
+    for size in sizes:
+        print(f"{size:,} pods")
+        rate = await creates(server, connections, range(have, size))
+        have = size
+        goals.at_least("creates a second", rate, 3000)
+        spent, small = await lists(server, connections[0], connections[1])
+        if size >= _LISTED:
+            goals.below("LIST of 10,000 pods, ms of the server", spent, 50)
+            goals.below("small GETs meanwhile p99, ms", small, 20)
+        watching = [await Connection(server, context, token).open() for _ in range(watchers)]
+        reached = await watches(watching, connections[2], f"beat-{size}", seconds)
+        goals.below(f"a write to {watchers} watchers p99, ms", reached, 100)
+        for each in watching:
+            each.close()
+        print(f"  memory: {resident(server):.0f} MB")
+    goals.below(f"memory with {have:,} pods, MB", resident(server), 350)
+    for each in connections:
         each.close()
+    return goals.missed
 
 
 def main() -> None:
     """Parse the options, start a server, measure."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pods", type=int, default=10_000)
-    options.add_argument("--watchers", type=int, default=500)
-    options.add_argument("--writes", type=int, default=20)
+    options.add_argument("--sizes", default="1000,10000,50000")
+    options.add_argument("--watchers", type=int, default=1000)
+    options.add_argument("--seconds", type=float, default=3.0)
     chosen = options.parse_args()
+    sizes = [int(size) for size in chosen.sizes.split(",")]
     with tempfile.TemporaryDirectory() as directory:
         started = time.perf_counter()
         with apiserver.running(Path(directory) / "data") as server:
             print(f"start: {time.perf_counter() - started:.2f} s")
-            uvloop.run(measure(server, chosen.pods, chosen.watchers, chosen.writes))
+            missed = uvloop.run(measure(server, sizes, chosen.watchers, chosen.seconds))
+    if missed:
+        sys.exit(f"missed: {', '.join(dict.fromkeys(missed))}")
 
 
 if __name__ == "__main__":
