@@ -101,7 +101,13 @@ def cni() -> None:
     help="A route of its own to each pod, or one bridge for the node's pods, which then share an Ethernet.",
 )
 @click.option("--exclude", type=Prefixes(), default=(), help="Addresses that no pod gets.")
-@click.option("--cool-down", type=click.FloatRange(0), default=60.0, help="Seconds before an address is used again.")
+@click.option(
+    "--cool-down",
+    type=click.FloatRange(0),
+    default=None,
+    show_default="as long as the node tracks a silent UDP flow or a closed TCP connection, mostly 120",
+    help="Seconds before an address is used again.",
+)
 @click.option("--state-dir", type=click.Path(path_type=Path), default="/var/lib/netplane/cni", help="Leases.")
 @RUN_DIR
 @CONF_DIR
@@ -191,7 +197,7 @@ async def _daemon(**options: Any) -> None:
         excluded=options["exclude"],
         unmasqueraded=options["no_masquerade_cidr"],
         masquerades=options["masquerade"],
-        cool_down=options["cool_down"],
+        cool_down=_remembered() if options["cool_down"] is None else options["cool_down"],
         has_bridge=options["wiring"] == "bridge",
         mtu=options["mtu"],
         metrics_address=options["metrics_address"],
@@ -256,6 +262,20 @@ def _lines(found: dict[str, Any]) -> list[str]:
         rows.append((lease["pod"] or "-", addresses, *where, ports, lease["state"], lease["container"][:13]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [*lines, *("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)]
+
+
+def _remembered() -> float:
+    """Return for how many seconds connection tracking knows who spoke last, so that no answer reaches a newcomer."""
+    from netplane.kernel import sysctl
+    from netplane.kernel.errors import KernelError
+
+    found = []
+    for name in ("udp_timeout_stream", "tcp_timeout_time_wait"):
+        try:
+            found.append(float(sysctl.read(f"net/netfilter/nf_conntrack_{name}")))
+        except KernelError:  # not loaded yet: what the kernel sets out with
+            found.append(120.0)
+    return max(found)
 
 
 def _must_be_root() -> None:

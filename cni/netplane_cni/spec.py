@@ -25,6 +25,12 @@ TRY_AGAIN_LATER, NOT_AVAILABLE, LIMITED_CONNECTIVITY = 11, 50, 51
 INTERNAL, MISMATCH = 100, 101
 """Error codes of section 5; from 100 on they are ours: a failure inside, and CHECK finding other than what ADD left."""
 
+IPS_ANNOTATION = "netplane.io/ips"
+"""By it a pod asks for addresses of its own, one of each family at most, separated by commas."""
+
+POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+"""The capability by which containerd and CRI-O hand a pod's annotations on."""
+
 LOWEST_RATE = 1000
 """Bits per second that can be held: a packet would else take minutes."""
 
@@ -155,7 +161,7 @@ def decode(environment: Mapping[str, str], stdin: bytes) -> Request:
         ifname=_ifname(environment),
         args=args,
         ports=_port_mappings(runtime.get("portMappings") or ()),
-        ips=_addresses(runtime.get("ips") or ([args["IP"]] if args.get("IP") else ())),
+        ips=_addresses(runtime.get("ips") or ([args["IP"]] if args.get("IP") else ()) or _annotated(runtime)),
         mac=_mac(runtime.get("mac") or args.get("MAC") or ""),
         bandwidth=_bandwidth(_mapping(runtime, "bandwidth")),
         dns=_dns(_mapping(runtime, "dns")) or _mapping(config, "dns"),
@@ -279,6 +285,11 @@ def _bandwidth(told: Mapping[str, Any]) -> Bandwidth:
     if not are_numbers or any(0 < rate < LOWEST_RATE for rate in rates[::2]):
         raise CniError(INVALID_CONFIG, f"runtimeConfig.bandwidth has {dict(told)!r}", f"from {LOWEST_RATE} bit/s on")
     return Bandwidth(*rates)
+
+
+def _annotated(runtime: Mapping[str, Any]) -> list[str]:
+    text = _mapping(runtime, POD_ANNOTATIONS).get(IPS_ANNOTATION, "")
+    return [part.strip() for part in str(text).split(",") if part.strip()]
 
 
 def _addresses(values: object) -> tuple[address.Packed, ...]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pytest
 
 from netplane.kernel import netns
 from netplane.kernel.link import run as link
+from netplane.kernel.link.objects import LinkChange, change
 from netplane_cni.plan import attach
 from netplane_cni.run import leases as journals
+from netplane_cni.spec import POD_ANNOTATIONS
 from tests.support.cni_nodes import Machine, Pod, World, echo, talk, until
 
 
@@ -139,6 +142,48 @@ def test_a_full_node_says_so(tmp_path: Path) -> None:
         machine.delete(pods[0])
         until(lambda: len(leases(machine)) == 4)
         assert "rest after their last holder" in machine.call("STATUS").body["details"]
+
+
+def test_excluded_addresses_are_given_to_nobody_and_metrics_tell_how_full_it_is(tmp_path: Path) -> None:
+    def metrics() -> dict[str, float]:
+        with urllib.request.urlopen("http://127.0.0.1:9910/metrics", timeout=5) as answer:
+            lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
+
+    with World(tmp_path / "world", nodes=1, families=[4]) as world:
+        machine = world.machines[0]
+        node = machine.node()
+        node["spec"]["podCIDRs"] = ["10.244.9.0/29"]
+        world.tell([node])
+        machine.options = ["--exclude=10.244.9.3/32,10.244.9.5/32", "--cool-down=30", "--metrics-port=9910"]
+        with netns.inside(machine.netns), link.Socket() as own:
+            own.commit([change(LinkChange(1, is_up=True))])
+        machine.start()
+        pods = [machine.pod(f"p{number}") for number in range(3)]
+        assert {pod.addresses[0] for pod in pods} == {"10.244.9.2", "10.244.9.4", "10.244.9.6"}
+        refused = {"runtimeConfig": {POD_ANNOTATIONS: {"netplane.io/ips": "10.244.9.5"}}}
+        assert machine.call("ADD", machine.container("asks"), config=refused).body["code"] == 7
+        assert machine.call("ADD", machine.container("more")).body["code"] == 11
+        assert machine.call("STATUS").body["code"] == 50
+        machine.delete(pods[0])
+        until(lambda: len(leases(machine)) == 2)
+        machine.call("STATUS")
+        found = machine.run(metrics)
+        assert found["netplane_cni_leases"] == 2
+        assert found["netplane_cni_resting_addresses"] == 1
+        assert found['netplane_cni_free_addresses{family="IPv4"}'] == 0
+        assert found['netplane_cni_errors_total{code="50",command="STATUS"}'] >= 1
+
+
+def test_a_pod_has_the_address_that_its_annotation_asks_for(machine: Machine) -> None:
+    asked = {"runtimeConfig": {POD_ANNOTATIONS: {"netplane.io/ips": "10.244.1.200"}}}
+    pod = machine.pod("asked", config=asked)
+    assert pod.addresses[0] == "10.244.1.200"
+    taken = machine.call("ADD", machine.container("second"), config=asked)
+    assert (taken.body["code"], taken.body["msg"]) == (
+        11,
+        f"10.244.1.200 was asked for and is held by {pod.container}",
+    )
 
 
 def test_the_shim_of_a_dead_daemon_says_so_and_a_retry_works(machine: Machine) -> None:

@@ -73,6 +73,13 @@ class Pool:
         low, high = self.bounds()
         return high - low + 1
 
+    @property
+    def capacity(self) -> int:
+        """How many addresses may be given."""
+        low, high = self.bounds()
+        cut = [(max(low, first), min(high, last)) for first, last in _excluded(self) if last >= low and first <= high]
+        return self.size - sum(last - first + 1 for first, last in cut)
+
 
 class Exhausted(Exception):
     """No address can be given now. `until` is when the first cooling one is free, None when all are held."""

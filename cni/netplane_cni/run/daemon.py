@@ -44,6 +44,7 @@ SECONDS = metrics.histogram("netplane_cni_seconds", "Duration of CNI calls.", ["
 ERRORS = metrics.counter("netplane_cni_errors", "CNI calls that failed.", ["command", "code"])
 LEASES = metrics.gauge("netplane_cni_leases", "Attachments that hold addresses.")
 RESTING = metrics.gauge("netplane_cni_resting_addresses", "Addresses that rest after their last holder.")
+FREE = metrics.gauge("netplane_cni_free_addresses", "Addresses that a pod could have now.", ["family"])
 CAPACITY = metrics.gauge("netplane_cni_addresses", "Addresses of the node that pods may have.", ["family"])
 
 
@@ -306,13 +307,18 @@ class Daemon:
         finally:
             known = command if command in spec.COMMANDS else "other"
             SECONDS.labels(known).observe(self._clock.monotonic() - began)
-            LEASES.set(len(self._journal.state.leases))
-            RESTING.set(len(self._verbs.cooling()))
+            self._count()
         ERRORS.labels(known, str(failure.code)).inc()
         self._log.warning(
             "refused", command=command, container=environment.get("CNI_CONTAINERID", ""), why=str(failure)
         )
         return 1, spec.encode_error(failure, spec.version_of(stdin))
+
+    def _count(self) -> None:
+        LEASES.set(len(self._journal.state.leases))
+        RESTING.set(len(self._verbs.cooling()))
+        for family, count in self._verbs.free().items():
+            FREE.labels(str(family)).set(count)
 
     def status(self) -> dict[str, object]:
         """Return what `netplane cni status` shows."""

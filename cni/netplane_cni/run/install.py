@@ -20,6 +20,8 @@ LOOPBACK = "loopback"
 """containerd asks a plugin of this name for the loopback interface; where none is, ours answers for it."""
 
 CONFLIST = "10-netplane.conflist"
+CAPABILITIES = ("portMappings", "ips", "mac", "dns", "bandwidth", spec.POD_ANNOTATIONS)
+
 MARK = b"netplane's CNI daemon"
 """Words that every shim of ours holds and no other plugin does."""
 
@@ -34,7 +36,7 @@ def conflist() -> dict[str, object]:
     """
     plugin = {
         "type": BINARY,
-        "capabilities": {"portMappings": True, "ips": True, "mac": True, "dns": True, "bandwidth": True},
+        "capabilities": dict.fromkeys(CAPABILITIES, True),
     }
     return {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", spec.NEWEST], "name": "netplane", "plugins": [plugin]}
 

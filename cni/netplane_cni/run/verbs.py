@@ -99,6 +99,13 @@ class Verbs:
             del self._cooling[next(iter(self._cooling))]
         return self._cooling
 
+    def free(self) -> dict[address.Family, int]:
+        """Return how many addresses of each family could be given now."""
+        pools = self.prepared.pools if self.prepared is not None else ()
+        # Each attachment has one address of each family; who has one of an earlier range counts, too.
+        taken = len(self._journal.state.leases) + len(self._cooling) // max(1, len(pools))
+        return {pool.prefix.family: max(0, pool.capacity - taken) for pool in pools}
+
     async def call(self, request: Request, namespace: int | None) -> bytes:
         """Do what is asked and return the answer; raises CniError."""
         match request.command:

@@ -51,6 +51,15 @@ def test_a_request_is_read_whole() -> None:
     assert [address.text(ip) for ip in request.ips] == ["10.1.0.9", "fd00::9"]
 
 
+def test_a_pod_asks_for_addresses_by_annotation_and_the_runtime_comes_first() -> None:
+    annotated = {"io.kubernetes.cri.pod-annotations": {"netplane.io/ips": "10.1.0.9, fd00::9", "other": "x"}}
+    assert [address.text(ip) for ip in decode({"runtimeConfig": annotated}).ips] == ["10.1.0.9", "fd00::9"]
+    both = {**annotated, "ips": ["10.1.0.7/24"]}
+    assert [address.text(ip) for ip in decode({"runtimeConfig": both}).ips] == ["10.1.0.7"]
+    wrong = {"io.kubernetes.cri.pod-annotations": {"netplane.io/ips": "ten"}}
+    assert refusal({"runtimeConfig": wrong}).code == 7
+
+
 @pytest.mark.parametrize(
     "row",
     [
