@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import pytest
 from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from tests.support import cri
-from tests.support.cni_nodes import Machine, World, until
+from tests.support.cni_nodes import NETPLANE, Machine, World, until
 from tests.support.runtimes import Containerd, Failed, Podman, Running, fetched, images, jailed
 
 Runtime = Containerd | Podman
@@ -153,6 +155,63 @@ def test_containerd_finds_the_network_ready(site: Site) -> None:
     runtime, _ = site.runtimes["containerd"]
     assert isinstance(runtime, Containerd)
     assert runtime.is_network_ready()
+
+
+def test_a_pod_has_the_address_of_its_annotation_under_containerd(site: Site) -> None:
+    runtime, machine = site.runtimes["containerd"]
+    assert isinstance(runtime, Containerd)
+    wanted = ["10.244.1.222", "fd00:244:0:1::222"]
+    pod = runtime.run("fixed", annotations={"netplane.io/ips": ",".join(wanted)})
+    try:
+        assert pod.ips == wanted
+    finally:
+        runtime.stop(pod)
+    until(lambda: is_clean(machine))
+
+
+def test_pods_outlive_containerd_and_end_cleanly_under_the_next(site: Site) -> None:
+    runtime, machine = site.runtimes["containerd"]
+    assert isinstance(runtime, Containerd)
+    one = runtime.run("one")
+    runtime.restart()
+    with running(runtime, "two") as two:
+        assert fetched(runtime, two, one.ips[0]) == "one"
+        assert fetched(runtime, one, two.ips[0]) == "two"
+    runtime.stop(one)
+    until(lambda: is_clean(machine))
+
+
+def test_a_pod_that_is_stopped_again_and_again_is_gone_all_the_same(site: Site) -> None:
+    runtime, machine = site.runtimes["containerd"]
+    assert isinstance(runtime, Containerd)
+    pod = runtime.run("thrice")
+    for _ in range(3):
+        runtime.halt(pod)
+    runtime.stop(pod)
+    until(lambda: is_clean(machine))
+
+
+def test_containerd_follows_install_and_uninstall_and_others_files_stay(site: Site) -> None:
+    runtime, machine = site.runtimes["containerd"]
+    assert isinstance(runtime, Containerd)
+    others = [machine.folder / "conf" / "notes.txt", machine.folder / "bin" / "other"]
+    for other in others:
+        other.write_text("somebody's")
+    machine.kill(signal.SIGTERM)
+    try:
+        folders = [f"--conf-dir={machine.folder}/conf", f"--bin-dir={machine.folder}/bin"]
+        subprocess.run([str(NETPLANE), "cni", "uninstall", *folders], check=True, capture_output=True)
+        until(lambda: not runtime.is_network_ready(), limit=20)
+        assert {path.name for folder in ("conf", "bin") for path in (machine.folder / folder).iterdir()} == {
+            "notes.txt",
+            "other",
+        }
+    finally:
+        machine.start()
+    until(runtime.is_network_ready, limit=20)
+    with running(runtime, "again") as pod:
+        assert fetched(runtime, pod, pod.ips[0]) == "again"
+    assert [other.read_text() for other in others] == ["somebody's"] * 2
 
 
 def test_the_images_were_made_here(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Client:
             response_deserializer=lambda data: decode(answer, data),
         )
         try:
-            return ask(fields, timeout=LIMIT)
+            return ask(fields, timeout=LIMIT, wait_for_ready=True)
         except grpc.RpcError as error:
             raise Refused(error.details()) from error
 

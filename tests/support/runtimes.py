@@ -116,15 +116,23 @@ class Containerd:
         self._jail, self._folder = jail, jail.folder
         machine = jail.machine
         (self._folder / "config.toml").write_text(_containerd_config(self._folder, machine))
-        with open(self._folder / "log", "ab") as log:
-            start = f"echo $$ > {self._folder}/pid; exec containerd -c {self._folder}/config.toml"
-            argv = jail.argv("sh", "-c", start)
-            self._process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self._socket = str(self._folder / "containerd.sock")
-        until(lambda: "Revision" in self._ctr("version", check=False), limit=20.0)
+        self._start()
         for archive in archives:
             self._ctr("images", "import", str(archive))
+
+    def _start(self) -> None:
+        with open(self._folder / "log", "ab") as log:
+            start = f"echo $$ > {self._folder}/pid; exec containerd -c {self._folder}/config.toml"
+            argv = self._jail.argv("sh", "-c", start)
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self._socket = str(self._folder / "containerd.sock")
+        until(lambda: "Revision" in self._ctr("version", check=False), limit=60.0)
         self._client = cri.Client(self._socket)
+
+    def restart(self) -> None:
+        """Kill it, and start it again; what it runs goes on."""
+        self.close()
+        self._start()
 
     def close(self) -> None:
         self._client.close()
@@ -182,8 +190,11 @@ class Containerd:
         assert not done.get("exit_code"), done
         return str(done.get("stdout", b"").decode())
 
-    def stop(self, pod: Running) -> None:
+    def halt(self, pod: Running) -> None:
         self._client.call("StopPodSandbox", pod_sandbox_id=pod.id)
+
+    def stop(self, pod: Running) -> None:
+        self.halt(pod)
         self._client.call("RemovePodSandbox", pod_sandbox_id=pod.id)
 
     def _ctr(self, *command: str, check: bool = True) -> str:
