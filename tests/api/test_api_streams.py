@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.support import agent_server, apiserver
 from tests.support.http_client import Client
@@ -86,6 +87,59 @@ async def test_the_nodes_proxy_reaches_the_agent_with_our_own_credentials(server
         Client(server).ask, "GET", f"/api/v1/nodes/{node}/proxy/stats/summary?only=cpu"
     )
     assert (code, told) == (200, {"asked": "/stats/summary?only=cpu", "bearer": True})
+
+
+async def _told(request: web.Request) -> web.Response:
+    return web.Response(text=f"{request.method} {request.path_qs} {(await request.text())}")
+
+
+@pytest.fixture
+async def web_port() -> AsyncIterator[int]:
+    """A web server that only the agent's side reaches by the pod's address."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", _told)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+async def test_proxy_reaches_pods_and_services_through_the_nodes_agent(
+    server: apiserver.Server, pods: str, web_port: int
+) -> None:
+    api, ask = Client(server), asyncio.to_thread
+    namespace = pods.split("/")[4]
+    # An address to which this machine has no route that answers: the way leads through the agent alone.
+    unreachable = {"status": {"podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.1"}], "phase": "Running"}}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    for name in ("web", "broken"):
+        assert (await ask(api.ask, "PATCH", f"{pods}/{name}/status", unreachable, headers=merge))[0] == 200
+    code, told = await ask(api.ask, "GET", f"{pods}/web:{web_port}/proxy/a/b?c=d%20e&c=f")
+    assert (code, told) == (200, "GET /a/b?c=d+e&c=f ")
+    code, told = await ask(api.ask, "POST", f"{pods}/http:web:{web_port}/proxy/", {"a": 1})
+    assert (code, told) == (200, 'POST / {"a": 1}')
+    service = {"metadata": {"name": "front"}, "spec": {"ports": [{"port": 80, "targetPort": web_port}]}}
+    base = f"/api/v1/namespaces/{namespace}/services"
+    assert (await ask(api.ask, "POST", base, service))[0] == 201
+    endpoint = {
+        "addresses": ["192.0.2.1"],
+        "conditions": {"ready": True},
+        "nodeName": f"node-{namespace}",
+        "targetRef": {"kind": "Pod", "namespace": namespace, "name": "web"},
+    }
+    slice_ = {
+        "metadata": {"name": "front-1", "labels": {"kubernetes.io/service-name": "front"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": web_port, "protocol": "TCP"}],
+        "endpoints": [endpoint],
+    }
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+    assert (await ask(api.ask, "POST", slices, slice_))[0] == 201
+    assert await ask(api.ask, "GET", f"{base}/front:80/proxy/x") == (200, "GET /x ")
+    code, told = await ask(api.ask, "GET", f"{pods}/broken:{web_port}/proxy/")
+    assert (code, told["reason"]) == (503, "ServiceUnavailable")
 
 
 async def test_a_node_gets_no_certificate_for_another_nodes_name(server: apiserver.Server) -> None:

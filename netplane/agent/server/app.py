@@ -16,7 +16,7 @@ from netplane.agent.lifecycle.roster import Roster
 from netplane.agent.lifecycle.worker import Worker
 from netplane.agent.node.objects import Identity
 from netplane.agent.runtime.protocol import ContainerStatus, Runtime, RuntimeFailure, Stream
-from netplane.agent.server import channels, forwarding, logs, summary
+from netplane.agent.server import channels, forwarding, logs, summary, tunnel
 from netplane.agent.server.authentic import Gate, Refused
 from netplane.agent.server.logs import Wanted
 from netplane.lib import clock as clocks
@@ -46,6 +46,7 @@ def build(roster: Roster, runtime: Runtime, identity: Identity, gate: Gate, cloc
             WebSocketRoute("/exec/{namespace}/{pod}/{container}", answers.exec),
             WebSocketRoute("/attach/{namespace}/{pod}/{container}", answers.attach),
             WebSocketRoute("/portForward/{namespace}/{pod}", answers.port_forward),
+            WebSocketRoute(tunnel.PATH, answers.tunnel),
         ],
         exception_handlers={NotHere: _not_here, RuntimeFailure: _failed},
     )
@@ -143,6 +144,16 @@ class _Answers:
             await socket.close()
             return
         await forwarding.serve(socket, lambda port: self._runtime.connect(sandbox.id, port))
+
+    async def tunnel(self, socket: WebSocket) -> None:
+        try:
+            worker = self._worker(socket.path_params)
+            sandbox = next(s for s in self._runtime.sandboxes(worker.pod.uid) if s.state == "ready")
+            reader, writer = await self._runtime.connect(sandbox.id, socket.path_params["port"])
+        except (NotHere, StopIteration, RuntimeFailure, OSError):
+            await socket.close()
+            return
+        await tunnel.join(socket, reader, writer)
 
     async def _session(self, socket: WebSocket, open_stream: Callable[[], Awaitable[Stream]]) -> None:
         protocol = channels.chosen(socket.scope.get("subprotocols") or [])

@@ -20,6 +20,7 @@ from netplane.controlplane.api import (
     places,
     policies,
     status,
+    tunnels,
     webhooks,
 )  # fmt: skip
 from netplane.controlplane.api import (
@@ -102,6 +103,7 @@ class Cluster:
         self.webhooks = webhooks.Webhooks(
             self.store,
             place=lambda namespace, name, port: places.of_service(self.store, namespace, name, str(port)),
+            way=lambda to: tunnels.session(self.agents, to),
             versions=self.versions_of,
             conditions=conditions.hold,
             new_uid=new_uid,

@@ -244,6 +244,7 @@ async def _run(
         access_log=False,
         server_header=False,
         date_header=True,
+        proxy_headers=False,  # nobody stands before us: such headers would be a client's own
         ssl_certfile=material.server_certificate,
         ssl_keyfile=material.server_key,
         ssl_ca_certs=str(material.authority_certificate),

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import aiohttp
 import orjson
+import yarl
 
-from netplane.controlplane.api import agents, cluster, http, options, places, status
+from netplane.controlplane.api import agents, cluster, http, options, places, status, tunnels
 from netplane.controlplane.registry import types
 from netplane.kube.types import Object
 
@@ -21,6 +22,7 @@ _WAY_OUT = (
     "this server speaks WebSocket, not SPDY, for exec, attach and port-forward: use kubectl 1.31 or newer"
     " (1.29 and 1.30 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true, KUBECTL_PORT_FORWARD_WEBSOCKETS=true)"
 )
+_PROXY_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade host"
     b" content-length authorization".split()
@@ -162,41 +164,55 @@ async def proxy(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
         for name, value in request.headers.items()
         if name not in _HOP_BY_HOP
     }
-    root = _root(at, of, request)
+    body, path = await request.body(), request.target.rest or "/"
     if of.kind == "Node":
+        url = at.agents.url(request.target.name.partition(":")[0]) + path
         headers |= at.agents.headers()
-    url = root + (request.target.rest or "/")
-    body = await request.body()
-    answer = await at.agents.open(request.method, url, query=_pairs(request.query), headers=headers, body=body)
+        answer = await at.agents.open(request.method, url, query=_pairs(request.query), headers=headers, body=body)
+        await _answer_of(request, answer)
+        return
+    scheme, to = _destination(at, of, request)
+    host = f"[{to.address}]" if ":" in to.address else to.address
+    url = f"{scheme}://{host}:{to.port}{path}"
+    async with tunnels.session(at.agents, to) as session:
+        try:
+            # As the real one does it: what a pod's certificate says is nothing we could judge.
+            answer = await session.request(
+                request.method, yarl.URL(url, encoded=True).update_query(_pairs(request.query)), headers=headers,
+                data=body or None, allow_redirects=False, ssl=False, timeout=_PROXY_TIMEOUT,
+            )  # fmt: skip
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise agents.unreachable(url, error) from error
+        await _answer_of(request, answer)
+
+
+async def _answer_of(request: http.Request, answer: aiohttp.ClientResponse) -> None:
     async with answer:
         kept = [(name.lower(), value) for name, value in answer.raw_headers if name.lower() not in _HOP_BY_HOP]
         await _relay(request, answer, kept)
 
 
-def _root(at: cluster.Cluster, of: types.ResourceType, request: http.Request) -> str:
-    """Return where `[scheme:]name[:port]` of a proxy path is; raise 404 or 503."""
+def _destination(at: cluster.Cluster, of: types.ResourceType, request: http.Request) -> tuple[str, places.Endpoint]:
+    """Return the scheme and the endpoint that `[scheme:]name[:port]` of a proxy path names; raise 404 or 503."""
     assert request.target is not None
     parts = request.target.name.split(":")
     scheme = parts.pop(0) if len(parts) == 3 else "http"
     name, port = parts[0], parts[1] if len(parts) > 1 else ""
-    if of.kind == "Node":
-        return at.agents.url(name)
-    obj = at.get("", "v1", of.plural, request.target.namespace, name)
+    namespace = request.target.namespace
+    obj = at.get("", "v1", of.plural, namespace, name)
     if obj is None:
         raise status.not_found(of, name)
-    if of.kind == "Pod":
-        found = _of_pod(obj, port)
-    else:
-        found = places.of_service(at.store, request.target.namespace, name, port) or ("", 0)
-    host, number = found
-    if not host:
+    found = _of_pod(obj, port) if of.kind == "Pod" else places.of_service(at.store, namespace, name, port)
+    if found is None:
         raise status.unavailable(f'no endpoints available for "{quote(request.target.name)}"')
-    return f"{scheme or 'http'}://{f'[{host}]' if ':' in host else host}:{number}"
+    return scheme or "http", found
 
 
-def _of_pod(pod: Object, port: str) -> tuple[str, int]:
+def _of_pod(pod: Object, port: str) -> places.Endpoint | None:
     ports = [p for c in pod["spec"]["containers"] for p in c.get("ports") or ()]
     named = next((p["containerPort"] for p in ports if p.get("name") == port), None)
     first = ports[0]["containerPort"] if ports else 80
     number = int(port) if port.isdigit() else named if port and named else first
-    return str((pod.get("status") or {}).get("podIP") or ""), int(number)
+    metadata, address = pod["metadata"], (pod.get("status") or {}).get("podIP")
+    whose = (metadata["namespace"], metadata["name"])
+    return places.Endpoint(address, int(number), whose, pod["spec"].get("nodeName") or "") if address else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import copy
 import dataclasses
 import ssl
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import aiohttp
 import orjson
 
-from netplane.controlplane.api import access, hooks, status
+from netplane.controlplane.api import access, hooks, places, status
 from netplane.controlplane.registry import strategy, types
 from netplane.controlplane.store import protocol
 from netplane.kube import patch as patches
@@ -27,8 +28,11 @@ _ANSWER_LIMIT = 8 << 20
 _KEPT = ("name", "namespace", "uid", "resourceVersion")
 _FAILURES = (hooks.BadAnswer, aiohttp.ClientError, TimeoutError, OSError)
 
-Place = Callable[[str, str, int], tuple[str, int] | None]
-"""(namespace, Service name, port) to an endpoint's address and port, None when none is ready."""
+Place = Callable[[str, str, int], places.Endpoint | None]
+"""(namespace, Service name, port) to an endpoint, None when none is ready."""
+
+Way = Callable[[places.Endpoint], contextlib.AbstractAsyncContextManager[aiohttp.ClientSession]]
+"""An endpoint to a session that reaches it."""
 
 Versions = Callable[[types.ResourceType], Sequence[types.ResourceType]]
 """A type to all its versions that are served."""
@@ -56,12 +60,14 @@ class Webhooks:
         store: protocol.Store,
         *,
         place: Place,
+        way: Way,
         versions: Versions,
         conditions: Conditions,
         new_uid: Callable[[], str],
     ) -> None:
         self._store = store
         self._place = place
+        self._way = way
         self._versions = versions
         self._conditions = conditions
         self._new_uid = new_uid
@@ -187,10 +193,34 @@ class Webhooks:
 
         Raises BadAnswer, and aiohttp's and the system's errors.
         """
-        url, name = self._address(config)
+        if config.get("url"):
+            return await self._send(self._own_session(), str(config["url"]), "", config, body, seconds)
+        service = config["service"]
+        namespace, name, port = str(service["namespace"]), str(service["name"]), int(service.get("port") or 443)
+        found = self._place(namespace, name, port)
+        if found is None:
+            raise hooks.BadAnswer(f'no endpoints available for service "{name}" in namespace "{namespace}"')
+        host = f"[{found.address}]" if ":" in found.address else found.address
+        url = f"https://{host}:{found.port}/{str(service.get('path') or '').lstrip('/')}"
+        async with self._way(found) as session:
+            return await self._send(session, url, f"{name}.{namespace}.svc", config, body, seconds)
+
+    def _own_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        request = self._session.post(
+        return self._session
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        name: str,
+        config: Mapping[str, Any],
+        body: bytes,
+        seconds: float,
+    ) -> bytes:
+        """POST to a URL; `name` is what the certificate of a Service must be for."""
+        request = session.post(
             url,
             data=body,
             headers={"Content-Type": "application/json", **({"Host": name} if name else {})},
@@ -208,19 +238,6 @@ class Webhooks:
             if answer.status != 200:
                 raise hooks.BadAnswer(f"the webhook answered {answer.status} {answer.reason}")
             return told
-
-    def _address(self, config: Mapping[str, Any]) -> tuple[str, str]:
-        """Return the URL and, for a Service, the name that its certificate must hold."""
-        if config.get("url"):
-            return str(config["url"]), ""
-        service = config["service"]
-        namespace, name, port = str(service["namespace"]), str(service["name"]), int(service.get("port") or 443)
-        found = self._place(namespace, name, port)
-        if found is None:
-            raise hooks.BadAnswer(f'no endpoints available for service "{name}" in namespace "{namespace}"')
-        host = f"[{found[0]}]" if ":" in found[0] else found[0]
-        path = "/" + str(service.get("path") or "").lstrip("/")
-        return f"https://{host}:{found[1]}{path}", f"{name}.{namespace}.svc"
 
     def _trust(self, bundle: str) -> ssl.SSLContext:
         known = self._trusts.get(bundle)
