@@ -20,13 +20,13 @@ RESOURCES = (GATEWAYCLASSES, GATEWAYS, HTTPROUTES, REFERENCEGRANTS)
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Which object it is, which state of it, and what its status says now."""
+    """Which object it is, which state of it, and what its status says now, which makes no difference."""
 
     namespace: str
     name: str
     generation: int = 0
     created: str = ""
-    resource_version: str = ""
+    resource_version: str = field(default="", compare=False, hash=False)
     status: Object = field(default_factory=dict, compare=False, hash=False)
 
     @property

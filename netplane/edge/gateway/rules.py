@@ -7,6 +7,7 @@ engine has no way to do, is a rule with a fault, and the rest of the route is se
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -108,7 +109,9 @@ def path_text(value: str, at: str) -> str:
 def _regex(value: str, at: str) -> str:
     is_plain = len(value) <= _LONGEST_REGEX and all(" " < each <= "~" for each in value)
     try:
-        re.compile(value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            re.compile(value)
     except re.error as error:
         raise Refused(UNSUPPORTED, f"{at}: not a regular expression: {error}") from error
     if not is_plain:

@@ -16,12 +16,13 @@ from netplane.edge.gateway.facts import (
     REFERENCEGRANTS,
     RESOURCES,
     Door,
+    Meta,
 )
 from netplane.edge.gateway.listeners import Pairs
 from netplane.edge.gateway.status import StatusWrite
 from netplane.kube import errors, meta
 from netplane.kube.api import Api
-from netplane.kube.informer import Informers, Query
+from netplane.kube.informer import Change, Informers, Query
 from netplane.kube.types import NAMESPACES, Key
 from netplane.lib import clock as clocks
 from netplane.lib import log
@@ -57,6 +58,7 @@ class Follower:
         self._informers: Informers | None = None
         self._is_synced = False
         self._wanted: dict[tuple[str, Key], StatusWrite] = {}
+        self._written: dict[tuple[str, Key], object] = {}
         self._has_work = asyncio.Event()
         self.looked = asyncio.Event()
         """Set once it is known whether the types are served, and if so, when all objects are here."""
@@ -76,11 +78,21 @@ class Follower:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._informers.run())
             group.create_task(self._write())
-            async for _ in self._informers.batches():
+            async for batch in self._informers.batches():
+                has_news = not self._is_synced or any(self._is_news(each) for each in batch.changes)
                 self._is_synced = True
                 self.looked.set()
-                changed()
+                if has_news:
+                    changed()
         raise AssertionError("batches never end")
+
+    def _is_news(self, change: Change) -> bool:
+        """Tell whether a change is more than a status of ours coming back."""
+        if change.old is None or change.new is None or change.old != change.new:
+            return True
+        meta_now: object = getattr(change.new, "meta", None)
+        written = self._written.get((change.resource.kind, change.key))
+        return not isinstance(meta_now, Meta) or meta_now.status != written
 
     async def _are_served(self) -> bool:
         try:
@@ -133,7 +145,8 @@ class Follower:
         namespace, name = write.key
         change = {"metadata": {"resourceVersion": write.resource_version}, "status": write.status}
         try:
-            await self._api.patch(write.resource, name, change, namespace=namespace, subresource="status")
+            put = await self._api.patch(write.resource, name, change, namespace=namespace, subresource="status")
+            self._written[write.resource.kind, write.key] = put.get("status")
         except (errors.Conflict, errors.NotFound):
             return
         except errors.ApiError as error:

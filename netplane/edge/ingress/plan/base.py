@@ -111,7 +111,7 @@ def _frontends(settings: Settings) -> Iterable[str]:
     yield "  no log"
     yield f"  bind unix@{at}/internal.sock mode 600"
     # Never true: it makes these maps known to the engine also when no rule above uses them.
-    for name in ("meta", "sni"):
+    for name in ("meta", "slots", "sni"):
         yield f"  http-request set-var(txn.none) path,map_str({maps}/{name}.map) if {{ always_false }}"
     yield "  http-request set-var(txn.slot) req.hdr(x-netplane-slot)"
     yield "  http-request del-header x-netplane-slot"
@@ -123,7 +123,9 @@ def _frontends(settings: Settings) -> Iterable[str]:
 def _binds(settings: Settings, listener: Listener) -> Iterable[str]:
     at, port = settings.directory, listener.port
     tail = f" id {port}" + (" accept-proxy" if settings.accepts_proxy else "")
+    # What is wrong with a client's certificate is told in HTTP, by the routes that ask for one.
     tls = f" ssl crt {at}/certs/default.pem crt-list {at}/certs/list alpn h2,http/1.1"
+    tls += " ca-ignore-err all crt-ignore-err all"
     if listener.protocol == "HTTPS" and settings.passthrough:
         yield f"  bind unix@{at}/tls-{port}.sock accept-proxy id {port}{tls}"
         return

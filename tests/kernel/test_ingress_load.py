@@ -1,0 +1,134 @@
+"""Nothing is lost: load goes on through the door while everything behind it changes and its controller is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ingress
+from tests.support import ingress_objects as o
+
+HOST, PORT = "load.example", 9000
+RATE, CLIENTS, SOCKETS, DOWNLOADS = 200, 20, 20, 5
+SECONDS = 20.0
+_PORTS = [{"name": "http", "port": 8080, "targetPort": PORT}]
+
+
+class Rollout:
+    """A Service whose pods are replaced one after the other, each as a good Deployment does it."""
+
+    def __init__(self, door: ingress.Door, *, pods: int) -> None:
+        self._door = door
+        self._ready: deque[str] = deque()
+        self._leaving: deque[tuple[float, str]] = deque()
+        door.api.apply(o.service("load", ports=_PORTS))
+        for _ in range(pods):
+            self._add()
+        self._write()
+
+    def step(self) -> None:
+        """Start a pod, let the oldest terminate; those that have been terminating for a second are gone."""
+        self._add()
+        self._leaving.append((time.monotonic(), self._ready.popleft()))
+        gone = []
+        while self._leaving and self._leaving[0][0] < time.monotonic() - 1.0:
+            gone.append(self._leaving.popleft()[1])
+        self._write()
+        for address in gone:
+            self._door.stop_pod(address, PORT)
+
+    def _add(self) -> None:
+        address = self._door.new_pod("default/load")
+        self._door.start_pod(address, PORT)
+        self._ready.append(address)
+
+    def _write(self) -> None:
+        leaving = [address for _, address in self._leaving]
+        every = [*self._ready, *leaving]
+        self._door.api.apply(o.endpoint_slice("load", every, ports=_PORTS, terminating=leaving))
+
+
+@contextlib.contextmanager
+def loaded() -> Iterator[list[str]]:
+    """Run the clients for as long as the block lasts; what they say in the end is in the list."""
+    numbers = [str(each) for each in (RATE, CLIENTS, SOCKETS, DOWNLOADS)]
+    command = [sys.executable, "-m", "tests.support.ingress_load", ingress.DOOR, HOST, *numbers]
+    said: list[str] = []
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as clients:
+        assert clients.stdout is not None
+        try:
+            assert clients.stdout.readline() == "going\n"
+            yield said
+            said.append(clients.communicate(timeout=30)[0])
+        finally:
+            clients.kill()
+
+
+def engines(door: ingress.Door) -> set[int]:
+    """Return the process ids of this door's HAProxy."""
+    found = set()
+    for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if line.split(b"\0")[0].endswith(b"haproxy") and str(door.folder).encode() in line:
+                found.add(pid)
+    return found
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_lost_while_endpoints_hosts_and_certificates_change_and_the_controller_is_killed(
+    tmp_path: Path,
+) -> None:
+    with ingress.door(tmp_path) as door:
+        door.api.apply(o.ingress_class())
+        door.api.apply(o.tls_secret("load-tls", HOST, serial=1))
+        rollout = Rollout(door, pods=5)
+        door.api.apply(o.ingress("load", o.rule(HOST, o.path("/", "load")), tls=[("load-tls", [HOST])]))
+        door.answers(f"http://{HOST}/", "load")
+        before = engines(door)
+        reloads = door.metric("netplane_ingress_reloads_total")
+        with loaded() as said:
+            _change(door, rollout, reloads)
+        result = json.loads(said[0])
+        print(json.dumps(result))
+        serial = o.serial_of(door.ask(f"https://{HOST}/").certificate)
+        assert result["failures"] == {}, result
+        assert result["requests"] > 0.8 * RATE * SECONDS, result
+        assert result["pods"] > 20, result
+        assert result["downloads"] >= DOWNLOADS, result
+        assert result["connections"] == CLIENTS, "connections were closed: " + str(result)
+        assert engines(door) == before
+        assert door.metric("netplane_ingress_reloads_total") == 0
+        assert serial > 5
+
+
+def _change(door: ingress.Door, rollout: Rollout, reloads: float) -> None:
+    """Change everything for as long as the load lasts; kill the controller once in the middle."""
+    began, step, has_killed = time.monotonic(), 0, False
+    while (elapsed := time.monotonic() - began) < SECONDS:
+        step += 1
+        if step % 3 == 0:
+            rollout.step()
+        door.api.apply(o.ingress(f"passing-{step % 7}", o.rule(f"host-{step}.example", o.path("/", "load"))))
+        if step % 5 == 0:
+            door.api.delete("Ingress", f"passing-{(step + 3) % 7}")
+        if step % 10 == 0:
+            door.api.apply(o.tls_secret("load-tls", HOST, serial=1 + step // 10))
+        if not has_killed and elapsed > SECONDS / 2:
+            assert door.metric("netplane_ingress_reloads_total") == reloads
+            assert door.controller is not None
+            door.controller.stop(signal.SIGKILL)
+            door.start()
+            has_killed = True
+        time.sleep(0.1)
