@@ -17,6 +17,8 @@ from netplane.lib import clock as clocks
 from netplane.lib import log, notify
 
 RENEW = 10.0
+SILENCE = 20.0
+"""Seconds without a Lease after which the node may have been taken for lost: half a usual grace period."""
 LOOK = 10.0
 LOOK_UNREADY = 0.5
 REPORT = 300.0
@@ -49,6 +51,7 @@ class Registration:
         self._uid = ""
         self._sent: Object = {}
         self._sent_at = 0.0
+        self._wake = asyncio.Event()
         self.registered = asyncio.Event()
         self.is_ready = False
 
@@ -105,7 +108,15 @@ class Registration:
                 continue
             except errors.ApiError as error:
                 _log.warning("node status not sent", error=str(error))
-            await self._clock.sleep(LOOK if self.is_ready else LOOK_UNREADY)
+            await self._pause(LOOK if self.is_ready else LOOK_UNREADY)
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        async with asyncio.TaskGroup() as group:
+            over = [group.create_task(self._clock.sleep(seconds)), group.create_task(self._wake.wait())]
+            await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+            for task in over:
+                task.cancel()
 
     async def _report(self) -> None:
         state = await self._runtime.status()
@@ -131,6 +142,7 @@ class Registration:
 
     async def _keep_lease(self) -> Never:
         is_made = False
+        renewed = self._clock.monotonic()
         while True:
             delay = RENEW
             try:
@@ -141,6 +153,11 @@ class Registration:
                 else:
                     await self._make_lease()
                     is_made = True
+                if self._clock.monotonic() - renewed > SILENCE:
+                    # Meanwhile the node may have been taken for lost; that its status is what it was has to be said.
+                    self._sent_at = 0.0
+                    self._wake.set()
+                renewed = self._clock.monotonic()
             except errors.NotFound:
                 is_made, delay = False, RETRY
             except errors.ApiError as error:

@@ -1,0 +1,68 @@
+"""A node's registration against an API in memory: what it says, and when it says it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from netplane.agent.node.objects import Identity
+from netplane.agent.node.register import Registration
+from netplane.kube import meta
+from netplane.kube.fake import FakeApi
+from netplane.kube.types import LEASES, NODES
+from netplane.lib.clock import Fake
+from tests.support.agent_pods import FakeRuntime
+
+
+@contextlib.asynccontextmanager
+async def registered(api: FakeApi, clock: Fake, folder: Path) -> AsyncIterator[None]:
+    identity = Identity("node-1", ("172.30.0.11",), 10250, 110, {}, "fake://1")
+    registration = Registration(api, identity, FakeRuntime(clock), disk=folder, clock=clock)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(registration.run())
+        await registration.registered.wait()
+        await api.until(lambda: ready(api) == "True")
+        yield
+        running.cancel()
+
+
+def ready(api: FakeApi) -> str:
+    conditions = api.objects(NODES)[("", "node-1")].get("status", {}).get("conditions", ())
+    return next((one["status"] for one in conditions if one["type"] == "Ready"), "")
+
+
+def take_for_lost(api: FakeApi) -> None:
+    node = api.objects(NODES)[("", "node-1")]
+    for one in node["status"]["conditions"]:
+        one["status"] = "Unknown"
+    api.seed(NODES, node)
+
+
+async def test_a_node_taken_for_lost_says_that_it_is_ready_as_soon_as_it_reaches_the_api_again(tmp_path: Path) -> None:
+    clock = Fake()
+    await clock.advance(1)
+    api = FakeApi()
+    async with registered(api, clock, tmp_path):
+        await api.until(lambda: bool(api.objects(LEASES)))
+        api.go_down()
+        for _ in range(60):
+            await clock.advance(1)
+        take_for_lost(api)
+        api.come_up()
+        for _ in range(3):
+            await clock.advance(1)
+        await api.until(lambda: ready(api) == "True", seconds=5)
+
+
+async def test_a_short_silence_does_not_send_the_status_again(tmp_path: Path) -> None:
+    clock = Fake()
+    await clock.advance(1)
+    api = FakeApi()
+    async with registered(api, clock, tmp_path):
+        await api.until(lambda: bool(api.objects(LEASES)))
+        version = meta.resource_version(api.objects(NODES)[("", "node-1")])
+        for _ in range(30):
+            await clock.advance(1)
+        assert meta.resource_version(api.objects(NODES)[("", "node-1")]) == version
