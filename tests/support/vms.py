@@ -1,0 +1,244 @@
+"""Boot machines from the box's disk under emulation and make them nodes with the testbed's own provisioning scripts.
+
+Each machine has two links, as Vagrant gives them: one for management (ssh, forwarded on the namespace's own loopback;
+the same address in every machine, and no way out), and one on which the machines see each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+VAGRANT = Path(__file__).parents[2] / "vagrant"
+NETNS = Path("/run/netns")
+BRIDGE = "nodes"
+GATEWAY = "10.77.0.1"
+TOKEN = "nptest.0123456789abcdef"
+BOOT_LIMIT = 420.0
+PROVISION_LIMIT = 600.0
+KERNEL_LINE = "root=/dev/vda1 rw console=ttyS0 net.ifnames=0 mitigations=off quiet loglevel=3"
+
+
+def run(*argv: str | Path, limit: float = 60.0, check: bool = True, stdin: bytes | None = None) -> str:
+    """Run a command to its end and return what it printed; a failure shows that."""
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, capture_output=True, timeout=limit, check=False, input=stdin)
+    text = done.stdout.decode(errors="replace")
+    if check and done.returncode:
+        said = done.stderr.decode(errors="replace")
+        raise AssertionError(f"{' '.join(words)}: exit {done.returncode}\n{text[-3000:]}\n{said[-3000:]}")
+    return text
+
+
+def cache() -> Path:
+    """Return where boxes are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "netplane"
+
+
+def box() -> Path:
+    """Return the folder of the box, made if it is not there or no longer what its recipe says."""
+    folder = cache() / "box"
+    run(VAGRANT / "box" / "build.sh", folder, limit=900)
+    return folder
+
+
+def bundle(python: str) -> Path:
+    """Return the archive that nodes install."""
+    folder = cache() / "bundle"
+    environment = f"PYTHON={python}"
+    run("env", environment, VAGRANT / "provision" / "bundle.sh", folder, limit=600)
+    return folder / "netplane.tar.gz"
+
+
+def login_key(folder: Path) -> Path:
+    """Return Vagrant's well-known key, with which a new box lets in whoever made it; Debian's package has it."""
+    target = folder / "vagrant.key"
+    if not target.exists():
+        run("sh", "-c", f"cd {folder} && apt-get download -qq vagrant && dpkg-deb -x vagrant_*.deb vagrant-package")
+        (found,) = folder.glob("vagrant-package/**/keys/vagrant")
+        shutil.copy(found, target)
+        target.chmod(0o600)
+        shutil.rmtree(folder / "vagrant-package")
+    return target
+
+
+@dataclass
+class Machine:
+    """One virtual machine, number 1 to 9."""
+
+    site: Site
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"node{self.number}"
+
+    @property
+    def address(self) -> str:
+        return f"10.77.0.{10 + self.number}"
+
+    @property
+    def disk(self) -> Path:
+        return self.site.folder / f"{self.name}.qcow2"
+
+    def power_on(self) -> None:
+        """Start it; its disk is what it was when the power went."""
+        if not self.disk.exists():
+            base = self.site.box / "disk.qcow2"
+            run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, self.disk)
+        forward = f"user,id=m,restrict=on,hostfwd=tcp:127.0.0.1:{2220 + self.number}-:22"
+        argv = [
+            *("qemu-system-x86_64", "-name", self.name, "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "qemu64"),
+            *("-smp", "1", "-m", "1024" if self.number == 1 else "768", "-display", "none", "-no-reboot"),
+            *("-monitor", "none", "-serial", f"file:{self.site.folder}/{self.name}.console"),
+            *("-kernel", f"{self.site.box}/vmlinuz", "-initrd", f"{self.site.box}/initrd.img", "-append", KERNEL_LINE),
+            *("-drive", f"file={self.disk},if=virtio,cache=unsafe", "-device", "virtio-rng-pci"),
+            *("-netdev", forward, "-device", "virtio-net-pci,netdev=m"),
+            *("-netdev", f"tap,id=n,ifname=tap{self.number},script=no,downscript=no"),
+            *("-device", f"virtio-net-pci,netdev=n,mac=52:54:00:77:00:0{self.number}"),
+        ]
+        self.process = subprocess.Popen(
+            self.site.inside(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def power_off(self) -> None:
+        """Pull the plug."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(20)
+            self.process = None
+
+    def set_link(self, *, is_up: bool) -> None:
+        """Plug or unplug the cable to the other machines."""
+        run(*self.site.inside("ip", "link", "set", f"tap{self.number}", "up" if is_up else "down"))
+
+    def ssh(self, command: str, *, limit: float = 60.0, check: bool = True, stdin: bytes | None = None) -> str:
+        """Run a command on it as root."""
+        options = "-q -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5 -o BatchMode=yes"
+        login = [*options.split(), "-i", str(self.site.key), "-p", str(2220 + self.number), "vagrant@127.0.0.1"]
+        return run(*self.site.inside("ssh", *login, f"sudo sh -c {quoted(command)}"), limit=limit, check=check,
+                   stdin=stdin)  # fmt: skip
+
+    def wait(self) -> None:
+        """Wait until it lets us in, and give it its address on the nodes' link."""
+        deadline = time.monotonic() + BOOT_LIMIT
+        while "here" not in self.ssh("echo here", check=False):
+            if time.monotonic() > deadline:
+                console = (self.site.folder / f"{self.name}.console").read_text(errors="replace")
+                raise AssertionError(f"{self.name} does not boot:\n{console[-2000:]}")
+            time.sleep(0.5)
+        self.ssh(f"ip addr replace {self.address}/24 dev eth1; ip link set eth1 up")
+
+    def provision(self, **options: str) -> str:
+        """Bring the project onto it and run the provisioning script there."""
+        files = subprocess.run(["tar", "-ch", "-C", str(VAGRANT), "provision"], capture_output=True, check=True).stdout
+        self.ssh("mkdir -p /vagrant && tar -x -C /vagrant", stdin=files)
+        if self.site.bundle:
+            self.ssh("mkdir -p /vagrant/wheelhouse && cat >/vagrant/wheelhouse/netplane.tar.gz",
+                     stdin=self.site.bundle.read_bytes(), limit=120)  # fmt: skip
+        hosts = " ".join(f"{one.name}={one.address}" for one in self.site.machines)
+        words = {
+            "name": self.name,
+            "address": self.address,
+            "server": self.site.machines[0].address,
+            "token": TOKEN,
+            "hosts": hosts,
+            "role": "server" if self.number == 1 else "agent",
+        }
+        line = " ".join(f"--{key.replace('_', '-')} {quoted(value)}" for key, value in (words | options).items())
+        return self.ssh(f"sh /vagrant/provision/node.sh {line} 2>&1", limit=PROVISION_LIMIT)
+
+
+@dataclass
+class Site:
+    """Machines on one link, in a namespace with no way out."""
+
+    folder: Path
+    box: Path
+    key: Path
+    bundle: Path
+    name: str = "npvms"
+    machines: list[Machine] = field(default_factory=list)
+
+    def inside(self, *argv: str) -> list[str]:
+        """Return how to run a command in the machines' namespace."""
+        return ["nsenter", f"--net={NETNS / self.name}", *argv]
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "admin.kubeconfig"
+
+    def kubectl(self, *arguments: str, limit: float = 60.0, check: bool = True) -> str:
+        """Run kubectl in the machines' namespace."""
+        return run(*self.inside("env", f"KUBECONFIG={self.kubeconfig}", "kubectl", *arguments), limit=limit,
+                   check=check)  # fmt: skip
+
+    def ready_nodes(self) -> set[str]:
+        """Return the names of the nodes that the API calls Ready."""
+        items = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
+        return {
+            node["metadata"]["name"]
+            for node in items
+            for condition in node["status"].get("conditions", ())
+            if condition["type"] == "Ready" and condition["status"] == "True"
+        }
+
+
+@contextlib.contextmanager
+def site(folder: Path, count: int, *, box: Path, bundle: Path, **options: str) -> Iterator[Site]:
+    """Boot `count` machines, make them one cluster, and end them whatever happens."""
+    made = Site(folder, box, login_key(folder), bundle)
+    run("ip", "netns", "delete", made.name, check=False)
+    run("ip", "netns", "add", made.name)
+    try:
+        _link(made, count)
+        for machine in made.machines:
+            machine.power_on()
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(Machine.wait, made.machines))
+            first, *rest = made.machines
+            first.provision(**options)
+            _fetch_kubeconfig(made)
+            list(pool.map(lambda machine: machine.provision(**options), rest))
+        yield made
+    finally:
+        for machine in made.machines:
+            machine.power_off()
+        run("ip", "netns", "delete", made.name, check=False)
+
+
+def _link(made: Site, count: int) -> None:
+    made.machines = [Machine(made, number) for number in range(1, count + 1)]
+    ip = made.inside("ip")
+    run(*ip, "link", "set", "lo", "up")
+    run(*ip, "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+    run(*ip, "addr", "add", f"{GATEWAY}/24", "dev", BRIDGE)
+    run(*ip, "link", "set", BRIDGE, "up")
+    for machine in made.machines:
+        run(*ip, "tuntap", "add", f"tap{machine.number}", "mode", "tap")
+        run(*ip, "link", "set", f"tap{machine.number}", "master", BRIDGE, "up")
+
+
+def _fetch_kubeconfig(made: Site) -> None:
+    text = made.machines[0].ssh("cat /var/lib/netplane/server/admin.kubeconfig")
+    made.kubeconfig.write_text(text.replace("127.0.0.1", made.machines[0].address))
+    made.kubeconfig.chmod(0o600)
+
+
+def quoted(text: str) -> str:
+    """Return the text as one word of a shell's."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def argv_of(command: Sequence[str]) -> str:
+    """Return a command as a shell's line."""
+    return " ".join(quoted(word) for word in command)

@@ -1,0 +1,41 @@
+#!/bin/sh
+# One door: an Ingress leads by host and path to two Services, and follows when their pods change.
+. "$(dirname "$0")/lib.sh"
+kubectl get ingressclass netplane >/dev/null 2>&1 || { echo "   not here: no IngressClass netplane (netplane ingress serves it)"; exit 77; }
+begin
+
+deploy blue 2
+deploy green 1
+client asker "$(nodes | head -n 1)"
+k apply -f - >/dev/null <<YAML
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: door}
+spec:
+  ingressClassName: netplane
+  rules:
+    - host: door.example
+      http:
+        paths:
+          - {path: /, pathType: Prefix, backend: {service: {name: blue, port: {name: http}}}}
+          - {path: /green, pathType: Prefix, backend: {service: {name: green, port: {name: http}}}}
+YAML
+address() { k get ingress door -o 'jsonpath={.status.loadBalancer.ingress[0].ip}'; }
+has_address() { [ -n "$(address)" ]; }
+until_true 30 has_address
+door=$(in_url "$(address)")
+by_host() { # path: the pod that answers
+  k exec asker -- /usr/bin/python3 -c '
+import json, sys, urllib.request
+request = urllib.request.Request(sys.argv[1], headers={"Host": "door.example"})
+print(json.load(urllib.request.urlopen(request, timeout=5))["pod"])' "http://$door$1"
+}
+leads() { by_host "$1" | grep -q "^$2-"; }
+until_true 30 leads / blue
+until_true 10 leads /green green
+until_true 10 leads /greenish blue
+say "http://$door leads by path to blue and to green"
+k rollout restart deployment/green >/dev/null
+k rollout status deployment/green --timeout=240s >/dev/null
+until_true 10 leads /green green
+say "and follows a rolling update"
