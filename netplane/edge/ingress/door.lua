@@ -153,8 +153,7 @@ local function answer(txn, status, headers, body)
 end
 
 local function is_tls(txn)
-  local value = txn.sf:ssl_fc()
-  return value == 1 or value == true or value == "1"
+  return txn.sf:ssl_fc() == "1"
 end
 
 local function changed_path(txn, change)
@@ -351,9 +350,8 @@ local function wants_certificate(txn, policy)
   if not is_tls(txn) then return 403 end
   local name = txn.sf:ssl_fc_sni()
   if not name or name:lower() ~= txn:get_var("txn.host") then return 421 end
-  local used = txn.sf:ssl_c_used()
-  if used ~= 1 and used ~= true then return policy.cert[1][1] == "on" and 496 or false end
-  return txn.sf:ssl_c_verify() ~= 0 and 495
+  if txn.sf:ssl_c_used() ~= "1" then return policy.cert[1][1] == "on" and 496 or false end
+  return txn.sf:ssl_c_verify() ~= "0" and 495
 end
 
 core.register_action("policy", {"http-req"}, function(txn)

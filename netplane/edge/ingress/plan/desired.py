@@ -127,11 +127,7 @@ def _by_options(certificate: Certificate, authority: Mapping[str, object], paths
         one = authority.get(name)
         pem = getattr(one, "pem", "")
         # `optional`, for whoever comes without is told so in HTTP; the routes decide who must have one.
-        options = (
-            f"ca-file {paths.authority(slots.authority_name(pem))} verify optional crt-ignore-err all ca-ignore-err all"
-            if pem
-            else ""
-        )
+        options = f"ca-file {paths.authority(slots.authority_name(pem))} verify optional" if pem else ""
         grouped.setdefault(options, []).append(name)
     return {options: tuple(names) for options, names in grouped.items()}
 

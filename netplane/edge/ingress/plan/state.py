@@ -66,6 +66,12 @@ class Command:
     accepts: tuple[str, ...] = ("",)
     is_optional: bool = False
     """Whether a refusal is no failure: the engine refuses to forget what is still in use."""
+    subject: str = ""
+    """What alone suffers when this is refused; "" when all does."""
+
+    def is_refused(self, answer: str) -> bool:
+        """Tell whether the engine's answer means anything else than success."""
+        return bool(answer) if self.accepts == ("",) else not any(begin in answer for begin in self.accepts)
 
     def wire(self) -> bytes:
         """Return the bytes to send."""
@@ -123,24 +129,21 @@ def _add_authorities(want: State, have: State, paths: Paths) -> Iterator[Command
     for name, pem in want.authorities.items():
         if name not in have.authorities:
             path = paths.authority(name)
-            yield Command(f"new ssl ca-file {path}", accepts=("New CA file created",))
-            yield Command(
-                f"set ssl ca-file {path}", pem.strip(), accepts=("transaction created", "transaction updated")
-            )
-            yield Command(f"commit ssl ca-file {path}", accepts=("Committing",))
+            yield Command(f"new ssl ca-file {path}", accepts=("New CA file", "already exists"), subject=name)
+            yield Command(f"set ssl ca-file {path}", pem.strip(), accepts=("ransaction",), subject=name)
+            yield Command(f"commit ssl ca-file {path}", accepts=("Committing",), subject=name)
 
 
 def _add_certificates(want: State, have: State, paths: Paths) -> Iterator[Command]:
     for name, certificate in want.certificates.items():
         path = paths.certificate(name)
         if name not in have.certificates:
-            yield Command(f"new ssl cert {path}", accepts=("New empty certificate store",))
-            yield Command(
-                f"set ssl cert {path}", certificate.pem.strip(), accepts=("Transaction created", "Transaction updated")
-            )
-            yield Command(f"commit ssl cert {path}", accepts=("Committing",))
+            yield Command(f"new ssl cert {path}", accepts=("New empty certificate", "already exists"), subject=name)
+            yield Command(f"set ssl cert {path}", certificate.pem.strip(), accepts=("ransaction",), subject=name)
+            yield Command(f"commit ssl cert {path}", accepts=("Committing",), subject=name)
             line = list_line(name, certificate, paths)
-            yield Command(f"add ssl crt-list {paths.certificate_list}", line, accepts=("Inserting",))
+            listed = f"add ssl crt-list {paths.certificate_list}"
+            yield Command(listed, line, accepts=("Inserting", "already exists"), subject=name)
 
 
 def _remove_certificates(want: State, have: State, paths: Paths) -> Iterator[Command]:
@@ -159,14 +162,15 @@ def _add_servers(want: State, have: State) -> Iterator[Command]:
         held = have.servers.get(slot, {})
         added = [name for name in servers if name not in held]
         for name in added:
-            server = servers[name]
+            server, subject = servers[name], f"{slot}/{name}"
             if (slot, name) not in have.leaving:
                 options = f" {server.options}" if server.options else ""
-                yield Command(f"add server {slot}/{name} {server.where}{options}", accepts=("New server registered",))
+                line = f"add server {subject} {server.where}{options}"
+                yield Command(line, accepts=("New server registered",), subject=subject)
         if added and slot[0] == "c":
             yield Command(f"enable dynamic-cookie backend {slot}")
         for name in added:
-            yield Command(f"set server {slot}/{name} state ready")
+            yield Command(f"set server {slot}/{name} state ready", subject=f"{slot}/{name}")
 
 
 def _retire_servers(want: State, have: State) -> Iterator[Command]:

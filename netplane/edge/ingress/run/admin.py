@@ -33,7 +33,7 @@ class Admin:
         return answer
 
     async def run(self, commands: Sequence[Command]) -> list[str]:
-        """Send all, some ahead of the answers; EngineError names the first command that was refused."""
+        """Send all, some ahead of the answers; EngineError names the first that was refused and that all depends on."""
         async with self._lock:
             try:
                 async with asyncio.timeout(_TIMEOUT + len(commands) / 1000):
@@ -71,7 +71,7 @@ class Admin:
                 writer.write(commands[sent].wire())
                 sent += 1
             answer = _clean(await reader.readuntil(_PROMPT))
-            if not command.is_optional and not _is_success(answer, command):
+            if command.is_refused(answer) and not (command.is_optional or command.subject):
                 await self._drain(reader, sent - at - 1)
                 raise EngineError(f"engine: {command.line}: {' '.join(answer.split()) or 'no answer'}")
             answers.append(answer)
@@ -95,9 +95,3 @@ def _clean(answer: bytes) -> str:
     while text.startswith("+ "):
         text = text[2:]
     return text.strip()
-
-
-def _is_success(answer: str, command: Command) -> bool:
-    if command.accepts == ("",):
-        return not answer
-    return any(begin in answer for begin in command.accepts)

@@ -111,7 +111,11 @@ class Engine:
     async def apply(self, want: State, have: State) -> int:
         """Bring the engine from `have` to `want`; return how many commands it took."""
         commands = difference(want, have, self._paths)
-        await self.admin.run(commands)
+        answers = await self.admin.run(commands)
+        for command, answer in zip(commands, answers, strict=True):
+            if command.subject and command.is_refused(answer):
+                reason = " ".join(answer.split())
+                _LOG.warning("the engine refused", what=command.subject, command=command.line, reason=reason)
         self.counts.commands += len(commands)
         return len(commands)
 

@@ -1,0 +1,326 @@
+"""What users expect of a front door, asked of a real one: API server, controller, HAProxy and pods."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import hashlib
+import json
+import os
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import echo_backends, ingress
+from tests.support import ingress_objects as o
+
+PREFIX = "netplane.io/"
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ingress.Door]:
+    """A door with Services `web` and `other`."""
+    with ingress.door(tmp_path_factory.mktemp("door")) as made:
+        made.api.apply(o.ingress_class())
+        made.service("web", pods=3)
+        made.service("other")
+        yield made
+
+
+def serve(
+    door: ingress.Door, host: str, service: str = "web", *, tls: bool = False, at: str = "/", **said: str
+) -> None:
+    """Apply an Ingress of its own for the host, with annotations (`_` for `-`), and wait until the engine knows it."""
+    annotations = {PREFIX + name.replace("_", "-"): text for name, text in said.items()}
+    name = host.partition(".")[0]
+    secrets = [(f"{name}-tls", [host])] if tls else []
+    if tls:
+        door.api.apply(o.tls_secret(f"{name}-tls", host))
+    before = door.api.apply(o.ingress(name, o.rule(host, o.path(at, service)), annotations=annotations, tls=secrets))
+    revision = int(before["metadata"]["resourceVersion"])
+    door.until(lambda: committed(door) >= revision)
+    if tls:
+        certificate = o.key_pair(host)[0]
+        door.until(lambda: door.ask(f"https://{host}/", trust=certificate).status)
+
+
+def committed(door: ingress.Door) -> int:
+    """Return the revision that the engine holds."""
+    return int(json.loads(door.management("/status").body)["committed"] or 0)
+
+
+def test_plain_requests_are_sent_to_https_and_answers_over_it_say_to_stay(door: ingress.Door) -> None:
+    serve(door, "secure.example", tls=True, ssl_redirect="true", hsts_max_age="600")
+    answer = door.refuses("http://secure.example/a?b=c", 308)
+    assert answer.headers["location"] == "https://secure.example/a?b=c"
+    assert door.ask("https://secure.example/").headers["strict-transport-security"] == "max-age=600"
+
+
+def test_paths_and_hosts_are_rewritten(door: ingress.Door) -> None:
+    serve(door, "whole.example", rewrite_target="/app", upstream_vhost="inner.example")
+    answer = door.answers("http://whole.example/x/y?q=1", "web")
+    assert (answer.said["path"], answer.said["host"]) == ("/app?q=1", "inner.example")
+    serve(door, "part.example", at="/api", rewrite_prefix="/v2")
+    assert door.answers("http://part.example/api/x", "web").said["path"] == "/v2/x"
+
+
+def test_permanent_redirects_lead_away(door: ingress.Door) -> None:
+    serve(door, "moved.example", permanent_redirect="https://new.example/there")
+    assert door.refuses("http://moved.example/x", 301).headers["location"] == "https://new.example/there"
+
+
+def test_clients_are_let_in_by_network(door: ingress.Door) -> None:
+    serve(door, "inside.example", allowlist_source_range="10.0.0.0/8")
+    door.refuses("http://inside.example/", 403)
+    serve(door, "open.example", denylist_source_range="10.0.0.0/8", allowlist_source_range="203.0.113.0/24")
+    door.answers("http://open.example/", "web")
+
+
+def test_passwords_are_asked_for_and_checked(door: ingress.Door) -> None:
+    hashed = "{SHA}" + base64.b64encode(hashlib.sha1(b"secret").digest()).decode()
+    door.api.apply(o.secret("users", {"auth": f"ann:{hashed}\n"}))
+    serve(door, "private.example", auth_type="basic", auth_secret="users", auth_realm="here")
+    answer = door.refuses("http://private.example/", 401)
+    assert answer.headers["www-authenticate"].startswith('Basic realm="here"')
+    right, wrong = (base64.b64encode(f"ann:{word}".encode()).decode() for word in ("secret", "guess"))
+    door.answers("http://private.example/", "web", headers={"Authorization": f"Basic {right}"})
+    door.refuses("http://private.example/", 401, headers={"Authorization": f"Basic {wrong}"})
+
+
+def test_another_service_decides_who_comes_in(door: ingress.Door) -> None:
+    serve(door, "asked.example", auth_url="http://other.default.svc:8080/check", auth_response_headers="Server")
+    answer = door.answers("http://asked.example/x", "web", headers={"X-Who": "me"})
+    assert answer.sent("server") == ["echo"]
+    door.refuses("http://asked.example/", 403, headers={"x-echo-status": "403"})
+    door.refuses("http://asked.example/", 401, headers={"x-echo-status": "401"})
+
+
+def test_browsers_learn_which_origins_may_ask(door: ingress.Door) -> None:
+    serve(door, "cors.example", enable_cors="true", cors_allow_origin="https://*.friend.example")
+    origin = {"Origin": "https://a.friend.example"}
+    assert door.answers("http://cors.example/", "web", headers=origin).headers["access-control-allow-origin"] == (
+        "https://a.friend.example"
+    )
+    asked = {**origin, "Access-Control-Request-Method": "PUT"}
+    assert (
+        "PUT"
+        in door.ask("http://cors.example/", method="OPTIONS", headers=asked).headers["access-control-allow-methods"]
+    )
+    stranger = door.ask("http://cors.example/", headers={"Origin": "https://friend.example.evil"})
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+def test_clients_that_ask_too_often_are_told_so(door: ingress.Door) -> None:
+    serve(door, "limited.example", limit_rps="1")
+    statuses = [door.ask("http://limited.example/").status for _ in range(7)]
+    assert statuses == [200] * 5 + [429] * 2
+
+
+def test_bodies_that_are_too_large_are_refused(door: ingress.Door) -> None:
+    serve(door, "small.example", proxy_body_size="1k")
+    assert door.ask("http://small.example/", method="POST", body=b"x" * 1024).status == 200
+    assert door.ask("http://small.example/", method="POST", body=b"x" * 1025).status == 413
+    chunked = {"Transfer-Encoding": "chunked"}
+    assert door.ask("http://small.example/", method="POST", headers=chunked).status == 411
+
+
+def test_slow_backends_are_given_up(door: ingress.Door) -> None:
+    serve(door, "slow.example", proxy_read_timeout="100ms")
+    assert door.ask("http://slow.example/", headers={"x-echo-delay": "2"}).status == 504
+
+
+def test_a_cookie_keeps_a_client_at_its_pod(door: ingress.Door) -> None:
+    serve(door, "sticky.example", affinity="cookie", session_cookie_name="route")
+    first = door.answers("http://sticky.example/", "web")
+    cookie = first.headers["set-cookie"].partition(";")[0]
+    assert cookie.startswith("route=")
+    pods = {door.ask("http://sticky.example/", headers={"Cookie": f"a=b; {cookie}"}).said["pod"] for _ in range(9)}
+    assert pods == {first.said["pod"]}
+
+
+def test_a_canary_gets_its_share_its_header_and_its_cookie(door: ingress.Door) -> None:
+    serve(door, "split.example")
+    annotations = {f"{PREFIX}canary": "true", f"{PREFIX}canary-weight": "30", f"{PREFIX}canary-by-header": "X-Canary",
+                   f"{PREFIX}canary-by-cookie": "try"}  # fmt: skip
+    door.api.apply(o.ingress("trial", o.rule("split.example", o.path("/", "other")), annotations=annotations))
+    door.answers("http://split.example/", "other", headers={"X-Canary": "always"})
+    door.answers("http://split.example/", "other", headers={"Cookie": "try=always"})
+    asked = [door.backend(door.ask("http://split.example/")) for _ in range(300)]
+    assert 50 < collections.Counter(asked)["default/other"] < 140
+    assert {door.backend(door.ask("http://split.example/", headers={"X-Canary": "never"})) for _ in range(9)} == {
+        "default/web"
+    }
+
+
+def test_backends_are_spoken_to_over_tls_and_verified(door: ingress.Door) -> None:
+    ports = [{"name": "https", "port": 8443, "targetPort": echo_backends.HTTPS}]
+    door.service("inner", ports=ports)
+    names = {f"{PREFIX}backend-protocol": "HTTPS"}
+    rule = o.rule("inner.example", o.path("/", "inner", port=8443))
+    door.api.apply(o.ingress("inner", rule, annotations=names))
+    assert door.answers("http://inner.example/", "inner").said["secure"] is True
+    door.api.apply(o.secret("stranger-ca", {"ca.crt": o.key_pair("stranger.example")[0]}))
+    names |= {f"{PREFIX}proxy-ssl-verify": "on", f"{PREFIX}proxy-ssl-secret": "stranger-ca"}
+    door.api.apply(o.ingress("inner", rule, annotations=names))
+    door.refuses("http://inner.example/", 503)
+
+
+def test_backends_that_show_the_right_certificate_are_spoken_to(door: ingress.Door) -> None:
+    certificate, key = o.key_pair("right.example")
+    (door.folder / "right.pem").write_text(certificate + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(door.folder / "right.pem")
+    with (
+        socket.create_server(("10.244.200.1", 9443)) as plain,
+        context.wrap_socket(plain, server_side=True) as listener,
+    ):
+        server = threading.Thread(target=answer_all, args=(listener,), daemon=True)
+        server.start()
+        ports = [{"name": "https", "port": 9443, "targetPort": 9443}]
+        door.api.apply(o.service("right", ports=ports))
+        door.api.apply(o.endpoint_slice("right", ["10.244.200.1"], ports=ports))
+        door.api.apply(o.secret("right-ca", {"ca.crt": certificate}))
+        names = {"backend-protocol": "HTTPS", "proxy-ssl-verify": "on", "proxy-ssl-secret": "right-ca"}
+        for name, status in (("right.example", 200), ("wrong.example", 503)):
+            said = {f"{PREFIX}{key}": text for key, text in {**names, "proxy-ssl-name": name}.items()}
+            door.api.apply(o.ingress("right", o.rule("r.example", o.path("/", "right", port=9443)), annotations=said))
+            door.until(lambda status=status: door.ask("http://r.example/").status == status)  # type: ignore[misc]
+
+
+def answer_all(listener: ssl.SSLSocket) -> None:
+    """Answer each connection once, until the listener is closed."""
+    while True:
+        try:
+            stream, _ = listener.accept()
+            stream.recv(65536)
+            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            stream.close()
+        except ssl.SSLError:
+            continue
+        except OSError:
+            if listener.fileno() < 0:
+                return
+
+
+def test_clients_show_certificates(door: ingress.Door) -> None:
+    certificate, key = o.key_pair("client.example")
+    door.api.apply(o.secret("clients", {"ca.crt": certificate}))
+    serve(door, "mutual.example", tls=True, auth_tls_secret="clients")
+    door.refuses("https://mutual.example/", 403)
+    (door.folder / "client.pem").write_text(certificate + key)
+    assert status_with(door, "mutual.example", str(door.folder / "client.pem")) == 200
+    stranger = o.key_pair("stranger.example")
+    (door.folder / "stranger.pem").write_text("".join(stranger))
+    assert status_with(door, "mutual.example", str(door.folder / "stranger.pem")) == 403
+    door.refuses("https://mutual.example/", 421, sni="secure.example")
+
+
+def status_with(door: ingress.Door, host: str, pem: str) -> int:
+    """Ask over TLS with a client's certificate."""
+    context = ssl._create_unverified_context()
+    context.load_cert_chain(pem)
+    with secured(context, host) as stream:
+        stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return int(stream.recv(4096).split(b" ")[1])
+
+
+def secured(context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
+    """Connect to the door over TLS."""
+    return context.wrap_socket(socket.create_connection((ingress.DOOR, 443), timeout=5), server_hostname=host)
+
+
+def test_http2_is_spoken_where_the_client_can(door: ingress.Door) -> None:
+    context = ssl._create_unverified_context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with secured(context, "a.example") as stream:
+        assert stream.selected_alpn_protocol() == "h2"
+
+
+def test_certificates_change_and_vanish_without_a_reload(door: ingress.Door) -> None:
+    serve(door, "rolling.example", tls=True)
+    door.api.apply(o.tls_secret("rolling-tls", "rolling.example", serial=7))
+    door.until(lambda: o.serial_of(door.ask("https://rolling.example/").certificate) == 7)
+    door.api.delete("Secret", "rolling-tls")
+    door.until(lambda: o.serial_of(door.ask("https://rolling.example/").certificate) not in (1, 7))
+    assert "SecretNotFound" in {each["reason"] for each in door.until(lambda: door.events("rolling"))}
+    assert door.metric("netplane_ingress_reloads_total") == 0
+
+
+def test_the_access_log_names_ingress_service_and_pod(door: ingress.Door) -> None:
+    serve(door, "logged.example")
+    answer = door.answers('http://logged.example/a"b', "web", headers={"User-Agent": 'x"\\y'})
+
+    def line() -> dict[str, object]:
+        rows = [each for each in door.log_tail().splitlines() if '"host":"logged.example"' in each]
+        found: dict[str, object] = json.loads(rows[-1])
+        return found
+
+    row = door.until(line)
+    assert (row["owner"], row["service"], row["status"]) == ("Ingress/default/logged", "default/web:8080", 200)
+    assert row["pod"] == f"web-{answer.said['pod'].replace('.', '-')}"
+    assert (row["path"], row["agent"]) == ('/a"b', 'x"\\y')
+
+
+def test_metrics_count_by_ingress_and_service(door: ingress.Door) -> None:
+    serve(door, "counted.example")
+    for _ in range(3):
+        door.answers("http://counted.example/", "web")
+    counts = 'netplane_ingress_requests_total{kind="Ingress",name="counted",namespace="default"} 3.0'
+    door.until(lambda: counts in door.management("/metrics").body.decode())
+    assert door.metric("netplane_ingress_service_endpoints", service="web") >= 3
+
+
+def test_a_dead_engine_is_back_at_once_with_everything(door: ingress.Door) -> None:
+    serve(door, "alive.example", tls=True)
+    os.kill(json.loads(door.management("/status").body)["engine"]["pid"], signal.SIGKILL)
+    door.answers("http://alive.example/", "web")
+    assert door.ask("https://alive.example/", trust=o.key_pair("alive.example")[0]).status == 200
+
+
+def test_a_killed_controller_drops_nothing_and_the_next_goes_on_with_the_engine(door: ingress.Door) -> None:
+    serve(door, "steady.example")
+    assert door.controller is not None
+    pid = json.loads(door.management("/status").body)["engine"]["pid"]
+    door.controller.stop(signal.SIGKILL)
+    assert door.ask("http://steady.example/").status == 200
+    door.api.apply(o.ingress("meanwhile", o.rule("meanwhile.example", o.path("/", "web"))))
+    door.start()
+    assert json.loads(door.management("/status").body)["engine"]["pid"] == pid
+    door.answers("http://meanwhile.example/", "web")
+    assert door.metric("netplane_ingress_reloads_total") == 0
+
+
+def test_tls_is_passed_through_and_connections_may_say_who_they_are(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("through")
+    with ingress.door(folder, options=["--tls-passthrough", "--proxy-protocol"]) as door:
+        door.api.apply(o.ingress_class())
+        door.service("web")
+        door.service("inner", ports=[{"name": "https", "port": 8443, "targetPort": echo_backends.HTTPS}])
+        names = {f"{PREFIX}ssl-passthrough": "true"}
+        rule = o.rule("inner.example", o.path("/", "inner", port=8443))
+        door.api.apply(o.ingress("inner", rule, annotations=names))
+        door.api.apply(o.ingress("web", o.rule("web.example", o.path("/", "web"))))
+        assert door.until(lambda: proxied(80, "web.example"))["headers"]["x-forwarded-for"] == ["198.51.100.7"]
+        assert door.until(lambda: proxied(443, "web.example"))["headers"]["x-forwarded-proto"] == ["https"]
+        through = door.until(lambda: proxied(443, "inner.example"))
+        assert through["secure"] is True
+        assert "x-forwarded-for" not in through["headers"]
+
+
+def proxied(port: int, host: str) -> dict[str, Any]:
+    """Ask with a PROXY protocol header in front; return what the pod said."""
+    with socket.create_connection((ingress.DOOR, port), timeout=5) as plain:
+        plain.sendall(b"PROXY TCP4 198.51.100.7 203.0.113.10 4000 80\r\n")
+        stream = plain if port == 80 else ssl._create_unverified_context().wrap_socket(plain, server_hostname=host)
+        stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        whole = b""
+        while piece := stream.recv(65536):
+            whole += piece
+        stream.close()
+    said: dict[str, Any] = json.loads(whole.partition(b"\r\n\r\n")[2])
+    return said
