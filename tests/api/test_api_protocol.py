@@ -276,3 +276,38 @@ def test_openapi_documents_may_be_cached_for_ever_under_their_hash(api: Client) 
     _, index = api.ask("GET", "/openapi/v3")
     code, _, headers = api.raw("GET", index["paths"]["apis/apps/v1"]["serverRelativeURL"])
     assert (code, headers["cache-control"]) == (200, "public, immutable")
+
+
+def test_the_old_paths_of_watches_watch(api: Client, namespace: str) -> None:
+    old = f"/api/v1/watch/namespaces/{namespace}/configmaps/one?resourceVersion=0"
+    with api.watch(old) as events:
+        api.ask("POST", path(namespace), conf("two"))
+        api.ask("POST", path(namespace), conf("one"))
+        event = next(events)
+    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "one")
+
+
+def test_a_pods_own_subresources_change_what_they_are_for_and_nothing_else(
+    api: Client, namespace: str, node: str
+) -> None:
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    resources = {"requests": {"cpu": "100m"}}
+    spec = {"nodeName": node, "containers": [{"name": "c", "image": "i", "resources": resources}]}
+    assert api.ask("POST", pods, {"metadata": {"name": "p"}, "spec": spec})[0] == 201
+    merge = {"Content-Type": "application/strategic-merge-patch+json"}
+    added = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "b"}], "nodeName": "other"}}
+    code, pod = api.ask("PATCH", f"{pods}/p/ephemeralcontainers", added, headers=merge)
+    assert code == 200, pod
+    assert [each["name"] for each in pod["spec"]["ephemeralContainers"]] == ["debug"]
+    assert pod["spec"]["nodeName"] == node
+    pod["spec"]["ephemeralContainers"] = []
+    assert api.ask("PUT", f"{pods}/p/ephemeralcontainers", pod)[0] == 422
+    larger = {"spec": {"containers": [{"name": "c", "image": "other", "resources": {"requests": {"cpu": "200m"}}}]}}
+    code, pod = api.ask("PATCH", f"{pods}/p/resize", larger, headers=merge)
+    assert code == 200, pod
+    assert pod["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "200m"}
+    assert pod["spec"]["containers"][0]["image"] == "i"
+    storage = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"ephemeral-storage": "1Gi"}}}]}}
+    assert api.ask("PATCH", f"{pods}/p/resize", storage, headers=merge)[0] == 422
+    larger["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "300m"}}
+    assert api.ask("PATCH", f"{pods}/p", larger, headers=merge)[0] == 422

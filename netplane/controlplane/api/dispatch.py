@@ -63,6 +63,12 @@ _SUBRESOURCES: dict[tuple[str, str], Verb] = {
     ("binding", "create"): subresources.bind,
     ("eviction", "create"): subresources.evict,
     ("token", "create"): subresources.token,
+    ("ephemeralcontainers", "get"): reading.get,
+    ("ephemeralcontainers", "update"): writing.update,
+    ("ephemeralcontainers", "patch"): patching.patch,
+    ("resize", "get"): reading.get,
+    ("resize", "update"): writing.update,
+    ("resize", "patch"): patching.patch,
     ("approval", "get"): reading.get,
     ("approval", "update"): writing.update,
     ("approval", "patch"): patching.patch,
@@ -282,10 +288,13 @@ def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.
     raw = scope.get("raw_path") or scope["path"].encode()
     path = raw.partition(b"?")[0].decode("latin-1")
     client = scope.get("client")
+    query = options.query(scope["query_string"])
+    if "/watch/" in path and (watched := route.unwatched(path)) is not None:
+        path, query = watched, {**query, "watch": ("true",)}
     scope[http.KEPT] = made = http.Request(
         method=scope["method"],
         path=path,
-        query=options.query(scope["query_string"]),
+        query=query,
         headers=dict(scope["headers"]),
         target=route.parse(path),
         user=access.ANONYMOUS,

@@ -7,8 +7,11 @@ The paths are those of the API conventions: `/api/v1/...` for the core group and
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote
+
+_WATCH = re.compile(r"(/api/[^/]+|/apis/[^/]+/[^/]+)/watch(/.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,12 @@ def parse(path: str) -> Target | None:
     if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "finalize", ""):
         namespace, parts = unquote(parts[1]), parts[2:]
     return _target(group, version, namespace, parts)
+
+
+def unwatched(path: str) -> str | None:
+    """Return the path that an old `/api/v1/watch/...` means with `watch=1`; None when it is no such path."""
+    match = _WATCH.fullmatch(path)
+    return match.group(1) + match.group(2) if match else None
 
 
 def _target(group: str, version: str, namespace: str, parts: list[str]) -> Target | None:

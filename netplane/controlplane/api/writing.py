@@ -21,11 +21,11 @@ from netplane.controlplane.api import (
     status,
 )  # fmt: skip
 from netplane.controlplane.registry import faults, strategy, types
+from netplane.controlplane.registry.pods import parts
 from netplane.controlplane.store import history, protocol
 from netplane.kube.types import Object
 
 _NAME_ATTEMPTS = 8
-_STATUS_PARTS = ("status", "approval")
 _RACE_ATTEMPTS = 16
 _CREATED_BY_PUT = frozenset(
     {
@@ -229,6 +229,15 @@ Judge = Callable[[types.ResourceType, Object, Object], list[faults.Fault]]
 """(type, new, old) to every reason against the change; fills in the new one."""
 
 
+_JUDGES: dict[str, Judge] = {
+    "status": strategy.update_status,
+    "approval": strategy.update_status,
+    "ephemeralcontainers": parts.ephemeral_containers,
+    "resize": parts.resize,
+}
+"""By subresource; a whole object is judged as an update."""
+
+
 def unjudged(of: types.ResourceType, new: Object, old: Object) -> list[faults.Fault]:
     """Judge nothing: for changes that the server itself makes."""
     return []
@@ -254,7 +263,7 @@ async def modify(
     assert request.target is not None
     target = request.target
     part = target.subresource if part is None else part
-    judge = judge or (strategy.update_status if part in _STATUS_PARTS else strategy.update)
+    judge = judge or _JUDGES.get(part, strategy.update)
     key = (target.namespace, target.name)
     for _ in range(_RACE_ATTEMPTS):
         record = at.store.latest(cluster.storage(of), key)

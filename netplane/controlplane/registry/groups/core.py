@@ -32,11 +32,13 @@ NAMESPACE_VERBS = ("create", "delete", "get", "list", "patch", "update", "watch"
 POD_SUBRESOURCES = (
     Subresource("attach", _CONNECT, kind="PodAttachOptions"),
     Subresource("binding", ("create",), kind="Binding"),
+    Subresource("ephemeralcontainers", ("get", "patch", "update")),
     Subresource("eviction", ("create",), kind="Eviction", group="policy", version="v1"),
     Subresource("exec", _CONNECT, kind="PodExecOptions"),
     Subresource("log", _GET),
     Subresource("portforward", _CONNECT, kind="PodPortForwardOptions"),
     Subresource("proxy", _PROXY_VERBS, kind="PodProxyOptions"),
+    Subresource("resize", ("get", "patch", "update")),
     STATUS,
 )
 POD_FIELDS = {
