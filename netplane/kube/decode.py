@@ -279,8 +279,10 @@ def _map(parent: Mapping[str, Any], field: str, path: str = "") -> Mapping[str, 
 
 
 def _each(values: Iterable[str] | None, path: str, read: Callable[[str], T]) -> tuple[T, ...]:
+    if not values:
+        return ()
     found = []
-    for at, value in enumerate(values or ()):
+    for at, value in enumerate(values):
         try:
             found.append(read(value))
         except ValueError as error:

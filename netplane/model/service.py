@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from netplane.model import address
@@ -37,8 +36,7 @@ class ServicePort(NamedTuple):
     app_protocol: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """A Service's wishes and what it was given.
 
     `cluster_ips` is empty when it is headless, has none yet, or is an ExternalName. `load_balancer_vips` are the
@@ -101,8 +99,7 @@ class EndpointPort(NamedTuple):
     app_protocol: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSlice:
+class EndpointSlice(NamedTuple):
     """Some of a Service's endpoints, in one family. `service` is "" when no Service owns it.
 
     `family` is None for slices of address type FQDN. `triggered` is the time of the change that made it so

@@ -230,7 +230,7 @@ async def measure(kind: str, size: int) -> dict[str, float]:
                 figures |= await idle(run)
             async with proxy(cluster, folder) as run:
                 again = await started(run)
-            return {**figures, "restart": again["cold start"]}
+            return {**figures, "restart": again["cold start"], "restart, CPU": again["cold start, CPU"]}
 
 
 async def started(run: Proxy) -> dict[str, float]:

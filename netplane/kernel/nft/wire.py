@@ -113,8 +113,7 @@ def messages(batch: Batch) -> tuple[list[Message], list[Place]]:
         packer = _packer(target, with_data=verb == "add")
         start, size = 0, 0
         parts: list[bytes] = []
-        for position, element in enumerate(elements):
-            piece = packer(element)
+        for position, piece in enumerate(map(packer, elements)):
             if size + len(piece) > MESSAGE_LIMIT:
                 found.append(_elements(kind, flags, target, parts))
                 places.append(Place(index, start, position))

@@ -80,8 +80,7 @@ class PortKey(NamedTuple):
         return f"{self.namespace}/{self.service}:{self.port}" if self.port else f"{self.namespace}/{self.service}"
 
 
-@dataclass(frozen=True, slots=True)
-class PortForwarding:
+class PortForwarding(NamedTuple):
     """What happens to packets for one Service port in one family.
 
     `cluster` serves Cluster policy, `local` (backends on this node) serves Local policy; both sorted, without

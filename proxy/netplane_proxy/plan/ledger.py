@@ -7,7 +7,6 @@ smaller key wins; the loser gets the place when the winner leaves. The order of 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -104,7 +103,7 @@ class Ledger:
         if not self._contested:
             return row
         kept = tuple(frontend for spot, frontend in _spots(row) if self._claims[spot][0][1] == row.key)
-        return row if len(kept) == len(row.frontends) else dataclasses.replace(row, frontends=kept)
+        return row if len(kept) == len(row.frontends) else row._replace(frontends=kept)
 
     def _claimants(self, spots: Iterable[_Spot]) -> dict[PortKey, None]:
         contested = self._contested.intersection(spots) if self._contested else ()

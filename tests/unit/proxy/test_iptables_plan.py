@@ -71,7 +71,7 @@ def test_a_packet_for_no_service_meets_few_rules_however_many_services_there_are
 def test_one_endpoint_changes_one_chain() -> None:
     made = book.of(forwarding(*many(300).values(), node=NODE))
     port = many(300)["s7"]
-    change = made.change({port.key: dataclasses.replace(port, cluster=tuple(pods(1, 2)))})
+    change = made.change({port.key: port._replace(cluster=tuple(pods(1, 2)))})
     (written,) = change[V4]["nat"].written
     assert list(change) == [V4]
     assert list(change[V4]) == ["nat"]
