@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -188,3 +189,20 @@ def _is_ours(cable: Link) -> bool:
 
 def _is_host(route: Route) -> bool:
     return route.length == len(route.network) * 8
+
+
+@contextlib.contextmanager
+def opened(path: str, given: int | None) -> Iterator[int | None]:
+    """Yield the container's namespace as an open file: the shim's, else by its path, None when neither is there."""
+    if given is not None or not path:
+        yield given
+        return
+    try:
+        place = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield place
+    finally:
+        os.close(place)

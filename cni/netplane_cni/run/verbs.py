@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -19,7 +18,7 @@ from netplane_cni.plan import attach, bridge, ipam, masquerade
 from netplane_cni.plan.attach import Wiring
 from netplane_cni.plan.book import Book, Both
 from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
-from netplane_cni.run.attach import Found
+from netplane_cni.run.attach import Found, opened
 from netplane_cni.run.leases import Journal
 from netplane_cni.run.rules import Rules
 from netplane_cni.spec import CniError, Request
@@ -116,8 +115,9 @@ class Verbs:
             case "GC":
                 await self._collect(request)
             case "ADD" | "DEL" | "CHECK":
-                async with self._alone((request.container, request.ifname)), _namespace(request, namespace) as opened:
-                    return await self._on_attachment(request, opened)
+                async with self._alone((request.container, request.ifname)):
+                    with opened(request.netns, namespace) as place:
+                        return await self._on_attachment(request, place)
         return b""
 
     async def _on_attachment(self, request: Request, opened: int | None) -> bytes:
@@ -141,8 +141,8 @@ class Verbs:
         wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request), prepared.gateways)
         self._given.put(lease)
         try:
-            await self._journal.hold(lease)
-            await self._wire(wiring, namespace, before)
+            await self._hold_and_lay(wiring, namespace, is_new=before is None)
+            await self._open_ports(wiring.lease, before)
         except OSError as error:
             await self._give_back(lease)
             raise CniError(spec.TRY_AGAIN_LATER, f"{lease.ifname} was not attached: {error}") from error
@@ -151,13 +151,29 @@ class Verbs:
         layout = bridge if wiring.gateways else attach
         return spec.encode_result(layout.result(wiring, request.netns, dict(request.dns)), request)
 
-    async def _wire(self, wiring: Wiring, namespace: int, before: Lease | None) -> None:
-        await self._cables.wire(wiring, namespace)
-        if wiring.lease.ports or (before is not None and before.ports):
+    async def _hold_and_lay(self, wiring: Wiring, namespace: int, *, is_new: bool) -> None:
+        """Return once the lease is on disk and the cable is there; after a failure the cable is not.
+
+        For a new container both at once, as the disk takes its time: a start finds the one without the other.
+        """
+        holding, laying = self._journal.hold(wiring.lease), self._cables.wire(wiring, namespace)
+        if not is_new:
+            await holding
+            await laying
+            return
+        held, laid = await asyncio.gather(holding, laying, return_exceptions=True)
+        if held is not None and laid is None:
+            await self._cables.remove(wiring.lease.link, wiring.lease)
+        for failure in (held, laid):
+            if failure is not None:
+                raise failure
+
+    async def _open_ports(self, lease: Lease, before: Lease | None) -> None:
+        if lease.ports or (before is not None and before.ports):
             try:
-                await self._rules.follow(before, wiring.lease)
+                await self._rules.follow(before, lease)
             except OSError:
-                await self._cables.remove(wiring.lease.link, wiring.lease)
+                await self._cables.remove(lease.link, lease)
                 raise
 
     async def _delete(self, key: LeaseKey) -> None:
@@ -376,20 +392,3 @@ def _unlike_result(lease: Lease, request: Request) -> list[str]:
     told = {str(ip.get("address", "")).partition("/")[0] for ip in spec.previous_result(request)["ips"]}
     ours: Sequence[str] = [address.text(ip) for ip in lease.addresses]
     return [f"the runtime's result has not the address {ip}" for ip in ours if ip not in told]
-
-
-@contextlib.asynccontextmanager
-async def _namespace(request: Request, given: int | None) -> AsyncIterator[int | None]:
-    """Yield the container's namespace as an open file: the shim's, else by its path, None when neither is there."""
-    if given is not None or not request.netns:
-        yield given
-        return
-    try:
-        opened = os.open(request.netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        yield None
-        return
-    try:
-        yield opened
-    finally:
-        os.close(opened)

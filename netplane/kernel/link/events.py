@@ -91,8 +91,10 @@ def read(data: bytes) -> list[Event]:
 def _event(kind: int, port: int, body: memoryview) -> Event | None:
     what, is_removal = KINDS[kind]
     if what == "link":
-        link = decode.link(body)
-        return Event(what, is_removal, port, link.index, link.name)
+        # Every pod's cable makes some of these: its name is enough, and comes first.
+        _, _, index, _, _ = wire.IFINFO.unpack_from(body)
+        name = wire.attribute_of(body, wire.IFINFO.size, wire.IFLA_IFNAME)
+        return Event(what, is_removal, port, index, bytes(name).rstrip(b"\0").decode(errors="replace"))
     if what == "address":
         return Event(what, is_removal, port, decode.address(body).index)
     route = decode.route(body)

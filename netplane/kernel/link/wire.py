@@ -101,6 +101,17 @@ def attributes(buffer: memoryview, offset: int) -> dict[int, memoryview]:
     return found
 
 
+def attribute_of(buffer: memoryview, offset: int, number: int) -> memoryview:
+    """Return the first attribute of that number from `offset` on; an empty one without."""
+    end = len(buffer)
+    while offset + 4 <= end:
+        length, found = ATTRIBUTE.unpack_from(buffer, offset)
+        if found & 0x3FFF == number or length < 4:
+            return buffer[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return buffer[:0]
+
+
 def messages(buffer: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
     """Split what was received into (type, flags, sequence, payload)."""
     view = memoryview(buffer)
