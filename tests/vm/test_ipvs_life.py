@@ -182,7 +182,7 @@ def test_another_mode_takes_over_and_no_connection_is_cut(lab: Topology, target:
 
         async def both() -> None:
             async with asyncio.TaskGroup() as group:
-                group.create_task(target.retire(limit=30))
+                group.create_task(ipvs.retire(limit=30))
                 await asyncio.sleep(0.5)
                 await asyncio.to_thread(talk)
 

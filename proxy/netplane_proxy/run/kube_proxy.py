@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 
 from netplane.kernel import process
 from netplane.kernel.errors import CommandFailed, KernelError
@@ -12,10 +13,11 @@ from netplane.kernel.link import run as link
 from netplane.kernel.nft.objects import Table
 from netplane.kernel.nft.run import Socket, load_sync
 from netplane.lib import log
+from netplane.model.address import Packed
 from netplane_proxy.plan import kube_proxy
 from netplane_proxy.plan.ipvs import book
 from netplane_proxy.plan.ipvs.tables import LAYOUTS
-from netplane_proxy.run.ipvs import table
+from netplane_proxy.run.ipvs import host, leave, table
 from netplane_proxy.run.ipvs.drain import drain
 
 _LOG = log.get("proxy")
@@ -67,10 +69,8 @@ def _chains() -> list[str]:
 
 
 async def _servers(limit: float) -> list[str]:
-    with link.Socket() as links:
-        found = links.link(kube_proxy.LINK)
-        addresses = {one.address for one in links.addresses(found.index)} if found is not None else set()
-    if found is None:
+    addresses, kept = _addresses(kube_proxy.LINK), _addresses(host.LINK) or frozenset()
+    if addresses is None:
         return []
     listing = _listed("save")
     try:
@@ -84,8 +84,19 @@ async def _servers(limit: float) -> list[str]:
         gone = sorted(one for one in its if book.owned(one) not in ours)
         if gone:
             _LOG.info("waiting for connections through kube-proxy's virtual servers", servers=len(gone))
+        end = time.monotonic() + limit
+        if not addresses <= kept:
+            leave.prefer_other_sources(kube_proxy.LINK)
         await drain(kernel, gone, limit=limit)
+    await leave.until_unused(addresses - kept, limit=max(0.0, end - time.monotonic()))
     return [f"virtual server {one}" for one in gone]
+
+
+def _addresses(name: str) -> frozenset[Packed] | None:
+    """Return the addresses of a link; None where it is not."""
+    with link.Socket() as links:
+        found = links.link(name)
+        return None if found is None else frozenset(one.address for one in links.addresses(found.index))
 
 
 def _listed(*words: str) -> str:

@@ -227,7 +227,8 @@ async def test_a_mode_that_retires_lets_connections_end_first() -> None:
     target = machine.target()
     await target.replace(forwarding(web(1), node=NODE))
     machine.ipvs.connect(WEB, destination(1), 1)
-    await target.retire(limit=0.01)
+    await target.empty(limit=0.01)
+    await target.cleanup()
     assert Change("set", WEB, destination(1), 0) in [change for commit in machine.ipvs.commits for change in commit]
     assert (machine.ipvs.servers(), machine.nft.tables(), machine.links.link(LINK)) == ({}, [], None)
 

@@ -30,7 +30,7 @@ from netplane_proxy.plan.ipvs import book, rows
 from netplane_proxy.plan.ipvs.book import Book, Pair
 from netplane_proxy.plan.ipvs.tables import LAYOUTS, TABLE
 from netplane_proxy.plan.ledger import Changes
-from netplane_proxy.run.ipvs import table
+from netplane_proxy.run.ipvs import leave, table
 from netplane_proxy.run.ipvs.drain import drain
 from netplane_proxy.run.ipvs.host import LINK, Host, Sysctls
 from netplane_proxy.run.target import Result
@@ -155,8 +155,8 @@ class IpvsTarget:
             await self._load(text)
             self._host.cleanup()
 
-    async def retire(self, *, limit: float = 900.0) -> None:
-        """Leave the field to another backend, which forwards already: let connections end, then clean up.
+    async def empty(self, *, limit: float) -> None:
+        """Leave the field to another backend, which forwards already: let connections end, so that `cleanup` cuts none.
 
         Those of IPVS are in its own table, so without its servers they would be cut. After `limit` seconds they are.
         """
@@ -169,7 +169,6 @@ class IpvsTarget:
             self._held = {}
             servers = await asyncio.to_thread(self._ipvs.servers)
         await drain(self._ipvs, [one for one in servers if _is_ours(one, ours)], limit=limit)
-        await self.cleanup()
 
     def close(self) -> None:
         """Let go of the kernel and leave everything in place."""
@@ -332,11 +331,18 @@ async def cleanup() -> None:
             await target.cleanup()
 
 
-async def retire() -> None:
+async def retire(*, limit: float = 900.0) -> None:
     """Do as `cleanup` does once the connections have ended, for another backend has taken over."""
-    if _is_here():
-        with contextlib.closing(open_target()) as target:
-            await target.retire()
+    if not _is_here():
+        return
+    with contextlib.closing(open_target()) as target, links.Socket() as found:
+        link = found.link(LINK)
+        addresses = {one.address for one in found.addresses(link.index)} if link is not None else set()
+        end = time.monotonic() + limit
+        leave.prefer_other_sources(LINK)
+        await target.empty(limit=limit)
+        await leave.until_unused(addresses, limit=max(0.0, end - time.monotonic()))
+        await target.cleanup()
 
 
 def _is_here() -> bool:
