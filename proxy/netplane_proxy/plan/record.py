@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 def write(forwarding: Forwarding) -> Json:
     """Return it as JSON values, in a stable order."""
-    return {**head(forwarding), "ports": list(rows(forwarding))}
+    return {**head(forwarding), "ports": sorted(rows(forwarding), key=lambda row: row["key"])}
 
 
 def head(forwarding: Forwarding) -> Json:
@@ -26,8 +26,8 @@ def head(forwarding: Forwarding) -> Json:
 
 
 def rows(forwarding: Forwarding) -> Iterator[Json]:
-    """Yield the rows one by one, of what is meant at the first."""
-    for _, row in sorted(forwarding.ports.items(), key=lambda pair: pair[0]):
+    """Yield the rows one by one in any order, of what is meant at the first: to sort them all would take a while."""
+    for row in list(forwarding.ports.values()):
         yield _write_row(row)
 
 

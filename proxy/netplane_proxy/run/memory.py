@@ -47,7 +47,7 @@ class Memory:
             if len(rows) % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         try:
-            await asyncio.to_thread(self._write, _whole(forwarding, rows))
+            await asyncio.to_thread(lambda: self._write(_whole(forwarding, rows)))
         except OSError as error:
             _LOG.warning("last known state not kept", path=self._path, reason=error)
 
