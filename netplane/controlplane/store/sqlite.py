@@ -18,12 +18,24 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS current(
   storage TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY(storage, namespace, name)) WITHOUT ROWID;
+  PRIMARY KEY(storage, namespace, name));
 CREATE TABLE IF NOT EXISTS log(
   revision INTEGER PRIMARY KEY, storage TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
   op INTEGER NOT NULL, value BLOB NOT NULL);
 """
-_FORMAT = 1
+_FORMAT = 2
+_FROM_1 = """
+BEGIN IMMEDIATE;
+ALTER TABLE current RENAME TO former;
+CREATE TABLE current(
+  storage TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY(storage, namespace, name));
+INSERT INTO current SELECT storage, namespace, name, revision, value FROM former;
+DROP TABLE former;
+UPDATE meta SET value = 2 WHERE key = 'format';
+COMMIT;
+"""
+"""Format 1 kept the values inside the key's tree (WITHOUT ROWID), which costs half as much again for each write."""
 CREATE, UPDATE, DELETE = 0, 1, 2
 
 
@@ -72,6 +84,8 @@ class Database:
     def _check_format(self, mode: str) -> None:
         if mode != "wal":
             raise Broken(f"{self._path}: this file system has no shared memory for SQLite's WAL (journal mode {mode})")
+        if self._meta("format") == 1:
+            self._db.executescript(_FROM_1)
         found = self._meta("format")
         if found != _FORMAT:
             raise Broken(f"{self._path}: written in format {found}, this version reads format {_FORMAT}")

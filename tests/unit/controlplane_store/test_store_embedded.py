@@ -168,3 +168,29 @@ async def test_objects_with_a_time_to_live_go_when_they_have_not_changed_for_so_
     assert list(store.cache("events").records) == [changed.key]
     assert store.cache(PODS).records
     await store.stop()
+
+
+async def test_a_file_of_the_first_format_is_taken_over_with_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with opened(path) as store:
+        made = await store.create(PODS, pod("a"))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT storage, namespace, name, revision, value FROM current").fetchall()
+        columns = "storage TEXT, namespace TEXT, name TEXT, revision INTEGER, value BLOB"
+        db.execute("DROP TABLE current")
+        db.execute(f"CREATE TABLE current({columns}, PRIMARY KEY(storage, namespace, name)) WITHOUT ROWID")
+        db.executemany("INSERT INTO current VALUES(?,?,?,?,?)", rows)
+        db.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
+        db.commit()
+    async with opened(path) as store:
+        assert store.cache(PODS).records == {made.key: made}
+        await store.update(PODS, pod("a", n=1), expected=made.revision)
+
+
+def test_a_file_of_a_later_format_is_refused_by_number(tmp_path: Path) -> None:
+    sqlite.Database(tmp_path / "db").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "db")) as db:
+        db.execute("UPDATE meta SET value = 9 WHERE key = 'format'")
+        db.commit()
+    with pytest.raises(sqlite.Broken, match="written in format 9"):
+        sqlite.Database(tmp_path / "db")
