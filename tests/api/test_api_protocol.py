@@ -311,3 +311,27 @@ def test_a_pods_own_subresources_change_what_they_are_for_and_nothing_else(
     assert api.ask("PATCH", f"{pods}/p/resize", storage, headers=merge)[0] == 422
     larger["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "300m"}}
     assert api.ask("PATCH", f"{pods}/p", larger, headers=merge)[0] == 422
+
+
+def test_an_autoscaler_is_the_same_in_both_versions(api: Client, namespace: str) -> None:
+    base = f"namespaces/{namespace}/horizontalpodautoscalers"
+    target = {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}
+    spec = {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}
+    body = {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": spec}
+    code, made = api.ask("POST", f"/apis/autoscaling/v1/{base}", body)
+    assert code == 201, made
+    assert made["spec"] == {**spec, "minReplicas": 1}
+    _, newer = api.ask("GET", f"/apis/autoscaling/v2/{base}/h")
+    utilization = {"type": "Utilization", "averageUtilization": 50}
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": utilization}}
+    assert newer["spec"]["metrics"] == [cpu]
+    memory = {"type": "Resource", "resource": {"name": "memory", "target": utilization}}
+    newer["spec"]["metrics"].append(memory)
+    code, newer = api.ask("PUT", f"/apis/autoscaling/v2/{base}/h", newer)
+    assert code == 200, newer
+    _, older = api.ask("GET", f"/apis/autoscaling/v1/{base}/h")
+    assert older["spec"]["targetCPUUtilizationPercentage"] == 50
+    assert "memory" in older["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"]
+    code, _ = api.ask("PUT", f"/apis/autoscaling/v1/{base}/h", older)
+    assert code == 200
+    assert api.ask("GET", f"/apis/autoscaling/v2/{base}/h")[1]["spec"] == newer["spec"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults, validate
+from netplane.controlplane.registry.cluster import autoscalers, columns, defaults, validate
 from netplane.controlplane.registry.groups.shared import ALL, STATUS
-from netplane.controlplane.registry.types import ResourceType
-from netplane.kube.types import Resource
+from netplane.controlplane.registry.types import Conversion, ResourceType
 
 _DEFINITIONS = "io.k8s.api.autoscaling.v2."
 
 TYPES = (
     ResourceType(
-        resource=Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
+        resource=autoscalers.STORED,
         singular="horizontalpodautoscaler",
         definition=_DEFINITIONS + "HorizontalPodAutoscaler",
         short_names=("hpa",),
@@ -21,5 +20,18 @@ TYPES = (
         cells=columns.autoscaler,
         default=defaults.horizontal_pod_autoscaler,
         validate=validate.autoscaler,
+    ),
+    ResourceType(
+        resource=autoscalers.SERVED,
+        singular="horizontalpodautoscaler",
+        definition="io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+        short_names=("hpa",),
+        subresources=(STATUS,),
+        categories=ALL,
+        columns=columns.named("Reference", "Targets", "MinPods", "MaxPods", "Replicas"),
+        cells=autoscalers.cells,
+        default=autoscalers.default,
+        validate=autoscalers.check,
+        conversion=Conversion(autoscalers.STORED, autoscalers.to_stored, autoscalers.from_stored),
     ),
 )
