@@ -165,10 +165,10 @@ class Wirer:
 
 
 def _index(socket: link.Socket, name: str) -> int:
-    found = socket.link(name)
+    found = socket.index(name)
     if found is None:
         raise KernelError(errno.ENODEV, f"find link {name}")
-    return found.index
+    return found
 
 
 def _allow_ipv6(lease: Lease) -> None:

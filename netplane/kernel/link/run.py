@@ -88,6 +88,15 @@ class Socket:
 
     def link(self, which: str | int) -> Link | None:
         """Return one link, by name or index; None without it."""
+        found = self._look(which)
+        return decode.link(found) if found is not None else None
+
+    def index(self, name: str) -> int | None:
+        """Return a link's index, without reading all about it; None without the link."""
+        found = self._look(name)
+        return wire.IFINFO.unpack_from(found)[2] if found is not None else None
+
+    def _look(self, which: str | int) -> memoryview | None:
         payload = wire.IFINFO.pack(0, 0, 0 if isinstance(which, str) else which, 0, 0)
         payload += wire.text(wire.IFLA_IFNAME, which) if isinstance(which, str) else b""
         payload += wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS)
@@ -96,7 +105,7 @@ class Socket:
             if seen != sequence:
                 continue
             if kind == wire.NEWLINK:
-                return decode.link(body)
+                return body
             number = -wire.I32.unpack_from(body)[0]
             if number in GONE:
                 return None
