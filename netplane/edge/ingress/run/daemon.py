@@ -214,6 +214,8 @@ class Daemon:
 
     async def _commit(self) -> int:
         assert self._plan is not None
+        if self._have is self._plan.state:
+            return 0
         want, have, self._have = self._plan.state, self._have, None  # Until it returned, nobody knows.
         pem_text = self._default_pem()
         if have is None or await self._engine.running() != self._engine.mark():

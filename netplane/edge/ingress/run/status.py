@@ -15,6 +15,7 @@ from netplane.kube.types import INGRESSES, Key, Object
 from netplane.lib import log
 
 _LOG = log.get("ingress")
+_AT_ONCE = 4
 
 
 def rows(addresses: Iterable[str]) -> list[dict[str, str]]:
@@ -62,15 +63,20 @@ class Publisher:
             self._has_work.set()
 
     async def run(self) -> None:
-        """Write statuses until cancelled; what fails for want of a server is tried again."""
+        """Write statuses until cancelled, some at a time; what fails for want of a server is tried again."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(self._write_all())
+
+    async def _write_all(self) -> None:
         while True:
             await self._has_work.wait()
-            self._has_work.clear()
             while self._wanted:
                 key, published = self._wanted.popitem()
                 if not await self._write(key, published):
                     self._wanted.setdefault(key, published)
                     await asyncio.sleep(1.0)
+            self._has_work.clear()
 
     async def _write(self, key: Key, published: list[dict[str, str]]) -> bool:
         change: dict[str, Any] = {"status": {"loadBalancer": {"ingress": published or None}}}
