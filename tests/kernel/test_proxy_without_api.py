@@ -40,8 +40,17 @@ class Api:
         asyncio.run_coroutine_threadsafe(self.made.stop(), self._loop).result(10)
 
     def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
+
+
+async def _end_others() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture
