@@ -54,7 +54,7 @@ class Etcd:
         self._compaction = compaction
         self._clock = clock
         self._leases = duties.Leases(members, clock=clock)
-        self._in_flight: dict[int, tuple[str, history.Record]] = {}
+        self._in_flight: dict[int, tuple[str, bytes, Object]] = {}
         self._askers: list[asyncio.Future[int]] = []
         self._asked = asyncio.Event()
         self._problem = ""
@@ -136,7 +136,9 @@ class Etcd:
 
     def staged(self, storage: str) -> Iterable[history.Record]:
         """Return what this server is writing now of a type."""
-        return [record for of, record in self._in_flight.values() if of == storage]
+        make = self._view.records.make
+        flying = [(value, obj) for of, value, obj in self._in_flight.values() if of == storage]
+        return [make(storage, records.key_of(obj), 0, value, obj=obj) for value, obj in flying]
 
     async def create(self, storage: str, obj: Object) -> history.Record:
         """Keep a new object; raise Exists or Taken."""
@@ -174,7 +176,8 @@ class Etcd:
     async def _put(self, storage: str, obj: Object, *, expected: int, before: frozenset[str]) -> history.Record:
         place = records.key_of(obj)
         value = keys.pack(obj)
-        flight = self._take_off(storage, place, value, obj)
+        flight = max(self._in_flight, default=0) + 1
+        self._in_flight[flight] = (storage, value, obj)
         try:
             request = await self._request(storage, obj, value, expected=expected, before=before)
             # A client that hangs up must not leave us in doubt: what is sent is waited for.
@@ -212,11 +215,6 @@ class Etcd:
             ],
             [wire.doing_range(wire.range_(key))],
         )
-
-    def _take_off(self, storage: str, place: Key, value: bytes, obj: Object) -> int:
-        flight = max(self._in_flight, default=0) + 1
-        self._in_flight[flight] = (storage, self._view.records.make(storage, place, 0, value, obj=obj))
-        return flight
 
     async def fresh(self) -> None:
         """Wait until the view is as far as a quorum of etcd was after this call; raise protocol.Unavailable."""

@@ -27,6 +27,7 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
 )
 _HAS_LEADER = (("hasleader", "true"),)
 """A member that lost the others ends our calls and watches, instead of keeping us waiting."""
