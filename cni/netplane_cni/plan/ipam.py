@@ -77,8 +77,11 @@ class Pool:
     def capacity(self) -> int:
         """How many addresses may be given."""
         low, high = self.bounds()
-        cut = [(max(low, first), min(high, last)) for first, last in _excluded(self) if last >= low and first <= high]
-        return self.size - sum(last - first + 1 for first, last in cut)
+        cut, reached = 0, low - 1
+        for first, last in sorted(_excluded(self)):
+            cut += max(0, min(last, high) - max(first, reached + 1) + 1)
+            reached = max(reached, min(last, high))
+        return self.size - cut
 
 
 class Exhausted(Exception):
