@@ -335,3 +335,13 @@ def test_an_autoscaler_is_the_same_in_both_versions(api: Client, namespace: str)
     code, _ = api.ask("PUT", f"/apis/autoscaling/v1/{base}/h", older)
     assert code == 200
     assert api.ask("GET", f"/apis/autoscaling/v2/{base}/h")[1]["spec"] == newer["spec"]
+
+
+def test_the_keys_of_account_tokens_are_found_by_openid_discovery(api: Client) -> None:
+    code, found = api.ask("GET", "/.well-known/openid-configuration")
+    assert code == 200
+    assert found["issuer"].startswith("https://kubernetes.default.svc")
+    assert found["jwks_uri"].endswith("/openid/v1/jwks")
+    code, keys = api.ask("GET", "/openid/v1/jwks")
+    assert code == 200
+    assert found["id_token_signing_alg_values_supported"] == [keys["keys"][0]["alg"]]

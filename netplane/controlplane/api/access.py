@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 AGENT_AUDIENCE = "netplane-agent"
-_ALGORITHM = "ES256"
+ALGORITHM = "ES256"
 _REMEMBERED = 4096
 
 MASTERS = "system:masters"
@@ -77,7 +77,7 @@ class Keys:
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Return the claims as a signed token."""
-        return jwt.encode(dict(claims), self._private, algorithm=_ALGORITHM, headers={"kid": self.key_id})
+        return jwt.encode(dict(claims), self._private, algorithm=ALGORITHM, headers={"kid": self.key_id})
 
     def user_token(self, user: str, groups: Sequence[str], *, now: datetime, lifetime: timedelta) -> str:
         """Return a token that makes its bearer this user in these groups."""
@@ -129,7 +129,7 @@ class Keys:
             claims = jwt.decode(
                 token,
                 self._public,
-                algorithms=[_ALGORITHM],
+                algorithms=[ALGORITHM],
                 issuer=ISSUER,
                 # The time is checked against our own clock at every use, not once here.
                 options={
@@ -153,7 +153,7 @@ class Keys:
     def jwks(self) -> dict[str, Any]:
         """Return the public key as a JSON Web Key Set (RFC 7517)."""
         key = jwt.algorithms.ECAlgorithm.to_jwk(self._public, as_dict=True)
-        return {"keys": [{**key, "use": "sig", "alg": _ALGORITHM, "kid": self.key_id}]}
+        return {"keys": [{**key, "use": "sig", "alg": ALGORITHM, "kid": self.key_id}]}
 
     def public_pem(self) -> bytes:
         """Return the public key in PEM."""

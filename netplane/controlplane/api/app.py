@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import fastapi
 from fastapi import responses
 
-from netplane.controlplane.api import cluster, metrics, nodes, status
+from netplane.controlplane.api import access, cluster, metrics, nodes, peers, status
 from netplane.lib import metrics as meters
 
 Check = Callable[[cluster.Cluster], str]
@@ -69,6 +69,17 @@ def build(at: cluster.Cluster, *, on_start: Callable[[], None]) -> fastapi.FastA
     @app.get("/openid/v1/jwks")
     async def jwks() -> responses.JSONResponse:
         return responses.JSONResponse(at.keys.jwks(), media_type="application/jwk-set+json")
+
+    @app.get("/.well-known/openid-configuration")
+    async def openid_configuration() -> responses.JSONResponse:
+        told = {
+            "issuer": access.ISSUER,
+            "jwks_uri": f"https://{peers.host(at)}:{peers.port(at)}/openid/v1/jwks",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": [access.ALGORITHM],
+        }
+        return responses.JSONResponse(told)
 
     @app.post("/netplane.io/v1/node-certificate")
     async def node_certificate(request: fastapi.Request) -> responses.JSONResponse:

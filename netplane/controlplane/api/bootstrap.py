@@ -1,6 +1,6 @@
 """The roles and bindings that every cluster starts with, as data. Evaluating them is rbac's, storing them defaults'.
 
-The `system:` roles of nodes and proxies follow Kubernetes' own bootstrappolicy; `system:netplane-cni` is ours.
+The `system:` roles of nodes and proxies follow Kubernetes' own bootstrappolicy; `system:netplane-cni` and `-ingress` are ours.
 """
 
 from __future__ import annotations
@@ -96,6 +96,15 @@ _CNI = [
     _rule(("create", "patch", "update"), "", "events"),
     _rule(("create", "patch", "update"), "events.k8s.io", "events"),
 ]
+_INGRESS = [
+    _rule(READ, "networking.k8s.io", "ingresses ingressclasses"),
+    _rule(("patch", "update"), "networking.k8s.io", "ingresses/status"),
+    _rule(READ, "", "services secrets namespaces"),
+    _rule(READ, "discovery.k8s.io", "endpointslices"),
+    _rule(("create", "patch", "update"), "", "events"),
+    _rule(READ, "gateway.networking.k8s.io", "gatewayclasses gateways httproutes referencegrants"),
+    _rule(("patch", "update"), "gateway.networking.k8s.io", "gatewayclasses/status gateways/status httproutes/status"),
+]
 _HEALTH = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 _KEYS = ("/openid/v1/jwks", "/netplane.io/v1/jwks", "/.well-known/openid-configuration")
 _DISCOVERY = [_paths("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", *_HEALTH, *_KEYS)]
@@ -150,6 +159,7 @@ def cluster_roles() -> list[Object]:
         _role("system:node", NODE),
         _role("system:node-proxier", _PROXY),
         _role("system:netplane-cni", _CNI),
+        _role("system:netplane-ingress", _INGRESS),
         _role("system:node-bootstrapper", [_rule(("create", *READ), _CSRS, "certificatesigningrequests")]),
         _role(
             f"system:{_CSRS}:certificatesigningrequests:nodeclient",
@@ -178,6 +188,7 @@ def cluster_role_bindings() -> list[Object]:
         _binding("system:node", "system:node"),
         _binding("system:node-proxier", "system:node-proxier", ("User", "system:kube-proxy")),
         _binding("system:netplane-cni", "system:netplane-cni", ("User", "system:netplane-cni")),
+        _binding("system:netplane-ingress", "system:netplane-ingress", ("User", "system:netplane-ingress")),
         _binding("netplane:node-bootstrapper", "system:node-bootstrapper", bootstrappers, nodes),
         _binding(
             "netplane:approve-node-client", f"system:{_CSRS}:certificatesigningrequests:nodeclient", bootstrappers

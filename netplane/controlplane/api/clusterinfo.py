@@ -71,10 +71,8 @@ async def _create(at: cluster.Cluster, data: Object) -> None:
 
 def kubeconfig(at: cluster.Cluster) -> str:
     """Return the kubeconfig without user that tells where the cluster is."""
-    address = at.settings.advertise
-    host = f"[{address}]" if address.version == 6 else str(address)
     ca = base64.b64encode(at.authority.pem()).decode()
-    shown = {"server": f"https://{host}:{peers.port(at)}", "certificate-authority-data": ca}
+    shown = {"server": f"https://{peers.host(at)}:{peers.port(at)}", "certificate-authority-data": ca}
     config: Object = {"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "", "cluster": shown}]}
     config |= {"contexts": [], "current-context": "", "preferences": {}, "users": []}
     return yaml.safe_dump(config, sort_keys=True)

@@ -51,6 +51,12 @@ async def leave(at: cluster.Cluster) -> None:
         return  # it runs out by itself
 
 
+def host(at: cluster.Cluster) -> str:
+    """Return the advertised address as URLs have it."""
+    address = at.settings.advertise
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
 def reachable(at: cluster.Cluster) -> list[str]:
     """Return the addresses of the living servers that pods can reach, of our own IP family, sorted."""
     version = at.settings.advertise.version

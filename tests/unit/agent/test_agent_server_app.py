@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp
 
 from netplane.agent.node.objects import Identity
-from netplane.agent.runtime.protocol import Sink
+from netplane.agent.runtime.protocol import RuntimeFailure, Sink
 from netplane.agent.server import app
 from netplane.agent.server.authentic import Gate, Refused
 from netplane.kube.api import Response
@@ -104,6 +104,12 @@ class Runtime(FakeRuntime):
 
     shell: Shell
     logs: Path
+    port: int = 0
+
+    async def connect(self, sandbox_id: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if port != self.port:
+            raise RuntimeFailure(f"nobody listens on {port}")
+        return await asyncio.open_connection("127.0.0.1", port)
 
     async def exec(self, container_id: str, argv: Any, *, tty: bool, stdin: bool) -> Any:
         return self.shell
@@ -221,3 +227,26 @@ async def test_a_container_that_is_not_there_is_told_on_the_error_channel(served
     frame = client.frames()[1]["bytes"]
     assert frame[0] == 3
     assert "container other is not valid" in json.loads(frame[1:])["message"]
+
+
+async def test_a_tunnel_carries_bytes_to_a_port_of_a_pod_and_back(served: ASGIApp, runtime: Runtime) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readexactly(4))[::-1])
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        runtime.port = server.sockets[0].getsockname()[1]
+        client = Client(served, f"/tunnel/default/web/{runtime.port}", [])
+        client.type(b"abcd")
+        async with asyncio.timeout(5):
+            await client.call
+    accepted, *frames, closed = client.frames()
+    assert (accepted["type"], closed["type"]) == ("websocket.accept", "websocket.close")
+    assert b"".join(frame["bytes"] for frame in frames) == b"dcba"
+
+
+async def test_a_tunnel_to_where_nobody_listens_is_refused(served: ASGIApp) -> None:
+    client = Client(served, "/tunnel/default/web/9", [])
+    async with asyncio.timeout(5):
+        await client.call
+    assert [frame["type"] for frame in client.frames()] == ["websocket.close"]
