@@ -259,13 +259,13 @@ def _peers(
         node = nodes[name]
         if name == me.name or not is_placed(node):
             continue
-        problem = problems.get(name) or _problem(node, me, family, settings)
-        if not problem and is_sealed(me, node, settings):
-            problem = wireguard.problem(node)
-        elif not problem and settings.mode != "direct" and mac_of(node) in macs:
-            problem = f"its tunnel end has the MAC address of {macs[mac_of(node)]}"
-        if problem:
-            problems[name] = problem
+        why = problems.get(name) or problem(node, me, family, settings)
+        if not why and is_sealed(me, node, settings):
+            why = wireguard.problem(node)
+        elif not why and settings.mode != "direct" and mac_of(node) in macs:
+            why = f"its tunnel end has the MAC address of {macs[mac_of(node)]}"
+        if why:
+            problems[name] = why
             continue
         macs[mac_of(node)] = name
         peers.append(node)
@@ -291,7 +291,8 @@ def _clashes(nodes: Mapping[str, Node], me: Node) -> dict[str, str]:
     return found
 
 
-def _problem(node: Node, me: Node, family: address.Family, settings: Settings) -> str:
+def problem(node: Node, me: Node, family: address.Family, settings: Settings) -> str:
+    """Say why no path can be made by a node's addresses; "" when one can."""
     families = {family} if settings.mode != "direct" else {cidr.family for cidr in node.pod_cidrs}
     for needed in sorted(families):
         theirs = node.ip(needed)

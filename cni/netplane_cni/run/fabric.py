@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from netplane.reconcile.loop import Cause
 from netplane.reconcile.report import Outcome
 from netplane_cni.plan import fabric, wireguard
 from netplane_cni.plan import underlay as underlays
+from netplane_cni.plan.neighbourhood import Neighbourhood, Step, Where, place
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.probes import Paths
 
@@ -45,6 +47,7 @@ Local = Mapping[address.Packed, address.Prefix]
 """The addresses of this machine's links, with the network behind each."""
 
 LOOSE = 2
+UNLIMITED: Mapping[address.Packed, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,8 @@ class _Known:
     underlay: fabric.Underlay
     index: int
     encrypted: int
-    paths: diff.Paths
-
-
-def _place(me: Node) -> object:
-    return me.internal_ips, me.external_ips, me.pod_cidrs, me.zone, fabric.mac_of(me)
+    paths: diff.Paths | None
+    """None after steps of which only the kernel knows the sum."""
 
 
 class Fabric:
@@ -85,6 +85,8 @@ class Fabric:
         self._settled: Mapping[str, Node] = {}
         self._revision = ""
         self._have: _Known | None = None
+        self._around: Neighbourhood | None = None
+        self._report: Callable[[], None] | None = None
         self._problems: Mapping[str, str] = {}
         self._log = log.get("cni")
 
@@ -127,39 +129,63 @@ class Fabric:
         loop, must_look = asyncio.get_running_loop(), cause != "change"
         plan, me, count, has_looked = await loop.run_in_executor(self._thread, lambda: self._converge(nodes, must_look))
         self._tell(plan)
-        if self._probes is not None and self._have is not None:
-            self._probes.offer(fabric.reached(plan, me), self._have.underlay.mtu)
+        if self._report is not None:
+            self._report()
         self._ready(me, plan.mtu)
         return Outcome(revision, operations=count, is_verified=has_looked)
 
     def _converge(self, nodes: Mapping[str, Node], must_look: bool) -> tuple[fabric.Plan, Node, int, bool]:
-        known, self._have = self._have, None  # Until the commit returned, nobody knows.
+        around, self._around = self._around, None  # Until the commit returned, nobody knows.
+        limits = self._probes.limits if self._probes else UNLIMITED
+        if around is not None and not must_look and around.where.limits is limits:
+            step = around.follow(nodes)
+            if step is not None:
+                return self._follow(around, step, nodes)
+        known, self._have = self._have, None
         if must_look or known is None:
             local, known = _local(self._socket), None
         else:
             local = known.local
-        nodes = self._settled = underlays.settle(nodes, self._name, local)
-        me = nodes[self._name]
-        if known is None or known.me != _place(me):
+        original, nodes = nodes, underlays.settle(nodes, self._name, local)
+        self._settled, me = nodes, nodes[self._name]
+        if known is None or known.me != place(me):
             known, underlay = None, find_underlay(self._socket, me)
             plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
             index, count = self._ensure_tunnel(plan)
             encrypted, made = self._ensure_encrypted(plan)
             count += made
-            have = self._socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=index)
+            have = None
         else:
             underlay, index, encrypted, have, count = known.underlay, known.index, known.encrypted, known.paths, 0
             plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
+        if have is None:
+            have = self._socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=index)
         if self._encryption is not None and encrypted:
             peers = wireguard.peers(plan.sealed, fabric.underlay_family(me))
             count += self._encryption.bring(encrypted, peers, must_look=known is None)
         want = fabric.paths(plan, me, underlay=underlay, tunnel_index=index, encrypted_index=encrypted)
-        if self._probes is not None:
-            want = fabric.narrowed(want, plan, me, limits=self._probes.limits)
+        want = fabric.narrowed(want, plan, me, limits=limits)
         commands = diff.paths(want, have)
         self._socket.commit(commands)
-        self._have = _Known(_place(me), local, underlay, index, encrypted, want)
+        self._have = _Known(place(me), local, underlay, index, encrypted, want)
+        self._around = Neighbourhood(original, plan, me, self._settings, Where(underlay, index, limits))
+        addresses, probes = fabric.reached(plan, me), self._probes
+        self._report = (lambda: probes.offer(addresses, underlay.mtu)) if probes else None
         return plan, me, count + len(commands), known is None
+
+    def _follow(
+        self, around: Neighbourhood, step: Step, nodes: Mapping[str, Node]
+    ) -> tuple[fabric.Plan, Node, int, bool]:
+        """Do what a few nodes' change takes, whatever the number of the others."""
+        known, self._have = self._have, None
+        assert known is not None  # as long as there is a neighbourhood
+        commands = diff.paths(step.want, step.have)
+        self._socket.commit(commands)
+        self._have = dataclasses.replace(known, paths=None) if commands else known
+        self._around = around
+        probes = self._probes
+        self._report = (lambda: probes.change(step.come - step.gone, step.gone - step.come)) if probes else None
+        return around.plan, around.me, len(commands), False
 
     def _ensure_tunnel(self, plan: fabric.Plan) -> tuple[int, int]:
         """Return the tunnel device's index (0 in direct mode) and how many things were done to have it."""

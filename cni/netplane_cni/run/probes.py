@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 
 from netplane.kernel.echo import Echo
 from netplane.kernel.errors import KernelError
@@ -52,6 +52,18 @@ class Paths:
         self._due = {ip: self._due.get(ip, now) for ip in addresses}
         self._limits = {ip: limit for ip, limit in self._limits.items() if ip in self._due and limit < full}
         self._news.set()
+
+    def change(self, come: Set[address.Packed], gone: Set[address.Packed]) -> None:
+        """Say which addresses matter now, too, and which do no more."""
+        for ip in gone:
+            self._due.pop(ip, None)
+        if self._limits.keys() & gone:
+            self._limits = {ip: limit for ip, limit in self._limits.items() if ip not in gone}
+        now = self._clock.monotonic()
+        for ip in come:
+            self._due.setdefault(ip, now)
+        if come:
+            self._news.set()
 
     async def run(self) -> None:
         """Look at each path when it is new, and again now and then, until cancelled."""
