@@ -10,7 +10,9 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +78,6 @@ class Machine:
 
     site: Site
     number: int
-    process: subprocess.Popen[bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -89,6 +90,10 @@ class Machine:
     @property
     def disk(self) -> Path:
         return self.site.folder / f"{self.name}.qcow2"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.site.folder / f"{self.name}.pid"
 
     def power_on(self) -> None:
         """Start it; its disk is what it was when the power went."""
@@ -106,16 +111,22 @@ class Machine:
             *("-netdev", f"tap,id=n,ifname=tap{self.number},script=no,downscript=no"),
             *("-device", f"virtio-net-pci,netdev=n,mac=52:54:00:77:00:0{self.number}"),
         ]
-        self.process = subprocess.Popen(
-            self.site.inside(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        null = subprocess.DEVNULL
+        process = subprocess.Popen(
+            self.site.inside(*argv), stdin=null, stdout=null, stderr=null, start_new_session=True
         )
+        self.pid_file.write_text(str(process.pid))
 
     def power_off(self) -> None:
         """Pull the plug."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(20)
-            self.process = None
+        if not self.pid_file.exists():
+            return
+        pid = int(self.pid_file.read_text())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        self.pid_file.unlink()
 
     def set_link(self, *, is_up: bool) -> None:
         """Plug or unplug the cable to the other machines."""
@@ -242,3 +253,51 @@ def quoted(text: str) -> str:
 def argv_of(command: Sequence[str]) -> str:
     """Return a command as a shell's line."""
     return " ".join(quoted(word) for word in command)
+
+
+PLACE = """#!/bin/sh
+# What the scenarios may do to these machines.
+exec {python} -m tests.support.vms {folder} "$@"
+"""
+
+
+def place(made: Site, python: str) -> Path:
+    """Write the command that the scenarios take as PLACE, and what it has to know."""
+    known = {"box": str(made.box), "key": str(made.key), "bundle": str(made.bundle), "count": len(made.machines)}
+    (made.folder / "site.json").write_text(json.dumps(known))
+    script = made.folder / "place.sh"
+    script.write_text(PLACE.format(python=python, folder=made.folder))
+    script.chmod(0o755)
+    return script
+
+
+def main(folder: str, verb: str, *words: str) -> int:
+    """Do what a scenario asks of its place."""
+    known = json.loads((Path(folder) / "site.json").read_text())
+    made = Site(Path(folder), Path(known["box"]), Path(known["key"]), Path(known["bundle"]))
+    made.machines = [Machine(made, number) for number in range(1, known["count"] + 1)]
+    named = next((machine for machine in made.machines if machine.name in words[:1]), made.machines[0])
+    match verb:
+        case "can":
+            return int(words[0] not in ("power", "cable", "restart-server", "upgrade", "ipvs"))
+        case "off":
+            named.power_off()
+        case "on":
+            named.power_on()
+            named.wait()
+        case "cut" | "mend":
+            named.set_link(is_up=verb == "mend")
+        case "restart-server":
+            named.ssh("systemctl kill --signal=KILL netplane-server")
+        case "upgrade":
+            named.ssh("systemctl restart netplane-cni netplane-agent netplane-proxy", limit=240)
+        case "proxy-mode":
+            change = f"sed -i 's/^mode:.*/mode: {words[1]}/' /etc/netplane/proxy.yaml"
+            named.ssh(f"{change}; systemctl restart netplane-proxy", limit=240)
+        case _:
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -136,14 +136,12 @@ service-cidr: "$services"
 cluster-cidr: "$pods"
 CONF
   start netplane-server
-  export KUBECONFIG=/var/lib/netplane/server/admin.kubeconfig
   netplane token list 2>/dev/null | grep -q "^${token%%.*}" || netplane token create "$token" --ttl 0 >/dev/null
 }
 
 join_cluster() {
   case $server in *:*) server="[$server]" ;; esac
-  [ -f /etc/netplane/node.kubeconfig ] || netplane join "https://$server:6443" --token "$token" --node-name "$name" \
-    --kubeconfig /etc/netplane/node.kubeconfig
+  [ -f /etc/netplane/node.kubeconfig ] || netplane join "https://$server:6443" --token "$token" --node-name "$name" >/dev/null
 }
 
 run_runtime() {
@@ -158,7 +156,7 @@ run_runtime() {
 run_node() {
   netplane image build builtin >/dev/null
   configure netplane-cni <<CONF
-kubeconfig: /etc/netplane/node.kubeconfig
+kubeconfig: /etc/netplane/cni.kubeconfig
 node-name: $name
 fabric: $fabric
 CONF
@@ -169,7 +167,7 @@ node-ip: "$address"
 runtime: $runtime
 CONF
   configure netplane-proxy <<CONF
-kubeconfig: /etc/netplane/node.kubeconfig
+kubeconfig: /etc/netplane/proxy.kubeconfig
 node-name: $name
 mode: $proxy_mode
 CONF
