@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from netplane.edge.ingress.run import selfsigned
 from netplane.kube import client as kube
 from netplane.kube import informer, types
 from netplane.lab import change, host
@@ -25,13 +28,23 @@ from netplane.lib.cli import UserError
 GUESTBOOK = Path(__file__).with_name("guestbook.yaml")
 REQUESTS = 9
 LIMIT = 60.0  # seconds until the application is available
-RESOURCES = {resource.kind: resource for resource in (types.CONFIGMAPS, types.DEPLOYMENTS, types.SERVICES)}
+_TYPES = (
+    types.CONFIGMAPS,
+    types.DEPLOYMENTS,
+    types.SERVICES,
+    types.SECRETS,
+    types.INGRESSCLASSES,
+    types.INGRESSES,
+)
+RESOURCES = {resource.kind: resource for resource in _TYPES}
+HOST = "guestbook.example"
+DOOR_LIMIT = 15.0  # seconds until the front door answers for the application
 
 
 def run(spec: LabSpec, folders: Folders) -> None:
     """Apply the guestbook, wait for it, and ask its front end from a pod's node, another node and the outside."""
     change.require_up(spec, folders)
-    documents = list(yaml.safe_load_all(GUESTBOOK.read_text()))
+    documents = [*yaml.safe_load_all(GUESTBOOK.read_text()), _secret(certificate(folders))]
     with Steps() as steps:
         with steps.step("apply the guestbook", total=len(documents)) as advance:
             asyncio.run(_apply(folders, documents, advance))
@@ -39,6 +52,26 @@ def run(spec: LabSpec, folders: Folders) -> None:
         with steps.step("wait until it is available", total=len(deployments)) as advance:
             service = asyncio.run(_available(folders, deployments, advance))
     _show(spec, folders, service)
+
+
+def certificate(folders: Folders) -> Path:
+    """Return the file with the certificate and key of the guestbook's host, made at the first call."""
+    path = folders.state / "guestbook.pem"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(selfsigned.make(HOST))
+    return path
+
+
+def _secret(path: Path) -> types.Object:
+    chain, begin, key = path.read_text().partition("-----BEGIN PRIVATE KEY-----")
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "guestbook-tls", "labels": {"app": "guestbook"}},
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": chain, "tls.key": begin + key},
+    }
 
 
 async def _apply(folders: Folders, documents: list[types.Object], advance: Any) -> None:
@@ -91,8 +124,15 @@ def _show(spec: LabSpec, folders: Folders, service: types.Object) -> None:
         ("client", f"NodePort of {node.name}", f"http://{bracketed(node.addresses[0])}:{port['nodePort']}/"),
     )
     table = Table("FROM", "THROUGH", "URL", "ANSWERED BY", "THEY SAW THE CLIENT AS", box=None, header_style="bold")
-    for place, door, url in doors:
-        said = [_ask(spec, folders, place, url) for _ in range(REQUESTS)]
+    resolve = (
+        "--cacert",
+        str(certificate(folders)),
+        "--resolve",
+        f"{HOST}:443:{bracketed(spec.node_specs()[0].addresses[0])}",
+    )
+    _wait_for_door(spec, folders, resolve)
+    for place, door, url, *more in (*doors, ("client", "Ingress (TLS)", f"https://{HOST}/", *resolve)):
+        said = [_ask(spec, folders, place, url, *more) for _ in range(REQUESTS)]
         pods = Counter(f"{answer['pod']} on {answer['node']}" for answer in said)
         seen = sorted({answer["client"]["address"] for answer in said})
         table.add_row(
@@ -102,12 +142,26 @@ def _show(spec: LabSpec, folders: Folders, service: types.Object) -> None:
     OUT.print(
         "\nlook further:  kubectl get pods -o wide\n"
         "               netplane lab exec node-1 -- nft list table ip netplane\n"
-        "               kubectl scale deployment/frontend --replicas=6"
+        "               kubectl scale deployment/frontend --replicas=6\n"
+        f"               netplane lab exec client -- curl {' '.join(resolve)} https://{HOST}/"
     )
 
 
-def _ask(spec: LabSpec, folders: Folders, place: str, url: str) -> dict[str, Any]:
-    argv = host.entered(spec, folders, place, ["curl", "-sS", "--noproxy", "*", "--max-time", "5", url])
+def _wait_for_door(spec: LabSpec, folders: Folders, resolve: Sequence[str]) -> None:
+    """Wait until the Ingress answers: it is read, its certificate is there, and so are its pods."""
+    deadline = time.monotonic() + DOOR_LIMIT
+    while True:
+        try:
+            _ask(spec, folders, "client", f"https://{HOST}/", *resolve)
+            return
+        except (UserError, ValueError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"https://{HOST}/ does not answer; kubectl describe ingress guestbook") from error
+        time.sleep(0.1)  # noqa: TID251 - a command, not an event loop
+
+
+def _ask(spec: LabSpec, folders: Folders, place: str, url: str, *more: str) -> dict[str, Any]:
+    argv = host.entered(spec, folders, place, ["curl", "-sS", "--noproxy", "*", "--max-time", "5", *more, url])
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"{url} from {place}: {done.stderr.strip()}")

@@ -17,6 +17,7 @@ PROGRAMS = {
     "nft": "nftables",
     "crun": "crun",
     "conmon": "conmon",
+    "haproxy": "haproxy",
     "nsenter": "util-linux",
     "unshare": "util-linux",
     "mount": "mount",

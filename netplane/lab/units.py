@@ -61,6 +61,7 @@ def of_node(spec: LabSpec, folders: Folders, program: str, node: NodeSpec) -> tu
         cni(spec, folders, program, node),
         agent(spec, folders, program, node),
         proxy(spec, folders, program, node),
+        *((ingress(spec, folders, program, node),) if node.number == min(spec.nodes) else ()),
     )
 
 
@@ -129,6 +130,17 @@ def proxy(spec: LabSpec, folders: Folders, program: str, node: NodeSpec) -> Unit
         f"--service-cidr={join(r.services for r in spec.ranges)}",
     )
     return _on_node(spec, folders, node, "proxy", argv)
+
+
+def ingress(spec: LabSpec, folders: Folders, program: str, node: NodeSpec) -> Unit:
+    """The lab's front door, on its first node and at that node's addresses."""
+    argv = (
+        program,
+        "ingress",
+        f"--kubeconfig={kubeconfig(folders, node.name, 'ingress')}",
+        *(f"--publish-address={address}" for address in node.addresses),
+    )
+    return _on_node(spec, folders, node, "ingress", argv)
 
 
 def kubeconfig(folders: Folders, node: str, who: str) -> Path:

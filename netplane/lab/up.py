@@ -32,6 +32,7 @@ USERS = {
     "agent": ("system:node:{node}", "system:nodes"),
     "proxy": ("system:kube-proxy", ""),
     "cni": ("system:netplane-cni", ""),
+    "ingress": ("system:netplane-ingress", ""),
 }
 
 

@@ -1,6 +1,7 @@
 """The roles and bindings that every cluster starts with, as data. Evaluating them is rbac's, storing them defaults'.
 
-The `system:` roles of nodes and proxies follow Kubernetes' own bootstrappolicy; `system:netplane-cni` and `-ingress` are ours.
+The `system:` roles of nodes and proxies follow Kubernetes' own bootstrappolicy; `system:netplane-cni` and
+`system:netplane-ingress` are ours.
 """
 
 from __future__ import annotations

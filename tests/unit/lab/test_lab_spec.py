@@ -71,13 +71,15 @@ def test_removing_an_unknown_node_names_those_that_are() -> None:
         spec.without_node(LabSpec(), "node-9")
 
 
-def test_every_node_runs_three_daemons_in_its_own_namespaces() -> None:
+def test_every_node_runs_three_daemons_in_its_own_namespaces_and_the_first_the_front_door() -> None:
     lab = LabSpec(nodes=(1, 2))
     of_lab = units.of_lab(lab, spec.folders("lab"), "/bin/netplane")
-    assert [unit.name for unit in of_lab] == ["server"] + [
-        f"node-{n}/{what}" for n in (1, 2) for what in ("cni", "agent", "proxy")
+    assert [unit.name for unit in of_lab] == [
+        "server",
+        *(f"node-1/{what}" for what in ("cni", "agent", "proxy", "ingress")),
+        *(f"node-2/{what}" for what in ("cni", "agent", "proxy")),
     ]
-    assert {unit.netns for unit in of_lab[1:4]} == {"lab-node-1"}
+    assert {unit.netns for unit in of_lab[1:5]} == {"lab-node-1"}
 
 
 def test_the_server_listens_on_loopback_only_through_an_inherited_socket() -> None:
