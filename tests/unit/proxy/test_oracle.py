@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from netplane.model import address
-from netplane.model.service import EndpointSlice, Service
+from netplane.model.service import EndpointSlice, Protocol, Service
 from netplane_proxy.plan import oracle
 from tests.support.clusters import (
     DROP,
@@ -234,3 +234,20 @@ def test_masquerade_all_takes_pods_along() -> None:
 )
 def test_a_verdict_says_why(packet: str, facts: tuple[Service | EndpointSlice, ...], reason: str) -> None:
     assert reason in ask(packet, *facts).reason
+
+
+@pytest.mark.parametrize(
+    ("sender", "protocol", "action"),
+    [
+        ("10.244.1.5:8080", Protocol.TCP, oracle.Action.DROP),  # a pod
+        ("172.30.0.12:6443", Protocol.TCP, oracle.Action.DROP),  # a backend that is no pod
+        ("172.30.0.12:6443", Protocol.UDP, oracle.Action.UNTOUCHED),
+        ("172.30.0.12:22", Protocol.TCP, oracle.Action.UNTOUCHED),
+        ("172.31.0.2:6443", Protocol.TCP, oracle.Action.UNTOUCHED),
+    ],
+)
+def test_of_what_fits_no_connection_only_what_endpoints_send_is_dropped(
+    sender: str, protocol: Protocol, action: oracle.Action
+) -> None:
+    meaning = decide(service(), piece(endpoint("172.30.0.12"), ports="6443/tcp"))
+    assert oracle.Oracle(meaning).stray(backend(sender), protocol).action is action
