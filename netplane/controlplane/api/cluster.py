@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +92,8 @@ class Cluster:
     webhooks: webhooks.Webhooks = field(init=False)
     policies: policies.Policies = field(init=False)
     problems: dict[str, str] = field(default_factory=dict)
+    bookings: Counter[str] = field(default_factory=Counter)
+    """By namespace, the writes that are booked in its quotas and not yet in the store."""
 
     def __post_init__(self) -> None:
         self.agents = agents.Agents(

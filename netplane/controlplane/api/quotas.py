@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
 import orjson
@@ -46,6 +46,18 @@ def check_ranges(at: cluster.Cluster, of: types.ResourceType, obj: Object, names
 def any_quota(at: cluster.Cluster) -> bool:
     """Whether there are quotas at all."""
     return bool(at.store.cache(_QUOTAS).records)
+
+
+@contextlib.contextmanager
+def booking(at: cluster.Cluster, namespace: str) -> Iterator[None]:
+    """Hold counting off a namespace while a write is between its booking and the store: it would undo the booking."""
+    at.bookings[namespace] += 1
+    try:
+        yield
+    finally:
+        at.bookings[namespace] -= 1
+        if not at.bookings[namespace]:
+            del at.bookings[namespace]
 
 
 async def charge(
@@ -144,8 +156,7 @@ async def follow(at: cluster.Cluster) -> None:
         if quotas.records:
             state = tuple(at.store.cache(cluster.storage(of)).window.end for of in at.registry.stored_types())
             if state != seen:
-                await _count(at)
-                seen = state
+                seen = state if await _count(at) else ()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_COUNT_SECONDS if quotas.records else None):
                 await feed.wait()
@@ -153,9 +164,14 @@ async def follow(at: cluster.Cluster) -> None:
             await at.clock.sleep(0.05)  # let a burst of changes be counted together
 
 
-async def _count(at: cluster.Cluster) -> None:
+async def _count(at: cluster.Cluster) -> bool:
+    """Count every namespace with a quota; return False when one must be counted later."""
     namespaces = sorted({record.key[0] for record in at.store.cache(_QUOTAS).range()})
+    is_whole = True
     for namespace in namespaces:
+        if namespace in at.bookings:
+            is_whole = False
+            continue
         records = list(at.store.cache(_QUOTAS).range(namespace=namespace))
         quotas: list[Object] = [orjson.loads(record.value) for record in records]
         for record, quota, total in zip(records, quotas, _counted(at, namespace, quotas), strict=True):
@@ -164,6 +180,7 @@ async def _count(at: cluster.Cluster) -> None:
                 with contextlib.suppress(protocol.StoreError):
                     await at.store.update(_QUOTAS, wanted, expected=record.revision)
         await asyncio.sleep(0)
+    return is_whole
 
 
 def _counted(at: cluster.Cluster, namespace: str, quotas: list[Object]) -> list[usage.Usage]:

@@ -131,7 +131,10 @@ async def create_object(
         if is_generated:
             tried["metadata"]["name"] = strategy.generated_name(prefix, cluster.name_suffix())
         try:
-            return await _create_once(at, request, of, tried, namespace, writing, managed)
+            if not (of.namespaced and quotas.any_quota(at)):
+                return await _create_once(at, request, of, tried, namespace, writing, managed)
+            with quotas.booking(at, namespace):
+                return await _create_once(at, request, of, tried, namespace, writing, managed)
         except protocol.Taken as error:
             await at.store.fresh()  # another server gave away what we had chosen: choose again, knowing it
             if attempt == _NAME_ATTEMPTS - 1:
@@ -282,17 +285,18 @@ async def modify(
             await admitting.check(at, request, of, new, old, writing)
         elif (shown := seen(new)) is not None:
             await admitting.check_part(at, request, of, shown, seen(old), is_dry_run=writing.is_dry_run)
-        if of.namespaced and quotas.any_quota(at):
-            await quotas.charge(at, of, new, old, is_dry_run=writing.is_dry_run)
-        admission.allocate(at, of, new, old)
-        if not is_apply:
-            admission.track(of, new, old, writing, now=at.now(), part=part)
-        try:
-            return await _replace(at, of, new, old, record, writing)
-        except protocol.Taken:
-            await at.store.fresh()
-        except (protocol.Conflict, protocol.Missing):
-            continue
+        with quotas.booking(at, target.namespace):
+            if of.namespaced and quotas.any_quota(at):
+                await quotas.charge(at, of, new, old, is_dry_run=writing.is_dry_run)
+            admission.allocate(at, of, new, old)
+            if not is_apply:
+                admission.track(of, new, old, writing, now=at.now(), part=part)
+            try:
+                return await _replace(at, of, new, old, record, writing)
+            except protocol.Taken:
+                await at.store.fresh()
+            except (protocol.Conflict, protocol.Missing):
+                continue
     raise status.conflict(of, target.name)
 
 
