@@ -20,14 +20,14 @@ RESOURCES = (GATEWAYCLASSES, GATEWAYS, HTTPROUTES, REFERENCEGRANTS)
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Which object it is, which state of it, and what its status says now, which makes no difference."""
+    """Which object it is, which state of it, and what its status says now."""
 
     namespace: str
     name: str
     generation: int = 0
     created: str = ""
-    resource_version: str = field(default="", compare=False, hash=False)
-    status: Object = field(default_factory=dict, compare=False, hash=False)
+    resource_version: str = ""
+    status: Object = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> Key:

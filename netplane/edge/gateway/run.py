@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Never
 
@@ -88,11 +89,11 @@ class Follower:
 
     def _is_news(self, change: Change) -> bool:
         """Tell whether a change is more than a status of ours coming back."""
-        if change.old is None or change.new is None or change.old != change.new:
+        new: object = getattr(change.new, "meta", None)
+        if change.old is None or not isinstance(new, Meta):
             return True
-        meta_now: object = getattr(change.new, "meta", None)
         written = self._written.get((change.resource.kind, change.key))
-        return not isinstance(meta_now, Meta) or meta_now.status != written
+        return new.status != written or _without_status(change.old) != _without_status(change.new)
 
     async def _are_served(self) -> bool:
         try:
@@ -154,3 +155,7 @@ class Follower:
             _LOG.warning("status not written; trying again", object=where, reason=str(error))
             await self._clock.sleep(_RETRY_SECONDS)
             self._wanted.setdefault((write.resource.kind, write.key), write)
+
+
+def _without_status(fact: Any) -> Any:
+    return dataclasses.replace(fact, meta=dataclasses.replace(fact.meta, status={}, resource_version=""))

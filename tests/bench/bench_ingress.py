@@ -1,0 +1,241 @@
+"""Measure the front door: its throughput against a plain HAProxy, how soon a change is in the engine, how it loads.
+
+All of it runs in one network namespace: an API server, `netplane ingress`, and an HAProxy that plays all pods. The
+plain HAProxy is one that a person would write for the same host and the same pods; wrk asks both, turn about, over
+kept-alive connections, and the median of the turns' ratios counts. For changes, an EndpointSlice is pointed to
+another pod, and the time counts from the API's answer until the new pod answers through the door.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+
+from tests.support import ingress  # noqa: E402
+from tests.support import ingress_objects as o  # noqa: E402
+
+SIZES = (100, 1000)
+ROUNDS, SECONDS, CONNECTIONS = 7, 2, 32
+PODS, CHANGES = 8, 200
+RATIO_GOAL, CHANGE_GOAL_MS, LOAD_GOAL_S = 0.95, 20.0, 5.0
+HOST, PLAIN_PORT, POD_PORT = "speed.example", 8090, 8088
+_POD = [f"10.244.200.{number}" for number in range(1, PODS + 1)]
+_ONE, _OTHER = "10.244.201.1", "10.244.201.2"
+_GLOBAL = "global\n    maxconn 2000\n    nbthread 1\ndefaults\n    mode http\n    timeout client 60s\n"
+_DEFAULTS = _GLOBAL + "    timeout server 60s\n    timeout connect 5s\n"
+_PODS = _DEFAULTS + (
+    "frontend pods\n"
+    + "".join(f"    bind {pod}:{POD_PORT}\n" for pod in (*_POD, _ONE, _OTHER))
+    + '    http-request return status 200 content-type text/plain lf-string "%[dst] says hello to %[src]"\n'
+)
+
+
+def _plain(threads: int) -> str:
+    """Return the configuration a person would write: the host, its pods, a log and X-Forwarded-For."""
+    head = _DEFAULTS.replace("nbthread 1", f"nbthread {threads}")
+    servers = "".join(f"    server pod{number} {pod}:{POD_PORT}\n" for number, pod in enumerate(_POD))
+    return (
+        head
+        + f"frontend plain\n    bind :{PLAIN_PORT}\n    option forwardfor\n"
+        + f"    use_backend web if {{ req.hdr(host),field(1,:) -m str {HOST} }}\n"
+        + f"backend web\n    balance roundrobin\n    http-reuse safe\n{servers}"
+    )
+
+
+@contextlib.contextmanager
+def haproxy(folder: Path, name: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a HAProxy of this configuration."""
+    path = folder / f"{name}.cfg"
+    path.write_text(text)
+    process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(path)])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask_rate(where: str) -> float:
+    """Return the answers a second that wrk gets; every one must be 2xx."""
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "-H", f"Host: {HOST}", f"http://{where}/"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in said, said
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]  # wrk always says it
+
+
+def cpu(pids: set[int]) -> float:
+    """Return the CPU seconds that processes have used."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def engines(folder: Path) -> set[int]:
+    """Return the engines of a door."""
+    found = set()
+    for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if line.split(b"\0")[0].endswith(b"haproxy") and f"{folder}/run/".encode() in line:
+                found.add(pid)
+    return found
+
+
+def throughput(door: ingress.Door, folder: Path) -> dict[str, float]:
+    """Ask our door and the plain one turn about."""
+    ports = [{"name": "http", "port": 8080, "targetPort": POD_PORT}]
+    door.api.apply(o.service("speed", ports=ports))
+    door.api.apply(o.endpoint_slice("speed", _POD, ports=ports))
+    door.api.apply(o.ingress("speed", o.rule(HOST, o.path("/", "speed"))))
+    door.until(lambda: door.ask(f"http://{HOST}/").status == 200)
+    ours = engines(door.folder)
+    threads = max(1, len(os.sched_getaffinity(0)))
+    with haproxy(folder, "plain", _plain(threads)) as plain:
+        time.sleep(0.3)
+        rates: dict[str, list[float]] = {"door": [], "plain": []}
+        spent: dict[str, list[float]] = {"door": [], "plain": []}
+        for turn in range(ROUNDS):
+            order = ["door", "plain"] if turn % 2 else ["plain", "door"]
+            for which in order:
+                pids = ours if which == "door" else {plain.pid}
+                before = cpu(pids)
+                where = ingress.DOOR if which == "door" else f"{ingress.DOOR}:{PLAIN_PORT}"
+                rates[which].append(ask_rate(where))
+                spent[which].append((cpu(pids) - before) / (rates[which][-1] * SECONDS) * 1e6)
+    ratios = [mine / theirs for mine, theirs in zip(rates["door"], rates["plain"], strict=True)]
+    costs = [theirs / mine for mine, theirs in zip(spent["door"], spent["plain"], strict=True)]
+    return {
+        "door, requests/s": statistics.median(rates["door"]),
+        "plain, requests/s": statistics.median(rates["plain"]),
+        "door / plain, requests/s": statistics.median(ratios),
+        "door, CPU us a request": statistics.median(spent["door"]),
+        "plain, CPU us a request": statistics.median(spent["plain"]),
+        "plain / door, CPU": statistics.median(costs),
+    }
+
+
+def fill(door: ingress.Door, known: int, size: int) -> None:
+    """Make Ingresses, each with a host, a Service and a slice of its own, up to this many."""
+    ports = [{"name": "http", "port": 8080, "targetPort": POD_PORT}]
+    for number in range(known, size):
+        name = f"app-{number}"
+        door.api.apply(o.service(name, ports=ports))
+        door.api.apply(o.endpoint_slice(name, [_ONE], ports=ports))
+        door.api.apply(o.ingress(name, o.rule(f"{name}.example", o.path("/", name), o.path("/api", name))))
+
+
+def load_seconds(door: ingress.Door, size: int) -> float:
+    """Start the controller and an engine anew and return how long it takes until the last of all hosts answers."""
+    assert door.controller is not None
+    door.controller.stop()
+    for pid in engines(door.folder):
+        os.kill(pid, 9)
+    began = time.monotonic()
+    door.start()
+    door.until(lambda: door.ask(f"http://app-{size - 1}.example/").status == 200)
+    return time.monotonic() - began
+
+
+def changes(door: ingress.Door, size: int) -> list[float]:
+    """Point slices to the other pod and back; return for each how many milliseconds until the door says so."""
+    ports = [{"name": "http", "port": 8080, "targetPort": POD_PORT}]
+    found = []
+    for turn in range(CHANGES):
+        name = f"app-{(turn * 37) % size}"
+        pod = _OTHER if turn // size % 2 == 0 else _ONE
+        request = f"GET / HTTP/1.1\r\nHost: {name}.example\r\n\r\n".encode()
+        with socket.create_connection((ingress.DOOR, 80)) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(request)
+            client.recv(4096)
+            door.api.apply(o.endpoint_slice(name, [pod], ports=ports, name=f"{name}-1"))
+            began = time.perf_counter()
+            while time.perf_counter() - began < 5:
+                client.sendall(request)
+                if f"{pod} says".encode() in client.recv(4096):
+                    break
+            found.append(1000 * (time.perf_counter() - began))
+    return sorted(found)
+
+
+def memory(door: ingress.Door) -> float:
+    """Return the controller's resident MiB."""
+    assert door.controller is not None
+    status = Path(f"/proc/{door.controller.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # the kernel always says it
+
+
+def measure(folder: Path, sizes: tuple[int, ...]) -> dict[int, dict[str, float]]:
+    """Run everything; figures by number of Ingresses."""
+    figures: dict[int, dict[str, float]] = {}
+    with ingress.door(folder) as door, haproxy(folder, "pods", _PODS):
+        door.api.apply(o.ingress_class())
+        known = 0
+        for size in sizes:
+            fill(door, known, size)
+            known = size
+            loaded = load_seconds(door, size)
+            found = changes(door, size)
+            figures[size] = {
+                "load, s": loaded,
+                "change to engine, p50 ms": found[len(found) // 2],
+                "change to engine, p99 ms": found[int(len(found) * 0.99)],
+                "controller, MiB": memory(door),
+                **throughput(door, folder),
+            }
+    return figures
+
+
+_GOALS = {
+    "load, s": (LOAD_GOAL_S, False),
+    "change to engine, p99 ms": (CHANGE_GOAL_MS, False),
+    "door / plain, requests/s": (RATIO_GOAL, True),
+}
+
+
+def main() -> int:
+    """Run every size and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="", help="other numbers of Ingresses, by commas")
+    options = parser.parse_args()
+    if os.geteuid():
+        print("skipped: needs root")
+        return 0
+    sizes = tuple(map(int, options.sizes.split(","))) if options.sizes else SIZES
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), sizes)
+    table = Table(title="The front door")
+    for column in ("", *(f"{size:,} Ingresses" for size in sizes), "goal"):
+        table.add_column(column, justify="right" if column else "left")
+    is_met = True
+    for name in figures[sizes[0]]:
+        values = [figures[size][name] for size in sizes]
+        goal, is_floor = _GOALS.get(name, (0.0, True))
+        reached = all(value >= goal if is_floor else value < goal for value in values)
+        is_met &= reached
+        text = f"{'>=' if is_floor else '<'} {goal:g} {'✓' if reached else '✗'}" if name in _GOALS else ""
+        table.add_row(name, *(f"{value:,.3f}" if "/ " in name else f"{value:,.1f}" for value in values), text)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 0 if is_met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
