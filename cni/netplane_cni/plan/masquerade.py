@@ -226,7 +226,8 @@ def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
     # Both ends learn what the smallest link on the way through this node takes, also where no ICMP comes back: a pod
     # made before the path shrank, or with --mtu larger than it. The kernel only ever lowers the value.
     for end in ("saddr", "daddr"):
-        yield f"    {word} {end} @pods tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+        # The flags first: of all packets but the first of a connection nothing more is looked at.
+        yield f"    tcp flags & (syn | rst) == syn {word} {end} @pods tcp option maxseg size set rt mtu"
     yield "  }"
     yield "  chain to_pods {"
     yield f"    dnat {word} to {word} daddr . meta l4proto . th dport map @hostports_at"
