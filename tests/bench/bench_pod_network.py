@@ -3,7 +3,7 @@
 The same machines twice, namespaces on a bridge: one pair with the daemon and pods by the plugin, one with `ip` alone (a
 routed veth for each pod, VXLAN with a static entry, or plain routes), and with the one line of nftables without which
 pods have no way out: masquerading, for which the kernel tracks every connection. iperf3 and a ping-pong of small TCP
-messages take turns between the two, so that what else the machine does hits both alike; the middle of the rounds' ratios
+messages take turns between the two, so that what else the machine does hits both; the middle of the rounds' ratios
 counts. It takes a quiet machine.
 """
 
