@@ -80,17 +80,18 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(folder: Path, *options: str, zones: str = "aa") -> Iterator[Cluster]:
-    with World(folder / "world", nodes=len(zones), fabric="wireguard") as world:
-        with ApiInside(world.underlay, "172.30.0.1") as api:
-            world.kubeconfig = api.kubeconfig(folder / "kubeconfig")
-            for machine, zone in zip(world.machines, zones, strict=True):
-                machine.options = list(options)
-                node = machine.node()
-                node["metadata"]["labels"] = {"topology.kubernetes.io/zone": zone}
-                api.do(api.fake.create(types.NODES, node))
-            made = Cluster(world, api)
-            made.start()
-            yield made
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(World(folder / "world", nodes=len(zones), fabric="wireguard"))
+        api = stack.enter_context(ApiInside(world.underlay, "172.30.0.1"))
+        world.kubeconfig = api.kubeconfig(folder / "kubeconfig")
+        for machine, zone in zip(world.machines, zones, strict=True):
+            machine.options = list(options)
+            node = machine.node()
+            node["metadata"]["labels"] = {"topology.kubernetes.io/zone": zone}
+            api.do(api.fake.create(types.NODES, node))
+        made = Cluster(world, api)
+        made.start()
+        yield made
 
 
 @pytest.fixture(scope="module")
