@@ -106,7 +106,7 @@ async def test_nothing_is_left_when_the_plugin_refuses(runtime: Runtime, node: N
         await runtime.run_sandbox(sandbox(node))
     assert not runtime.sandboxes()
     assert not Path(node.calls.read_text().split("\t")[2]).exists()
-    assert not [path for path in node.root.glob("*/sandboxes/*")]
+    assert not list(node.root.glob("*/sandboxes/*"))
     assert not cgroup.processes(f"{node.cgroup_root}/podu1".lstrip("/"))
 
 

@@ -166,7 +166,11 @@ class Machine:
             "role": "server" if self.number == 1 else "agent",
         }
         line = " ".join(f"--{key.replace('_', '-')} {quoted(value)}" for key, value in (words | options).items())
-        return self.ssh(f"sh /vagrant/provision/node.sh {line} 2>&1", limit=PROVISION_LIMIT)
+        try:
+            return self.ssh(f"sh /vagrant/provision/node.sh {line} 2>&1", limit=PROVISION_LIMIT)
+        except AssertionError as error:
+            said = self.ssh("journalctl -u 'netplane-*' -u containerd --no-pager -n 60", check=False)
+            raise AssertionError(f"{error}\n{said}") from error
 
 
 @dataclass
