@@ -1,7 +1,7 @@
 """Measure the front door: its throughput against a plain HAProxy, how soon a change is in the engine, how it loads.
 
 All of it runs in one network namespace: an API server, `netplane ingress`, and an HAProxy that plays all pods. The
-plain HAProxy is one that a person would write for the same host and the same pods; wrk asks both, turn about, over
+plain HAProxy is one that a person would write for the same hosts, pods and log; wrk asks both, turn about, over
 kept-alive connections, and the median of the turns' ratios counts. For changes, an EndpointSlice is pointed to
 another pod, and the time counts from the API's answer until the new pod answers through the door.
 """
@@ -37,6 +37,8 @@ RATIO_GOAL, CHANGE_GOAL_MS, LOAD_GOAL_S = 0.95, 20.0, 5.0
 HOST, PLAIN_PORT, POD_PORT = "speed.example", 8090, 8088
 _POD = [f"10.244.200.{number}" for number in range(1, PODS + 1)]
 _ONE, _OTHER = "10.244.201.1", "10.244.201.2"
+_POINTS: dict[str, str] = {}
+"""Where the slice of an Ingress' Service points by now."""
 _GLOBAL = "global\n    maxconn 2000\n    nbthread 1\ndefaults\n    mode http\n    timeout client 60s\n"
 _DEFAULTS = _GLOBAL + "    timeout server 60s\n    timeout connect 5s\n"
 _PODS = _DEFAULTS + (
@@ -46,14 +48,29 @@ _PODS = _DEFAULTS + (
 )
 
 
-def _plain(threads: int) -> str:
-    """Return the configuration a person would write: the host, its pods, a log and X-Forwarded-For."""
-    head = _DEFAULTS.replace("nbthread 1", f"nbthread {threads}")
+_LOG = (
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","client":"%ci","method":"%[capture.req.method,json(utf8s)]",'
+    '"host":"%[var(txn.host),json(utf8s)]","path":"%[var(txn.path),json(utf8s)]","protocol":"%HV","status":%ST,'
+    '"bytes":%B,"ms":%Ta,"backend_ms":%Tr,"state":"%tsc","backend":"%b","server":"%s","endpoint":"%si:%sp",'
+    '"retries":%rc,"agent":"%[var(txn.agent),json(utf8s)]"}'
+)
+"""What is logged of a request: the same things as the door logs."""
+
+
+def _plain(folder: Path, size: int) -> str:
+    """Return what a person would write for as many hosts: a map of them, X-Forwarded headers, a log as JSON."""
+    hosts = folder / "hosts.map"
+    hosts.write_text(f"{HOST} web\n" + "".join(f"app-{number}.example web\n" for number in range(size)))
     servers = "".join(f"    server pod{number} {pod}:{POD_PORT}\n" for number, pod in enumerate(_POD))
     return (
-        head
-        + f"frontend plain\n    bind :{PLAIN_PORT}\n    option forwardfor\n"
-        + f"    use_backend web if {{ req.hdr(host),field(1,:) -m str {HOST} }}\n"
+        _DEFAULTS.replace("    nbthread 1\n", "    log stdout len 8192 format raw local0 info\n")
+        + f"frontend plain\n    bind :{PLAIN_PORT}\n    log global\n    log-format '{_LOG}'\n"
+        + "    option forwardfor\n"
+        + "    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n"
+        + "    http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
+        + "    http-request set-var(txn.host) req.hdr(host),host_only,lower\n"
+        + "    http-request set-var(txn.path) path\n    http-request set-var(txn.agent) req.hdr(user-agent)\n"
+        + f"    use_backend %[var(txn.host),map_str({hosts},none)]\n"
         + f"backend web\n    balance roundrobin\n    http-reuse safe\n{servers}"
     )
 
@@ -63,7 +80,8 @@ def haproxy(folder: Path, name: str, text: str) -> Iterator[subprocess.Popen[byt
     """Run a HAProxy of this configuration."""
     path = folder / f"{name}.cfg"
     path.write_text(text)
-    process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(path)])
+    with open(folder / f"{name}.log", "wb") as log:
+        process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(path)], stdout=log)
     try:
         yield process
     finally:
@@ -99,7 +117,7 @@ def engines(folder: Path) -> set[int]:
     return found
 
 
-def throughput(door: ingress.Door, folder: Path) -> dict[str, float]:
+def throughput(door: ingress.Door, folder: Path, size: int) -> dict[str, float]:
     """Ask our door and the plain one turn about."""
     ports = [{"name": "http", "port": 8080, "targetPort": POD_PORT}]
     door.api.apply(o.service("speed", ports=ports))
@@ -107,8 +125,7 @@ def throughput(door: ingress.Door, folder: Path) -> dict[str, float]:
     door.api.apply(o.ingress("speed", o.rule(HOST, o.path("/", "speed"))))
     door.until(lambda: door.ask(f"http://{HOST}/").status == 200)
     ours = engines(door.folder)
-    threads = max(1, len(os.sched_getaffinity(0)))
-    with haproxy(folder, "plain", _plain(threads)) as plain:
+    with haproxy(folder, "plain", _plain(folder, size)) as plain:
         time.sleep(0.3)
         rates: dict[str, list[float]] = {"door": [], "plain": []}
         spent: dict[str, list[float]] = {"door": [], "plain": []}
@@ -160,7 +177,7 @@ def changes(door: ingress.Door, size: int) -> list[float]:
     found = []
     for turn in range(CHANGES):
         name = f"app-{(turn * 37) % size}"
-        pod = _OTHER if turn // size % 2 == 0 else _ONE
+        pod = _POINTS[name] = _ONE if _POINTS.get(name, _ONE) == _OTHER else _OTHER
         request = f"GET / HTTP/1.1\r\nHost: {name}.example\r\n\r\n".encode()
         with socket.create_connection((ingress.DOOR, 80)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -193,13 +210,17 @@ def measure(folder: Path, sizes: tuple[int, ...]) -> dict[int, dict[str, float]]
             fill(door, known, size)
             known = size
             loaded = load_seconds(door, size)
+            assert door.controller is not None
+            before = cpu({door.controller.process.pid})
             found = changes(door, size)
+            spent = 1000 * (cpu({door.controller.process.pid}) - before) / CHANGES
             figures[size] = {
                 "load, s": loaded,
                 "change to engine, p50 ms": found[len(found) // 2],
                 "change to engine, p99 ms": found[int(len(found) * 0.99)],
+                "controller, CPU ms a change": spent,
                 "controller, MiB": memory(door),
-                **throughput(door, folder),
+                **throughput(door, folder, size),
             }
     return figures
 

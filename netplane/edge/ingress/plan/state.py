@@ -165,6 +165,8 @@ _KEPT_OPEN: Final = "pool-max-conn -1 pool-purge-delay 5s"
 def _add_servers(want: State, have: State) -> Iterator[Command]:
     for slot, servers in want.servers.items():
         held = have.servers.get(slot, {})
+        if held is servers:  # What did not move is the very same, and there is much of it.
+            continue
         added = [name for name in servers if name not in held]
         for name in added:
             server, subject = servers[name], f"{slot}/{name}"
@@ -182,6 +184,8 @@ def _retire_servers(want: State, have: State) -> Iterator[Command]:
     """Give them nothing new; those that are idle already are forgotten at once, others by `forget` later."""
     for slot, servers in have.servers.items():
         wanted = want.servers.get(slot, {})
+        if wanted is servers:
+            continue
         for name in servers:
             if name not in wanted:
                 yield Command(f"set server {slot}/{name} state maint")
@@ -196,6 +200,8 @@ def forget(leaving: Iterable[tuple[str, str]]) -> list[Command]:
 
 
 def _write(name: str, want: State, have: State, paths: Paths) -> Iterator[Command]:
+    if want.maps is have.maps:
+        return
     delta = keyed.diff(want.maps.get(name, {}), have.maps.get(name, {}))
     path, size = paths.map(name), 0
     rows: list[str] = []
@@ -213,6 +219,8 @@ def _write(name: str, want: State, have: State, paths: Paths) -> Iterator[Comman
 
 
 def _erase(name: str, want: State, have: State, paths: Paths) -> Iterator[Command]:
+    if want.maps is have.maps:
+        return
     wanted = want.maps.get(name, {})
     for key in have.maps.get(name, {}):
         if key not in wanted:

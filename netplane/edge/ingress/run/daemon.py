@@ -224,8 +224,10 @@ class Daemon:
         else:
             operations = await self._engine.apply(dataclasses.replace(want, leaving=self._leaving), have)
             operations += await self._engine.set_default_certificate(pem_text)
-            gone = {(slot, name) for slot, held in have.servers.items() for name in held}
-            wanted = {(slot, name) for slot, held in want.servers.items() for name in held}
+            moved = [slot for slot, held in want.servers.items() if have.servers.get(slot) is not held]
+            moved += [slot for slot in have.servers if slot not in want.servers]
+            gone = {(slot, name) for slot in moved for name in have.servers.get(slot, {})}
+            wanted = {(slot, name) for slot in moved for name in want.servers.get(slot, {})}
             self._leaving = (self._leaving | gone) - wanted
         self._have = want
         return operations

@@ -51,6 +51,7 @@ class Engine:
         self._marked: tuple[base.Settings | None, str] = (None, "")
         self._binary = binary
         self._default_pem = ""
+        self._own = ""
         self._paths = Paths(settings.directory)
         self.admin = Admin(self._directory / "admin.sock")
         self._children: set[asyncio.subprocess.Process] = set()
@@ -128,7 +129,8 @@ class Engine:
 
     async def set_default_certificate(self, pem: str) -> int:
         """Serve this for names that have no certificate ("": one of our own); return how many commands it took."""
-        pem = pem or await asyncio.to_thread(self._own_certificate)
+        self._own = self._own or await asyncio.to_thread(self._own_certificate)
+        pem = pem or self._own
         path = self._paths.certificate("default")
         if not self._default_pem and Path(path).exists():
             self._default_pem = Path(path).read_text()
