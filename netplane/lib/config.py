@@ -37,6 +37,10 @@ def command_options(function: F) -> F:
         log.setup(log_level, fmt=log_format)
         return function(*args, **options)
 
+    for option in getattr(function, "__click_params__", ()):
+        # click names the variable after the parameter; users know the flag.
+        if option.envvar is None and option.name not in (flags := _flags(option)):
+            option.envvar = [f"NETPLANE_{flag.upper()}" for flag in flags]
     levels = click.Choice(["debug", "info", "warning", "error"])
     decorated = click.option("--log-format", type=click.Choice(["text", "json"]), default="text")(run)
     decorated = click.option("--log-level", type=levels, default="info")(decorated)
@@ -66,14 +70,20 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
     if not isinstance(content, dict):
         raise click.UsageError(f"configuration {path} must be a mapping of option names to values")
     known = {option.name: option for option in context.command.params if option.name and option.expose_value}
-    values = {_parameter(str(key), set(known), path): value for key, value in content.items()}
+    spelled = {spelling: name for name, option in known.items() for spelling in (name, *_flags(option))}
+    values = {spelled[_spelling(str(key), set(spelled), path)]: value for key, value in content.items()}
     for name, value in values.items():
         if getattr(known[name], "multiple", False) and not isinstance(value, list):
             values[name] = [value]
     context.default_map = {**(context.default_map or {}), **values}
 
 
-def _parameter(key: str, known: set[str], path: Path) -> str:
+def _flags(option: click.Parameter) -> list[str]:
+    """Return an option's long flags, spelled as parameters are."""
+    return [flag.removeprefix("--").replace("-", "_") for flag in option.opts if flag.startswith("--")]
+
+
+def _spelling(key: str, known: set[str], path: Path) -> str:
     name = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", key).replace("-", "_").lower()
     if name in known:
         return name

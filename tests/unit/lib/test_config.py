@@ -47,6 +47,19 @@ def test_an_unknown_option_is_named_with_the_nearest(tmp_path: Path) -> None:
     assert "unknown option 'node-nam'; did you mean node-name?" in result.output
 
 
+def test_a_flag_names_its_option_in_file_and_environment_also_where_the_code_calls_it_otherwise(tmp_path: Path) -> None:
+    @click.command(context_settings=config.SETTINGS)
+    @config.command_options
+    @click.option("--node-ip", "addresses", default="none")
+    def other(addresses: str) -> None:
+        click.echo(addresses)
+
+    path = tmp_path / "config.yaml"
+    path.write_text("node-ip: 10.0.0.1")
+    assert CliRunner().invoke(other, ["--config", str(path)]).output == "10.0.0.1\n"
+    assert CliRunner().invoke(other, [], env={"NETPLANE_NODE_IP": "10.0.0.2"}).output == "10.0.0.2\n"
+
+
 @pytest.mark.parametrize("text", ["- a list", "a: [unclosed", "just text"])
 def test_a_broken_file_is_a_usage_error(tmp_path: Path, text: str) -> None:
     result = run(tmp_path, text)
