@@ -26,7 +26,7 @@ GATEWAY = "10.77.0.1"
 TOKEN = "nptest.0123456789abcdef"
 BOOT_LIMIT = 420.0
 PROVISION_LIMIT = 600.0
-KERNEL_LINE = "root=/dev/vda1 rw console=ttyS0 net.ifnames=0 mitigations=off quiet loglevel=3"
+KERNEL_LINE = "root=/dev/vda1 rw console=ttyS0 net.ifnames=0 mitigations=off quiet loglevel=3 no_timer_check"
 
 
 def run(*argv: str | Path, limit: float = 60.0, check: bool = True, stdin: bytes | None = None) -> str:
@@ -196,6 +196,13 @@ class Site:
         """Run kubectl in the machines' namespace."""
         return run(*self.inside("env", f"KUBECONFIG={self.kubeconfig}", "kubectl", *arguments), limit=limit,
                    check=check)  # fmt: skip
+
+    def wait_ready(self) -> None:
+        """Wait until every machine is a Ready node."""
+        deadline = time.monotonic() + BOOT_LIMIT
+        while len(self.ready_nodes()) < len(self.machines):
+            assert time.monotonic() < deadline, self.kubectl("get", "nodes", "-o", "wide")
+            time.sleep(1)
 
     def ready_nodes(self) -> set[str]:
         """Return the names of the nodes that the API calls Ready."""

@@ -1,0 +1,64 @@
+"""The scenarios' places: labs of both runtimes on this machine, and virtual machines with Debian's own kernel."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import vms
+from tests.support.cluster import NETPLANE, run
+from tests.support.scenarios import Place
+
+MACHINES = 2
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs' results are gathered; the table is made of them."""
+    given = os.environ.get("NETPLANE_SCENARIO_RESULTS")
+    return Path(given) if given else tmp_path_factory.mktemp("scenarios") / "results"
+
+
+def lab(runtime: str, port: int, results: Path) -> Iterator[Place]:
+    name = f"sc-{runtime[:4]}"
+    run(NETPLANE, "lab", "down", f"--name={name}", check=False)
+    run(NETPLANE, "lab", "up", f"--name={name}", "--nodes=2", f"--runtime={runtime}", f"--api-port={port}", limit=120)
+    script = vms.VAGRANT / "scenarios" / "places" / "lab.sh"
+    environment = {"LAB": name, "NETPLANE": NETPLANE, "PLACE": f"sh {script}"}
+    kubeconfig = Path(f"/var/lib/netplane-lab/{name}/server/admin.kubeconfig")
+    try:
+        yield Place(f"lab-{runtime}", kubeconfig, results, environment)
+    finally:
+        run(NETPLANE, "lab", "down", f"--name={name}", limit=60)
+
+
+@pytest.fixture(scope="session")
+def embedded(results: Path) -> Iterator[Place]:
+    """A lab whose nodes run pods by themselves."""
+    yield from lab("embedded", 18331, results)
+
+
+@pytest.fixture(scope="session")
+def containerd(results: Path) -> Iterator[Place]:
+    """A lab whose nodes run containerd."""
+    yield from lab("containerd", 18332, results)
+
+
+@pytest.fixture(scope="session")
+def machines(tmp_path_factory: pytest.TempPathFactory, results: Path) -> Iterator[Place]:
+    """Two virtual machines, made nodes by the testbed's own scripts."""
+    folder = tmp_path_factory.mktemp("vms")
+    begun = time.monotonic()
+    box, bundle = vms.box(), vms.bundle(sys.executable)
+    made_in = time.monotonic() - begun
+    with vms.site(folder, MACHINES, box=box, bundle=bundle) as site:
+        site.wait_ready()
+        print(f"\nbox and bundle {made_in:.0f} s, machines and nodes {time.monotonic() - begun - made_in:.0f} s")
+        script = vms.place(site, sys.executable)
+        environment = {"PLACE": str(script), "PYTHONPATH": str(vms.VAGRANT.parent), "SCENARIO_RATE": "5"}
+        yield Place("machines", site.kubeconfig, results, environment, tuple(site.inside()))
