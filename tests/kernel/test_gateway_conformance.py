@@ -165,8 +165,12 @@ def test_gateway_modify_listeners(place: Place) -> None:
     place.door.api.replace(gateway)
     place.expect("any:8082/", "v1")
     place.door.until(lambda: _is_closed(place.door, 8081))
-    names = place.door.api.get("Gateway", "door", namespace=place.namespace)["status"]["listeners"]
-    assert [each["name"] for each in names] == ["one", "three"]
+
+    def names() -> list[str]:
+        status = place.door.api.get("Gateway", "door", namespace=place.namespace)["status"]
+        return [each["name"] for each in status["listeners"]]
+
+    place.door.until(lambda: names() == ["one", "three"])
 
 
 def _is_closed(door: ingress.Door, port: int) -> bool:
