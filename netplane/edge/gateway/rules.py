@@ -1,13 +1,13 @@
 """Decode the rules of an HTTPRoute: matches, filters, backends. What they refer to is resolved by `compile`.
 
 All texts are judged against the specification's own patterns; a rule with a text that is wrong, or with something the
-engine has no way to do, is a rule with a fault, and the rest of the route is served (PartiallyInvalid).
+engine has no way to do, is a rule with a fault, and the rest of the route is served (PartiallyInvalid). Regular
+expressions are refused: with one that backtracks a tenant could stop the door for all.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +25,6 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTION
 _DURATION = re.compile(r"([0-9]{1,5})(h|ms|m|s)")
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _STATUSES = (301, 302, 303, 307, 308)
-_LONGEST_REGEX = 256
 
 # RFC 9110 (7.6.1): these steer the connection, and a proxy's own; Host has a filter of its own.
 _NOT_OURS = frozenset(("connection", "content-length", "transfer-encoding", "host", "upgrade", "te", "trailer"))
@@ -89,8 +88,6 @@ def _match(spec: Mapping[str, Any], at: str) -> routing.Match:
 
 def _path(spec: Mapping[str, Any], at: str) -> routing.Path:
     kind, value = spec.get("type") or "PathPrefix", spec.get("value") or "/"
-    if kind == "RegularExpression":
-        return routing.Path("regex", _regex(value, f"{at}.value"))
     if kind not in ("Exact", "PathPrefix"):
         raise Refused(UNSUPPORTED, f"{at}.type: {kind!r} is not supported")
     path_text(value, f"{at}.value")
@@ -106,30 +103,15 @@ def path_text(value: str, at: str) -> str:
     return value
 
 
-def _regex(value: str, at: str) -> str:
-    is_plain = len(value) <= _LONGEST_REGEX and all(" " < each <= "~" for each in value)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            re.compile(value)
-    except re.error as error:
-        raise Refused(UNSUPPORTED, f"{at}: not a regular expression: {error}") from error
-    if not is_plain:
-        raise Refused(UNSUPPORTED, f"{at}: at most {_LONGEST_REGEX} printable characters without spaces are supported")
-    return value
-
-
 def _values(specs: Iterable[Mapping[str, Any]], at: str, fold: Callable[[str], str]) -> tuple[routing.Value, ...]:
     """Decode header or query matches; of equal names the first counts (HTTPRouteMatch)."""
     found: dict[str, routing.Value] = {}
     for number, spec in enumerate(specs):
         name = _token(spec["name"], f"{at}[{number}].name")
         kind, where = spec.get("type") or "Exact", f"{at}[{number}].value"
-        if kind not in ("Exact", "RegularExpression"):
+        if kind != "Exact":
             raise Refused(UNSUPPORTED, f"{at}[{number}].type: {kind!r} is not supported")
-        is_regex = kind == "RegularExpression"
-        text = _regex(spec["value"], where) if is_regex else header_value(spec["value"], where)
-        found.setdefault(fold(name), routing.Value(fold(name), text, is_regex))
+        found.setdefault(fold(name), routing.Value(fold(name), header_value(spec["value"], where)))
     return tuple(found.values())
 
 

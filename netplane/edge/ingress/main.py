@@ -16,6 +16,7 @@ from typing import Any
 import click
 from aiohttp import web
 
+from netplane.edge.gateway import crds as definitions
 from netplane.edge.ingress.plan import base, ingress
 from netplane.edge.ingress.run.daemon import Daemon, Wishes
 from netplane.edge.ingress.run.engine import Engine
@@ -79,6 +80,12 @@ def status(options: Mapping[str, Any], output: str) -> None:
 def stop(options: Mapping[str, Any]) -> None:
     """End the engine and all its connections. Ending the controller alone leaves the engine serving."""
     cli.run_async(Engine(_settings(options), state=options["state_dir"]).stop())
+
+
+@command.command()
+def crds() -> None:
+    """Print the Gateway API's types: `netplane ingress crds | kubectl apply -f -`."""
+    click.echo(definitions.manifest(), nl=False)
 
 
 async def _run(options: Mapping[str, Any]) -> None:

@@ -151,7 +151,8 @@ def test_a_header_value_that_is_none_costs_only_its_rule(value: str) -> None:
     [
         g.rule("web", matches=[{"path": {"type": "Fuzzy", "value": "/"}}]),
         g.rule("web", matches=[g.match(method="get")]),
-        g.rule("web", matches=[g.match("(", "RegularExpression")]),
+        g.rule("web", matches=[g.match("/a.*", "RegularExpression")]),
+        g.rule("web", matches=[{"headers": [{"type": "RegularExpression", "name": "x", "value": "(a+)+"}]}]),
         g.rule("web", filters=[g.rewrite(hostname="Not A Host")]),
         g.rule("web", filters=[g.rewrite(hostname="*.wild.example")]),
         g.rule("web", matches=[g.match("/a", "Exact")], filters=[g.rewrite(prefix="/b")]),
