@@ -134,7 +134,7 @@ class Machine:
 
     def ssh(self, command: str, *, limit: float = 60.0, check: bool = True, stdin: bytes | None = None) -> str:
         """Run a command on it as root."""
-        options = "-q -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5 -o BatchMode=yes"
+        options = "-q -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=30 -o BatchMode=yes"
         login = [*options.split(), "-i", str(self.site.key), "-p", str(2220 + self.number), "vagrant@127.0.0.1"]
         return run(*self.site.inside("ssh", *login, f"sudo sh -c {quoted(command)}"), limit=limit, check=check,
                    stdin=stdin)  # fmt: skip
@@ -142,12 +142,12 @@ class Machine:
     def wait(self) -> None:
         """Wait until it lets us in, and give it its address on the nodes' link."""
         deadline = time.monotonic() + BOOT_LIMIT
-        while "here" not in self.ssh("echo here", check=False):
+        link = f"ip addr replace {self.address}/24 dev eth1 && ip link set eth1 up && echo here"
+        while "here" not in self.ssh(link, check=False):
             if time.monotonic() > deadline:
                 console = (self.site.folder / f"{self.name}.console").read_text(errors="replace")
                 raise AssertionError(f"{self.name} does not boot:\n{console[-2000:]}")
             time.sleep(0.5)
-        self.ssh(f"ip addr replace {self.address}/24 dev eth1; ip link set eth1 up")
 
     def provision(self, **options: str) -> str:
         """Bring the project onto it and run the provisioning script there."""
