@@ -17,17 +17,18 @@ Route = Callable[[web.Request], web.Response]
 async def server(
     address: str, port: int, *, ready: Check, live: Check = lambda: True, routes: Mapping[str, Route] | None = None
 ) -> AsyncIterator[int]:
-    """Serve /healthz and /livez (200 while `live()`), /readyz (200 while `ready()`), /metrics, and the given routes.
+    """Serve /healthz and /livez (200 while `live()`), /readyz (200 while `ready()`), /metrics, and the given routes,
+    also in place of the first two.
 
     Yields the port listened on (useful for port 0). Raises `cli.UserError` when the address cannot be taken.
     """
     app = web.Application()
-    app.router.add_get("/livez", _answer(live))
     app.router.add_get("/readyz", _answer(ready))
     app.router.add_get("/metrics", _metrics)
     extra = dict(routes or {})
-    if "/healthz" not in extra:
-        app.router.add_get("/healthz", _answer(live))
+    for path in ("/healthz", "/livez"):
+        if path not in extra:
+            app.router.add_get(path, _answer(live))
     for path, route in extra.items():
         app.router.add_get(path, _asynchronous(route))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -60,7 +60,7 @@ _METRICS = "127.0.0.1:10249"
     help="Let the node reach NodePorts at 127.0.0.1 and ::1 (nftables mode), without route_localnet.",
 )
 @click.option("--cluster-cidr", default="", help="Networks of all pods; tells pods' packets from others'.")
-@click.option("--service-cidr", default="", help="Networks of cluster IPs: packets to unknown ones are dropped.")
+@click.option("--service-cidr", default="", help="Networks of cluster IPs: packets to unknown ones are rejected.")
 @click.option("--detect-local-mode", type=_LOCAL_MODES, default="ClusterCIDR", help="Whose packets count as a pod's.")
 @click.option("--masquerade-all", is_flag=True, help="Masquerade all traffic to cluster IPs.")
 @click.option(
@@ -144,7 +144,8 @@ async def _run(options: Mapping[str, Any]) -> None:
         target = stack.enter_context(contextlib.closing(open_target(options["mode"], options["ipvs_scheduler"])))
         links = stack.enter_context(Socket())
         conntrack = stack.enter_context(contextlib.closing(Conntrack()))
-        parts = Parts(api, target, Sweeper(conntrack, clock=clock.SYSTEM), memory, lambda: _addresses(links))
+        sweeper = Sweeper(conntrack, clock=clock.SYSTEM)
+        parts = Parts(api, target, sweeper, memory, lambda: _addresses(links), options["mode"])
         gc.set_threshold(_GARBAGE_AT_START)
         is_forwarding = asyncio.Event()
         daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=is_forwarding.set)
@@ -159,17 +160,20 @@ async def _run(options: Mapping[str, Any]) -> None:
 async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, target: Target, options: Mapping[str, Any]) -> None:
     healthz = settings.bind("healthz-bind-address", options["healthz_bind_address"])
     metrics = settings.bind("metrics-bind-address", options["metrics_bind_address"])
-    is_ready, is_alive = lambda: daemon.is_ready, lambda: daemon.pulse.is_healthy
+
+    def is_ready() -> bool:
+        return daemon.is_ready
+
+    pulse: dict[str, health.Route] = {"/healthz": daemon.pulse.healthz, "/livez": daemon.pulse.livez}
     if healthz is not None:
-        routes: dict[str, health.Route] = {"/healthz": daemon.pulse.healthz}
-        await stack.enter_async_context(health.server(*healthz, ready=is_ready, live=is_alive, routes=routes))
+        await stack.enter_async_context(health.server(*healthz, ready=is_ready, routes=pulse))
     if metrics is not None:
-        routes = {
-            "/healthz": daemon.pulse.healthz,
+        routes: dict[str, health.Route] = {
+            **pulse,
             "/proxyMode": lambda _: web.Response(text=options["mode"]),
             "/status": lambda _: web.json_response({"mode": options["mode"], **daemon.report(), **_account(target)}),
         }
-        await stack.enter_async_context(health.server(*metrics, ready=is_ready, live=is_alive, routes=routes))
+        await stack.enter_async_context(health.server(*metrics, ready=is_ready, routes=routes))
 
 
 def _account(target: Target) -> dict[str, object]:

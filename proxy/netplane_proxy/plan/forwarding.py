@@ -111,7 +111,7 @@ class NodeFacts:
 
     `pod_cidrs` tells a pod's packet from others (kube-proxy's --cluster-cidr); without any in a family nothing counts
     as pod: cluster IPs are then never masqueraded for outsiders, and Local policy has no short cut for pods. A packet
-    to a `service_cidrs` address that nobody has is dropped, as kube-proxy does.
+    to a `service_cidrs` address that nobody has is rejected: kube-proxy drops it, and its sender waits for a time-out.
     `masquerade_bit` is the bit of the packet mark that asks for masquerading: 14 is 0x4000.
     """
 

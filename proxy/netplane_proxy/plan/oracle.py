@@ -159,8 +159,7 @@ class Oracle:
         if packet.destination in self._cluster_ips:
             return Verdict(Action.REJECT, reason=f"{where} is a cluster IP without {aim}")
         if address.any_contains(self._node.service_cidrs, packet.destination):
-            # As kube-proxy's nftables mode: "Drop traffic to unallocated ClusterIPs" (its chain cluster-ips-check).
-            return Verdict(Action.DROP, reason=f"{where} is a Service address that nobody has")
+            return Verdict(Action.REJECT, reason=f"{where} is a Service address that nobody has")
         return Verdict(Action.UNTOUCHED, reason=f"{where} {aim} is no Service's")
 
 

@@ -49,6 +49,7 @@ class Parts:
     sweeper: Sweeper | None = None
     memory: Memory | None = None
     addresses: Callable[[], tuple[Packed, ...]] = tuple
+    mode: str = "nftables"
     clock: clocks.Clock = clocks.SYSTEM
 
 
@@ -185,7 +186,7 @@ class Daemon:
             async with self._kernel:
                 outcome = await self._write(todo.steps, revision, cause)
         except OSError:
-            telemetry.FAILURES.inc()
+            telemetry.FAILURES[self._parts.mode].inc()
             self._must_compare = True
             self._uncommitted = todo.and_then(self._uncommitted)
             raise

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from prometheus_client import Counter
 
 from netplane.lib import clock, keyed, log
 from netplane.model import address
@@ -54,17 +55,20 @@ class Pulse:
         return self._pending_since is None or self._clock.monotonic() - self._pending_since < _LATE_SECONDS
 
     def healthz(self, _: web.Request) -> web.Response:
-        """Answer /healthz in kube-proxy's words."""
-        now = self._clock.now()
+        """Answer /healthz in kube-proxy's words: whether balancers shall send traffic to this node."""
         is_healthy = self.is_healthy and self._is_node_eligible
-        status = 200 if is_healthy else 503
-        telemetry.HEALTHZ.labels(str(status)).inc()
-        body = {
-            "lastUpdated": clock.rfc3339_micro(now if is_healthy else self.last_updated),
-            "currentTime": clock.rfc3339_micro(now),
-            "nodeEligible": self._is_node_eligible,
-        }
-        return _json(body, status)
+        return self._answer(telemetry.HEALTHZ, {"nodeEligible": self._is_node_eligible}, is_healthy=is_healthy)
+
+    def livez(self, _: web.Request) -> web.Response:
+        """Answer /livez in kube-proxy's words: whether this process works, whatever becomes of the node."""
+        return self._answer(telemetry.LIVEZ, {}, is_healthy=self.is_healthy)
+
+    def _answer(self, asked: Counter, more: Mapping[str, bool], *, is_healthy: bool) -> web.Response:
+        status, now = (200 if is_healthy else 503), self._clock.now()
+        asked.labels(str(status)).inc()
+        updated = now if is_healthy else self.last_updated
+        times = {"lastUpdated": clock.rfc3339_micro(updated), "currentTime": clock.rfc3339_micro(now)}
+        return _json({**times, **more}, status)
 
 
 @dataclass(slots=True)

@@ -41,13 +41,21 @@ SERVICE_CHANGES_PENDING = metrics.gauge(
 ENDPOINT_CHANGES_PENDING = metrics.gauge(
     "kubeproxy_sync_proxy_rules_endpoint_changes_pending", "Changes of EndpointSlices seen and not committed."
 )
-FAILURES = metrics.counter("kubeproxy_sync_proxy_rules_nftables_sync_failures", "Syncs that the kernel refused.")
+_NFTABLES_FAILURES = metrics.counter(
+    "kubeproxy_sync_proxy_rules_nftables_sync_failures", "Syncs that the kernel refused, in nftables mode."
+)
+_OTHER_FAILURES = metrics.counter(
+    "kubeproxy_sync_proxy_rules_iptables_restore_failures", "Syncs that the kernel refused, in the other modes."
+)
+FAILURES = {"nftables": _NFTABLES_FAILURES, "iptables": _OTHER_FAILURES, "ipvs": _OTHER_FAILURES}
+"""By mode, as kube-proxy names them: its IPVS mode has no name of its own."""
 NO_LOCAL_ENDPOINTS = metrics.gauge(
     "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
     "Service ports whose traffic policy is Local without an endpoint on this node.",
     ["traffic_policy"],
 )
 HEALTHZ = metrics.counter("kubeproxy_proxy_healthz", "Answers of /healthz.", ["code"])
+LIVEZ = metrics.counter("kubeproxy_proxy_livez", "Answers of /livez.", ["code"])
 FLOWS_DELETED = metrics.counter("kubeproxy_conntrack_reconciler_deleted_entries", "Stale flows forgotten.")
 FLOWS_SECONDS = metrics.histogram(
     "kubeproxy_conntrack_reconciler_sync_duration_seconds", "One look for stale flows.", buckets=_SYNC

@@ -125,5 +125,5 @@ def test_networks_that_hold_everybody_need_no_match() -> None:
     everybody = (address.prefix("0.0.0.0/0"),)
     node = dataclasses.replace(NODE, pod_cidrs=everybody, service_cidrs=everybody)
     chains = book.of(forwarding(web(1), node=node)).sides[V4].chains
-    assert chains["filter"][layout.REFUSE][-1] == "-j DROP"
+    assert chains["filter"][layout.REFUSE][-1] == "-j NETPLANE-REJECT"
     assert not any("0.0.0.0/0" in rule for table in chains.values() for rules in table.values() for rule in rules)

@@ -97,8 +97,8 @@ def test_a_cluster_ip_rejects_ports_it_does_not_have() -> None:
     assert ask(f"{POD} > 10.96.0.1:80/udp", service(), BOTH) == REJECT
 
 
-def test_a_service_address_nobody_has_drops() -> None:
-    assert ask(f"{POD} > 10.96.7.7:80/tcp", service(), BOTH) == DROP
+def test_a_service_address_nobody_has_rejects() -> None:
+    assert ask(f"{POD} > 10.96.7.7:80/tcp", service(), BOTH) == REJECT
 
 
 @pytest.mark.parametrize("target", ["10.244.2.9:8080", "172.30.0.11:22", "192.0.2.10:81", "172.30.0.12:30080"])

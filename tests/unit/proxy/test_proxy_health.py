@@ -66,6 +66,7 @@ async def test_a_node_that_is_leaving_is_not_healthy_for_balancers(node: Node) -
     pulse = health.Pulse(clocks.Fake())
     pulse.take_node(node)
     assert pulse.healthz(make_mocked_request("GET", "/healthz")).status == 503
+    assert pulse.livez(make_mocked_request("GET", "/livez")).status == 200
     assert pulse.is_healthy
 
 

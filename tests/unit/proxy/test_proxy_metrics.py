@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
-from netplane.lib import metrics
+from netplane.lib import clock, metrics
 from netplane_proxy.run import telemetry
+from netplane_proxy.run.health import Pulse
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,9 @@ from netplane_proxy.run import telemetry
         "kubeproxy_sync_proxy_rules_service_changes_pending",
         "kubeproxy_sync_proxy_rules_service_changes_total",
         "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+        "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
+        'kubeproxy_proxy_healthz_total{code="200"}',
+        'kubeproxy_proxy_livez_total{code="200"}',
         'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"}',
         'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external"}',
         "kubeproxy_conntrack_reconciler_deleted_entries_total",
@@ -30,5 +35,8 @@ from netplane_proxy.run import telemetry
 )
 def test_a_metric_of_kube_proxy_is_there(name: str) -> None:
     telemetry.LocalGaps().follow({})
+    pulse = Pulse(clock.SYSTEM)
+    for answer in (pulse.healthz, pulse.livez):
+        answer(make_mocked_request("GET", "/"))
     lines = metrics.text().decode().splitlines()
     assert any(line.startswith(f"{name} ") for line in lines), "\n".join(lines)

@@ -69,8 +69,7 @@ def chains(frame: Frame) -> dict[str, dict[str, Rules]]:
         tuple(f"-d {layout.host(ip)} {jump(chain)}" for ip in frame.nodeport_addresses)
         for chain in (layout.NODEPORTS, layout.REFUSED_NODEPORTS)
     )
-    # As kube-proxy: "Drop traffic to unallocated ClusterIPs" (its nftables chain cluster-ips-check).
-    nobodys = tuple(join(layout.destination(prefix), layout.DROP) for prefix in frame.service_cidrs)
+    nobodys = tuple(join(layout.destination(prefix), jump(layout.REJECT)) for prefix in frame.service_cidrs)
     nat = {
         "PREROUTING": (jump(layout.SERVICES),),
         "OUTPUT": (jump(layout.SERVICES),),

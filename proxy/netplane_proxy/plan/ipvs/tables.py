@@ -177,13 +177,17 @@ def _hooks() -> Written:
         "guard",
         f"{_PLACE} vmap @frontends",
         "meta l4proto { tcp, udp, sctp } {ip} daddr @cluster_ips goto refuse",
-        "{ip} daddr @service_cidrs {ip} daddr != @cluster_ips drop",
+        "{ip} daddr @service_cidrs {ip} daddr != @cluster_ips goto refuse",
         # Nobody's port of an address that is here only for IPVS: not the node's own services.
         "meta l4proto { tcp, udp, sctp } {ip} daddr @addresses goto refuse",
     )
     yield "input", "type filter hook input priority 90; policy accept;", f"{_NEW} goto guard"
     yield "output", "type filter hook output priority -150; policy accept;", f"{_NEW} goto guard"
-    yield "forward", "type filter hook forward priority 0; policy accept;", f"{_NEW} {{ip}} daddr @service_cidrs drop"
+    yield (
+        "forward",
+        "type filter hook forward priority 0; policy accept;",
+        f"{_NEW} {{ip}} daddr @service_cidrs goto refuse",
+    )
 
 
 def _sources(node: NodeFacts, family: Family) -> Written:

@@ -202,8 +202,7 @@ def _hooks(sets: Layout, given: Parameters) -> Written:
         "meta priority set {ip} daddr . meta l4proto . th dport map @frontends goto frontend",
         "{ip} daddr @nodeport_ips meta priority set meta l4proto . th dport map @nodeports goto frontend",
         "{ip} daddr @cluster_ips goto refuse",
-        # As kube-proxy: "Drop traffic to unallocated ClusterIPs" (its chain cluster-ips-check).
-        "{ip} daddr @service_cidrs drop",
+        "{ip} daddr @service_cidrs goto refuse",
     )
     if given.loopback is not None:
         yield from _loopback(sets, given.loopback)

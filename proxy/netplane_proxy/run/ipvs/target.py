@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -36,9 +35,9 @@ from netplane_proxy.run.ipvs.host import LINK, Host, Sysctls
 from netplane_proxy.run.target import Result
 
 TICK = 0.5
-"""How often the destinations that wait for their connections are looked at, and one server is compared, in seconds."""
-LOOK_SHARE = 100
-"""All servers are compared at most this many times as seldom as a look takes: IPVS tells nobody of its changes."""
+"""How often the destinations that wait for their connections are looked at, and whether servers changed, in seconds."""
+LOOK_SHARE = 30
+"""Such looks, for IPVS tells nobody of its changes, take at most one part in so many of a processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class IpvsTarget:
         self._kept: set[Pair] = set()
         self._draining: set[Virtual] = set()
         self._kernel = asyncio.Lock()
-        self._looked_at = 0
+        self._stamp: int | None = None
         self._look_again = 0.0
         self._turn = 0
 
@@ -138,7 +137,7 @@ class IpvsTarget:
             if heard:
                 yield heard
             async with self._kernel:
-                strange = self._tend() or self._strange()
+                strange = self._tend()
             strange = strange or await self._looked()
             if strange:
                 yield strange
@@ -246,28 +245,22 @@ class IpvsTarget:
         self._draining = diff.draining({one: self._held[one] for one in waiting if one in self._held})
         return ""
 
-    def _strange(self) -> str:
-        """Compare one server, another at each call; say so when somebody changed it. IPVS tells of no changes."""
-        if self._book is None or not self._held:
-            return ""
-        self._looked_at = (self._looked_at + 1) % len(self._held)
-        virtual = next(itertools.islice(self._held, self._looked_at, None))
-        is_same = _weights(self._ipvs.loads(virtual)) == _weights(self._held[virtual].loads)
-        return "" if is_same else _changed(virtual)
-
     async def _looked(self) -> str:
-        """Compare all servers when it is time, without keeping anybody waiting; say what somebody changed."""
-        began, turn = time.perf_counter(), self._turn
-        if self._book is None or began < self._look_again:
+        """See whether the servers are as they were, without keeping anybody waiting; say what somebody changed.
+
+        They are compared one by one only where their stamp is another than when they last were as wanted.
+        """
+        turn = self._turn
+        if self._book is None or time.perf_counter() < self._look_again:
             return ""
-        there = await asyncio.to_thread(self._ipvs.listing)
-        elapsed = time.perf_counter() - began
-        self._look_again = began + LOOK_SHARE * elapsed
-        if self._kernel.locked() or turn != self._turn:
-            return ""  # We wrote meanwhile: the next look will tell.
+        there, stamp, took = await asyncio.to_thread(_look, self._ipvs, self._stamp)
+        self._look_again = time.perf_counter() + LOOK_SHARE * took
+        if there is None or self._kernel.locked() or turn != self._turn:
+            return ""  # All is well, or we wrote meanwhile: the next look will tell.
         for virtual, held in self._held.items():
             if _weights(there.get(virtual, {})) != _weights(held.loads):
                 return _changed(virtual)
+        self._stamp = stamp
         return ""
 
     async def _heard(self) -> str:
@@ -285,6 +278,14 @@ class IpvsTarget:
         """Say that nft(8) is about to work for us, which is no drift."""
         if self._listener is not None:
             self._listener.expect(1)
+
+
+def _look(kernel: ipvs.Kernel, former: int | None) -> tuple[dict[Virtual, dict[Destination, Load]] | None, int, float]:
+    """Return the servers if they are not as at a former stamp, the stamp of now, and the processor time it took."""
+    began = time.thread_time()
+    stamp = kernel.stamp()
+    there = kernel.listing() if stamp != former else None
+    return there, stamp, time.thread_time() - began
 
 
 _ADDRESSES = frozenset(sets.addresses for sets in LAYOUTS.values())
