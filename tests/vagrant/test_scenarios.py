@@ -12,7 +12,7 @@ from tests.support.scenarios import NAMES, Place
 
 LAB_HAS_NOT = {"wireguard", "ipvs"}
 """What takes a kernel with WireGuard and IPVS, or a lab of that fabric."""
-ON_MACHINES = ("pod-network", "services", "rolling-update", "control-plane-restart", "ipvs", "node-loss")
+ON_MACHINES = ("pod-network", "services", "ingress", "rolling-update", "control-plane-restart", "ipvs", "node-loss")
 """The core set. Emulated machines take minutes for the whole list: `make test-vagrant` runs it."""
 
 pytestmark = pytest.mark.timeout(900)

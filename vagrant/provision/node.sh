@@ -43,6 +43,7 @@ one_of --proxy-mode "$proxy_mode" nftables ipvs iptables
 one_of --fabric "$fabric" vxlan direct auto wireguard
 one_of --runtime "$runtime" containerd embedded
 one_of --ip-family "$ip_family" ipv4 ipv6 dual
+case $server in *:*) server="[$server]" ;; esac
 [ "$(id -u)" = 0 ] || die "run this as root"
 [ -f "$bundle" ] || die "$bundle is not there: provision/bundle.sh makes it"
 
@@ -92,7 +93,7 @@ install_netplane() {
   if [ "$(readlink "$lib/lib" || :)" != "$stamp" ]; then
     ln -sfn "$stamp" "$lib/lib.new"
     mv -T "$lib/lib.new" "$lib/lib"
-    changed="netplane-server netplane-cni netplane-agent netplane-proxy"
+    changed="netplane-server netplane-cni netplane-agent netplane-proxy netplane-ingress"
   fi
   printf '%s\n' '#!/usr/bin/python3 -I' 'import sys' '' "sys.path.insert(0, \"$lib/lib\")" \
     'from netplane.cli import main  # noqa: E402' '' 'main()' | put /usr/bin/netplane || :
@@ -140,7 +141,6 @@ CONF
 }
 
 join_cluster() {
-  case $server in *:*) server="[$server]" ;; esac
   [ -f /etc/netplane/node.kubeconfig ] || netplane join "https://$server:6443" --token "$token" --node-name "$name" >/dev/null
 }
 
@@ -176,9 +176,24 @@ CONF
   start netplane-proxy
 }
 
+open_door() { # The front door stands on the control plane's machine; its key is made where the cluster's keys are.
+  id netplane-ingress >/dev/null 2>&1 ||
+    useradd --system --home-dir /var/lib/netplane/ingress --shell /usr/sbin/nologin netplane-ingress
+  if [ ! -f /etc/netplane/ingress.kubeconfig ]; then
+    (umask 077; netplane kubeconfig --data-dir /var/lib/netplane/server --server "https://$server:6443" \
+      --user system:netplane-ingress >/etc/netplane/ingress.kubeconfig)
+    chown netplane-ingress /etc/netplane/ingress.kubeconfig
+  fi
+  configure netplane-ingress <<CONF
+kubeconfig: /etc/netplane/ingress.kubeconfig
+publish-address: ["${address%%,*}"]
+CONF
+  start netplane-ingress
+}
+
 changed=''
 steps=6
-[ "$role" = server ] && steps=7
+[ "$role" = server ] && steps=8
 step=0
 say() { step=$((step + 1)); echo "$step/$steps $*"; }
 
@@ -189,4 +204,5 @@ say "install netplane"; install_netplane; install_units
 if [ "$role" = server ]; then say "run the control plane"; run_server; fi
 say "join the cluster"; run_runtime; join_cluster
 say "run the node"; run_node
+if [ "$role" = server ]; then say "open the front door"; open_door; fi
 echo "$name is a node: $(uname -r), $runtime, $proxy_mode proxy, $fabric fabric"
