@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 
 _GATHER = 0.01
+_GATHER_EACH = 0.00004
 _SLICE = 50
 
 
 class Feed:
     """A doorbell with many listeners.
 
-    The first ring after a pause is heard at once, the next ones are gathered for 10 ms, and long queues of
-    listeners are woken 50 at a time so that other requests get their turn (measured: apiserver.md).
+    The first ring after a pause is heard at once. The next ones are gathered for 10 ms, or 40 µs for each listener
+    where they are many: what a thousand of them are told takes most of that time to send, and told more often they
+    would be told later and later. Long queues are woken 50 at a time so that other requests get their turn.
     """
 
     __slots__ = ("_armed", "_last", "_loop", "_waiters")
@@ -28,7 +30,7 @@ class Feed:
         if self._armed or not self._waiters:
             return
         self._armed = True
-        wait = self._last + _GATHER - self._loop.time()
+        wait = self._last + max(_GATHER, _GATHER_EACH * len(self._waiters)) - self._loop.time()
         if wait <= 0:
             self._loop.call_soon(self._flush)
         else:

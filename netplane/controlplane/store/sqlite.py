@@ -37,6 +37,15 @@ COMMIT;
 """
 """Format 1 kept the values inside the key's tree (WITHOUT ROWID), which costs half as much again for each write."""
 CREATE, UPDATE, DELETE = 0, 1, 2
+_KEEP = (
+    "INSERT INTO current",
+    "(?,?,?,?,?)",
+    " ON CONFLICT(storage, namespace, name) DO UPDATE"
+    " SET revision=excluded.revision, value=excluded.value WHERE excluded.revision > revision",
+)
+_LOG = ("INSERT INTO log", "(?,?,?,?,?,?)", "")
+_AT_ONCE = 64
+"""Rows of one statement; batches are cut into powers of two, so that few statements are made and all are remembered."""
 
 
 class Broken(Exception):
@@ -124,19 +133,25 @@ class Database:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             # An object deleted and made again in one batch: the guards by revision make the order irrelevant.
-            self._db.executemany(
-                "INSERT INTO current VALUES(?,?,?,?,?) ON CONFLICT(storage, namespace, name) DO UPDATE"
-                " SET revision=excluded.revision, value=excluded.value WHERE excluded.revision > revision",
-                kept,
-            )
+            self._insert(_KEEP, kept)
             self._db.executemany("DELETE FROM current WHERE storage=? AND namespace=? AND name=? AND revision<?", gone)
-            self._db.executemany("INSERT INTO log VALUES(?,?,?,?,?,?)", log)
+            self._insert(_LOG, log)
             self._set("revision", max(row.revision for row in rows))
             self._db.execute("COMMIT")
         except sqlite3.Error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    def _insert(self, statement: tuple[str, str, str], rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert many rows by few statements: each gives the interpreter away, and waits until it has it back."""
+        head, row, tail = statement
+        start = 0
+        while start < len(rows):
+            count = min(_AT_ONCE, 1 << ((len(rows) - start).bit_length() - 1))
+            values = [value for each in rows[start : start + count] for value in each]
+            self._db.execute(f"{head} VALUES{','.join([row] * count)}{tail}", values)
+            start += count
 
     def compact(self, *, below: int, limit: int = 200) -> int:
         """Delete up to `limit` log rows under a revision, oldest first; return how many went."""
