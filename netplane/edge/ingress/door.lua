@@ -3,6 +3,11 @@
 -- A value is fields joined by "&", each name=part=part..., with every part percent-encoded; a list of such by "|".
 
 local INTERNAL = "unix@" .. os.getenv("NETPLANE_INTERNAL_SOCKET")
+local MAPS = os.getenv("NETPLANE_MAPS")
+local EXACT = Map.new(MAPS .. "/exact.map", Map._str)
+local REGEX = Map.new(MAPS .. "/regex.map", Map._reg)
+local PREFIX = Map.new(MAPS .. "/prefix.map", Map._beg)
+local DEEPEST_HOST = 8
 local CACHED_MOST = 20000
 
 local function decode(text)
@@ -141,6 +146,32 @@ core.register_action("pick", {"http-req"}, function(txn)
   end
 end, 0)
 
+local function at_place(door, host, path)
+  local key = door .. "/" .. host .. path
+  return EXACT:lookup(key) or (door:find("^", 1, true) and REGEX:lookup(key)) or PREFIX:lookup(key .. "/")
+end
+
+-- What is left when the host itself has no path that fits: its wildcards, one label less each time, then any host.
+local function search(door, host, path)
+  local found = door:find("^", 1, true) and at_place(door, host, path)
+  if found then return found end
+  local rest = host
+  for depth = 1, (door:find("[+~]") and DEEPEST_HOST or 0) do
+    rest = rest:gsub("^%.?[^.]*", "", 1)
+    if #rest < 2 then break end
+    found = (depth == 1 and at_place(door, "*" .. rest, path)) or at_place(door, "**" .. rest, path)
+    if found then return found end
+  end
+  return at_place(door, "*", path)
+end
+
+core.register_action("search", {"http-req"}, function(txn)
+  local found = search(txn:get_var("txn.door") or "", txn:get_var("txn.host") or "", txn:get_var("txn.path") or "")
+  if found then txn:set_var("txn.rec", found) end
+end, 0)
+
+local REASONS = {[404] = "Not Found", [500] = "Internal Server Error", [503] = "Service Unavailable"}
+
 local function answer(txn, status, headers, body)
   local reply = txn:reply()
   reply:set_status(status)
@@ -151,6 +182,11 @@ local function answer(txn, status, headers, body)
   end
   txn:done(reply)
 end
+
+core.register_action("refuse", {"http-req"}, function(txn)
+  local status = tonumber(txn:get_var("txn.slot"):sub(2)) or 503
+  answer(txn, status, {}, status .. " " .. (REASONS[status] or "") .. "\n")
+end, 0)
 
 local function is_tls(txn)
   return txn.sf:ssl_fc() == "1"
@@ -373,6 +409,9 @@ core.register_action("policy", {"http-req"}, function(txn)
   if policy.redirect then return redirect(txn, policy.redirect[1]) end
   for _, name in ipairs({"server", "tunnel", "rps", "rpm", "conn", "cookie"}) do
     if policy[name] then txn:set_var("txn." .. name, tonumber(policy[name][1][1]) or policy[name][1][1]) end
+  end
+  if policy.rps or policy.rpm or policy.conn then
+    txn:set_var("txn.client", txn:get_var("txn.rid") .. "/" .. tostring(txn.sf:src()))
   end
   if policy.cookie then
     local kept = cookies_of(headers)[policy.cookie[1][1]]

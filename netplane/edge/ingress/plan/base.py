@@ -59,6 +59,7 @@ def _global(settings: Settings, mark: str) -> Iterable[str]:
     at = settings.directory
     yield "global"
     yield f"  presetenv NETPLANE_INTERNAL_SOCKET {at}/internal.sock"
+    yield f"  presetenv NETPLANE_MAPS {at}/maps"
     yield f"  stats socket {at}/admin.sock mode 600 level admin expose-fd listeners"
     yield "  stats timeout 20d"
     yield f"  description netplane-{mark}"
@@ -106,7 +107,7 @@ def _frontends(settings: Settings) -> Iterable[str]:
     maps = f"{at}/maps"
     if settings.access_log:
         yield f"  log-format '{LOG_FORMAT.replace('MAPS', maps)}'"
-    yield from _rules(maps)
+    yield from _rules(maps, logs=bool(settings.access_log))
     yield "frontend internal from doors"
     yield "  no log"
     yield f"  bind unix@{at}/internal.sock mode 600"
@@ -161,65 +162,54 @@ def _passthrough(settings: Settings, maps: str) -> Iterable[str]:
         yield f"  server door unix@{settings.directory}/tls-{port}.sock send-proxy-v2"
 
 
-_LOOKUP: Final = """
-set-var(txn.rec) var(txn.key),map_str(MAPS/exact.map) if MISSING
-set-var(txn.rec) var(txn.key),map_reg(MAPS/regex.map) if { var(txn.door) -m sub ^ } MISSING
-set-var(txn.rec) var(txn.key),concat(/),map_beg(MAPS/prefix.map) if MISSING
-"""
-
 _MISSING: Final = "!{ var(txn.rec) -m found }"
 
-_ARRIVE: Final = """
+_RULES: Final = """
 set-var(txn.host) req.hdr(host),host_only,lower,rtrim(.)
 set-var(txn.path) path
-set-var(txn.agent) req.fhdr(user-agent)
-REFUSE(400,Bad Request) if { var(txn.host) -m reg [^a-z0-9._:\\[\\]-] }
+REFUSE(400,Bad Request) if { var(txn.host) -m sub / }
 REFUSE(400,Bad Request) if { path -m sub /. /%2e /%2E } { path -m reg -i (^|/)([.]|%2e){1,2}(/|$) }
 set-var(txn.door) so_id,map_int(MAPS/doors.map)
 set-var(txn.key) var(txn.door),concat(/,txn.host),concat(,txn.path)
-"""
-
-_DECIDE: Final = """
+set-var(txn.rec) var(txn.key),map_str(MAPS/exact.map)
+lua.search if MISSING { var(txn.door) -m sub ^ }
+set-var(txn.rec) var(txn.key),concat(/),map_beg(MAPS/prefix.map) if MISSING
+REFUSE(400,Bad Request) if MISSING { var(txn.host) -m reg [^a-z0-9._:\\[\\]-] }
+lua.search if MISSING
 set-var(txn.cond) var(txn.rec),map_str(MAPS/choices.map) if { var(txn.rec) -m beg ? }
 lua.select if { var(txn.cond) -m found }
 set-var(txn.slot) var(txn.rec),field(1,|)
 set-var(txn.owner) var(txn.rec),field(2,|)
 set-var(txn.rid) var(txn.rec),field(3,|)
-track-sc0 var(txn.owner) table owners if { var(txn.owner) -m found }
 REFUSE(404,Not Found) if !{ var(txn.owner) -m found }
+track-sc0 var(txn.owner) table owners
 lua.pick if { var(txn.slot) -m beg @ }
-"""
-
-_POLICY: Final = """
 set-var(txn.policy) var(txn.rid),map_str(MAPS/policies.map) if RICH
-wait-for-body time 5s at-least 16000 if RICH { var(txn.policy) -m sub &mirror= }
+wait-for-body time 5s at-least 16000 if { var(txn.policy) -m sub &mirror= }
 lua.policy if RICH
-set-var(txn.src) src if RICH
-set-var(txn.client) var(txn.rid),concat(/,txn.src) if RICH
-track-sc1 var(txn.client) table clients if RICH { var(txn.rps) -m found } or RICH { var(txn.conn) -m found }
-track-sc2 var(txn.client) table minutes if RICH { var(txn.rpm) -m found }
-REFUSE(429,Too Many Requests) if RICH { var(txn.rps) -m found } { sc1_http_req_rate,sub(txn.rps) gt 0 }
-REFUSE(429,Too Many Requests) if RICH { var(txn.rpm) -m found } { sc2_http_req_rate,sub(txn.rpm) gt 0 }
-REFUSE(429,Too Many Requests) if RICH { var(txn.conn) -m found } { sc1_conn_cur,sub(txn.conn) gt 0 }
-REFUSE(404,Not Found) if { var(txn.slot) -m str !404 }
-REFUSE(500,Internal Server Error) if { var(txn.slot) -m str !500 }
-REFUSE(503,Service Unavailable) if { var(txn.slot) -m beg ! }
+track-sc1 var(txn.client) table clients if { var(txn.client) -m found }
+track-sc2 var(txn.client) table minutes if { var(txn.client) -m found } { var(txn.rpm) -m found }
+REFUSE(429,Too Many Requests) if { var(txn.rps) -m found } { sc1_http_req_rate,sub(txn.rps) gt 0 }
+REFUSE(429,Too Many Requests) if { var(txn.rpm) -m found } { sc2_http_req_rate,sub(txn.rpm) gt 0 }
+REFUSE(429,Too Many Requests) if { var(txn.conn) -m found } { sc1_conn_cur,sub(txn.conn) gt 0 }
+lua.refuse if { var(txn.slot) -m beg ! }
 set-header X-Forwarded-For %[src]
 set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
 set-header X-Forwarded-Host %[req.hdr(host)]
 disable-l7-retry unless METH_GET or METH_HEAD or METH_OPTIONS
 """
 
-_DEEPEST_HOST: Final = 8
 
+def _rules(maps: str, *, logs: bool) -> Iterator[str]:
+    """Say what happens to a request; every line is the same for all users, and what differs is in the maps.
 
-def _rules(maps: str) -> Iterator[str]:
-    """Say what happens to a request; every line is the same for all users, and what differs is in the maps."""
-    texts = [_ARRIVE, _LOOKUP, *_wildcards(), "set-var(txn.key) var(txn.door),concat(/*,txn.path) if MISSING", _LOOKUP]
-    for line in "\n".join([*texts, _DECIDE, _POLICY]).splitlines():
-        if line:
-            line = line.replace("MAPS", maps).replace("MISSING", _MISSING).replace("RICH", "!{ var(txn.rid) -m str n }")
-            yield f"  http-request {_refusal(line)}"
+    Each line costs every request its condition, so what is rare is one line that leads into door.lua.
+    """
+    if logs:
+        yield "  http-request set-var(txn.agent) req.fhdr(user-agent)"
+    for line in _RULES.strip().splitlines():
+        line = line.replace("MAPS", maps).replace("MISSING", _MISSING).replace("RICH", "!{ var(txn.rid) -m str n }")
+        yield f"  http-request {_refusal(line)}"
     yield "  http-response lua.answer if { var(txn.answer) -m found }"
     named = "if { var(txn.cookie) -m found }"
     yield f'  http-after-response replace-header Set-Cookie ^NETPLANE=(.*) "%[var(txn.cookie)]=\\1" {named}'
@@ -233,24 +223,6 @@ def _refusal(line: str) -> str:
     what, _, rest = line[7:].partition(")")
     status, _, text = what.partition(",")
     return f'return status {status} content-type text/plain string "{status} {text}\\n"{rest}'
-
-
-def _wildcards() -> Iterator[str]:
-    """Look for wildcard hosts, one label less each time: at the first both kinds of wildcard, later suffixes alone."""
-    for depth in range(1, _DEEPEST_HOST + 1):
-        name = "txn.host" if depth == 1 else "txn.rest"
-        feature = "{ var(txn.door) -m sub + ~ }" if depth == 1 else "{ var(txn.door) -m sub ~ }"
-        yield f"set-var(txn.rest) var({name}),'regsub(^[.]?[^.]*,)' if {feature} MISSING"
-        for star in ("*", "**") if depth == 1 else ("**",):
-            guard = (
-                f"if {{ var(txn.door) -m sub {'+' if star == '*' else '~'} }} {{ var(txn.rest) -m len gt 1 }} MISSING"
-            )
-            yield f"set-var(txn.key) var(txn.door),concat(/{star},txn.rest),concat(,txn.path) {guard}"
-            yield from (
-                f"{line.replace(' if', f' {guard}').replace('MISSING MISSING', 'MISSING')}"
-                for line in _LOOKUP.split("\n")
-                if line
-            )
 
 
 def _tables() -> Iterable[str]:
