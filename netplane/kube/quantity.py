@@ -13,12 +13,16 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "
 _BINARY_NAMES = ("", *_BINARY)
 _DECIMAL_NAMES = {power: name for name, power in _DECIMAL.items()}
 _NANO = Decimal("1e-9")
+_MOST = Decimal(2**63 - 1)
 
 SYNTAX = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
 def parse(text: str | int | float) -> Decimal:
-    """Return the value of a quantity, rounded up to a billionth. Raises ValueError with the real API's words."""
+    """Return the value of a quantity, rounded up to a billionth and never beyond 2^63-1, as the API defines it.
+
+    Raises ValueError with the real API's words.
+    """
     return _parsed(str(text))
 
 
@@ -51,6 +55,8 @@ def _parsed(text: str) -> Decimal:
         value = Decimal(number).scaleb(int(suffix[1:]))
     else:
         raise ValueError("unable to parse quantity's suffix")
+    if abs(value) > _MOST:
+        return _MOST.copy_sign(value)
     if value % _NANO == 0:
         return value
     return value.quantize(_NANO, rounding=ROUND_CEILING)

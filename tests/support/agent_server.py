@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.http_client import Client
 
 STATUS = {"metadata": {}, "status": "Success"}
+_BUSY = web.AppKey[tuple[str, str] | None]("busy")
 
 
 async def _logs(request: web.Request) -> web.StreamResponse:
@@ -74,7 +76,13 @@ async def _tunnel(request: web.Request) -> web.WebSocketResponse:
 
 
 async def _summary(request: web.Request) -> web.Response:
-    return web.json_response({"asked": request.path_qs, "bearer": "authorization" in request.headers})
+    told = {"asked": request.path_qs, "bearer": "authorization" in request.headers}
+    busy = request.app[_BUSY]
+    if busy is None:
+        return web.json_response(told)
+    used = {"cpu": {"usageCoreNanoSeconds": time.monotonic_ns()}, "memory": {"workingSetBytes": 4 << 20}}
+    pod = {"podRef": {"namespace": busy[0], "name": busy[1], "uid": "u"}, "containers": [{"name": "main", **used}]}
+    return web.json_response({**told, "pods": [pod]})
 
 
 def _identity(api: Client, directory: Path) -> ssl.SSLContext:
@@ -93,9 +101,10 @@ def _identity(api: Client, directory: Path) -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def running(api: Client, directory: Path) -> AsyncIterator[int]:
-    """Run the agent on loopback and yield its port."""
+async def running(api: Client, directory: Path, *, busy: tuple[str, str] | None = None) -> AsyncIterator[int]:
+    """Run the agent on loopback and yield its port; its summary tells of one `busy` pod, which uses a processor."""
     app = web.Application()
+    app[_BUSY] = busy
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", _logs)
     app.router.add_get("/exec/{namespace}/{pod}/{container}", _exec)
     app.router.add_get("/portForward/{namespace}/{pod}", _port_forward)
@@ -108,3 +117,15 @@ async def running(api: Client, directory: Path) -> AsyncIterator[int]:
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def register(api: Client, node: str, port: int) -> None:
+    """Make a Node whose agent listens on a port of loopback."""
+    assert api.ask("POST", "/api/v1/nodes", {"metadata": {"name": node}})[0] == 201
+    shown = {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        "allocatable": {"cpu": "2", "memory": "1Gi"},
+    }
+    merge = {"Content-Type": "application/merge-patch+json"}
+    assert api.ask("PATCH", f"/api/v1/nodes/{node}/status", {"status": shown}, headers=merge)[0] == 200

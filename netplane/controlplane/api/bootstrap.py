@@ -44,6 +44,7 @@ _VIEW = [
     _rule(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
     _rule(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
     _rule(READ, "networking.k8s.io", _NETWORKING_VIEW),
+    _rule(READ, "metrics.k8s.io", "nodes pods"),
 ]
 _EDIT = [
     _rule(READ, "", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),

@@ -20,6 +20,7 @@ from netplane.controlplane.api import (
     pki,
     places,
     policies,
+    sampling,
     status,
     tunnels,
     webhooks,
@@ -89,6 +90,7 @@ class Cluster:
     is_ready: bool = False
     own_address: str = ""
     agents: agents.Agents = field(init=False)
+    meter: sampling.Meter = field(init=False)
     webhooks: webhooks.Webhooks = field(init=False)
     policies: policies.Policies = field(init=False)
     problems: dict[str, str] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Cluster:
             ca_pem=self.authority.pem().decode(),
             clock=self.clock,
         )
+        self.meter = sampling.Meter(self.agents, self.clock)
         self.policies = policies.Policies(self.store)
         self.webhooks = webhooks.Webhooks(
             self.store,

@@ -13,6 +13,7 @@ from netplane.controlplane.api import (
     http,
     impersonation,
     inflight,
+    metering,
     metrics,
     options,
     patching,
@@ -152,7 +153,7 @@ class Api:
             self._authorize(request, target, verb)
             of = at.type_of(target.group, target.version, target.plural)
             await _catch_up(at, request, verb)
-            if verb == "watch":
+            if verb == "watch" and "watch" in of.verbs:
                 with meters.watchers.track_inprogress():
                     await watching.watch(at, request, of)
                 return
@@ -278,7 +279,8 @@ def _act(of: types.ResourceType, verb: str, subresource: str) -> Verb:
     elif verb not in of.verbs:
         act = None
     else:
-        act = _VERBS.get(verb) if of.is_stored else reviews.create
+        unkept = metering.VERBS.get(verb) if of.is_computed else reviews.create
+        act = _VERBS.get(verb) if of.is_stored else unkept
     if act is None:
         raise status.method_not_allowed(of, verb)
     return act

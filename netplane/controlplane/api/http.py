@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ KEPT = "netplane.request"
 BODY_LIMIT = 3 << 20
 JSON = b"application/json"
 _BODY_SECONDS = 60.0
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_WARNINGS_LIMIT = 4096
+_LONG_WARNING = 256
 
 
 class Disconnected(Exception):
@@ -108,10 +112,18 @@ def failure(refusal: status.ApiStatus) -> Response:
 
 
 def warning_headers(warnings: Iterable[str]) -> Headers:
-    """Return RFC 7234 Warning headers, as kubectl prints them."""
-    lines = []
-    for warning in warnings:
-        quoted = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    """Return RFC 7234 Warning headers, as kubectl prints them: no control characters, and shortened as the real ones.
+
+    What a client sent stands in them, a field's name for one.
+    """
+    told = [_CONTROL.sub(" ", warning) for warning in dict.fromkeys(warnings)]
+    is_long = sum(map(len, told)) > _WARNINGS_LIMIT
+    lines, size = [], 0
+    for text in (each[:_LONG_WARNING] for each in told) if is_long else told:
+        size += len(text)
+        if size > _WARNINGS_LIMIT:
+            break
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
         lines.append((b"warning", f'299 - "{quoted}"'.encode()))
     return lines
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from netplane.controlplane.registry import schema
 from netplane.controlplane.registry.faults import Fault
+from netplane.controlplane.registry.pods import remembered
 from netplane.controlplane.registry.rules import metadata as metadata_rules
 from netplane.controlplane.registry.schema import decode
 from netplane.controlplane.registry.types import ResourceType
@@ -70,6 +71,8 @@ def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str)
         obj.pop("status", None)
     elif rt.has_status and not rt.creates_with_status:
         obj["status"] = _blank_status(rt)
+    if rt.kind == "Pod" and not rt.group and remembered.complete(obj):
+        return _metadata_faults(rt, metadata)
     rt.default(obj)
     rt.prepare_create(obj)
     return _metadata_faults(rt, metadata) + (rt.validate(obj) or rt.validate_create(obj))

@@ -137,6 +137,7 @@ class ResourceType:
     field_labels: FieldLabels = field(default_factory=dict)
     has_generation: bool = False
     allows_unconditional_update: bool = True
+    is_computed: bool = False
     creates_with_status: bool = False
     status_keeps_metadata: bool = False
     name_faults: Callable[[str], list[str]] = names.subdomain
@@ -195,8 +196,8 @@ class ResourceType:
 
     @property
     def is_stored(self) -> bool:
-        """False for reviews, which are answered and not kept."""
-        return "get" in self.verbs
+        """False for reviews and metrics, which are answered and not kept."""
+        return "get" in self.verbs and not self.is_computed
 
     @property
     def has_status(self) -> bool:

@@ -45,3 +45,14 @@ def test_memory_is_read_in_bytes(text: str, amount: int) -> None:
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="quantit"):
         quantity.parse(text)
+
+
+@pytest.mark.parametrize("text", ["1e50", "-1e50", "99E", "9" * 60, "1e99", "9" * 60 + "Ki"])
+def test_what_is_beyond_63_bits_counts_as_the_most_there_is(text: str) -> None:
+    assert abs(quantity.parse(text)) == 2**63 - 1
+    assert quantity.canonical(quantity.canonical(text)) == quantity.canonical(text)
+
+
+@pytest.mark.parametrize("text", ["1e-50", "0." + "1" * 90, "9223372036854775806.9999999999999"])
+def test_what_is_finer_than_a_billionth_is_rounded_up(text: str) -> None:
+    assert quantity.parse(text) * 10**9 % 1 == 0

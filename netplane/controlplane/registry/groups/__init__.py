@@ -15,6 +15,7 @@ from netplane.controlplane.registry.groups import (
     core,
     discovery,
     events,
+    metrics,
     networking,
     policy,
     rbac,
@@ -25,7 +26,7 @@ from netplane.controlplane.registry.types import ResourceType
 
 _MODULES = (
     core, apps, events, authentication, authorization, autoscaling, batch, certificates, networking, policy, rbac,
-    storage, admissionregistration, apiextensions, scheduling, coordination, discovery,
+    storage, admissionregistration, apiextensions, scheduling, coordination, discovery, metrics,
 )  # fmt: skip
 
 

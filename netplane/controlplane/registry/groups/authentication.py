@@ -20,4 +20,13 @@ TYPES = (
         definition=_DEFINITIONS + "TokenReview",
         verbs=CREATE_ONLY,
     ),
+    # kubectl 1.27 asks `auth whoami` in this version alone; the review is the same.
+    ResourceType(
+        resource=Resource(
+            "authentication.k8s.io", "v1beta1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False
+        ),
+        singular="selfsubjectreview",
+        definition=_DEFINITIONS + "SelfSubjectReview",
+        verbs=CREATE_ONLY,
+    ),
 )

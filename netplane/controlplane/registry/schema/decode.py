@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
+
+import orjson
 
 from netplane.controlplane.registry.rules import times
 from netplane.controlplane.registry.types import Reading
@@ -19,12 +21,44 @@ Path = tuple[Any, Any] | None
 Reader = Callable[[Any, Path, str, "Reading"], Any]
 """(value, path, name of the enclosing type, where to report) to the canonical value, None to keep the value."""
 
+_LONGEST = 16384
+"""The bytes of a spec that is remembered: what one template makes has the same spec again and again."""
+
 
 def read(shape: Shape, obj: dict[str, Any]) -> Reading:
     """Make an object canonical in place: without nulls and unknown fields, quantities and times in their one form.
 
     The errors are worded like those of the real API's JSON decoder.
     """
+    spec, part = obj.get("spec"), shape.fields.get("spec")
+    if spec.__class__ is not dict or part is None or part.kind != "object":
+        return _read(shape, obj)
+    text = orjson.dumps(spec)
+    if len(text) > _LONGEST:
+        return _read(shape, obj)
+    canonical = _canonical(part, text)
+    if canonical is None:
+        return _read(shape, obj)
+    # The spec has been read before, and only the rest is new.
+    obj["spec"] = {}
+    reading = _read(shape, obj)
+    obj["spec"] = orjson.loads(canonical) if canonical else spec
+    return reading
+
+
+@lru_cache(512)
+def _canonical(shape: Shape, text: bytes) -> bytes | None:
+    """Return the canonical form of a spec, b"" when it is in it already, None when there is something to be told."""
+    spec = orjson.loads(text)
+    reading = Reading()
+    reader(shape)(spec, None, "", reading)
+    if reading.errors or reading.unknown:
+        return None
+    canonical = orjson.dumps(spec)
+    return b"" if canonical == text else canonical
+
+
+def _read(shape: Shape, obj: dict[str, Any]) -> Reading:
     reading = Reading()
     reader(shape)(obj, None, "", reading)
     return reading

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from netplane.controlplane.registry.schema import usage
 from netplane.kube.shape import ANY, Kind, ListType, Shape
 
 _VERSION = "v1.33.0-local"
@@ -32,7 +33,7 @@ def load() -> dict[str, Any]:
     """Read the definitions of the Kubernetes version we claim: name to schema (1.4 MB of text, about 10 ms)."""
     folder = resources.files("kubernetes_validate") / "kubernetes-json-schema" / _VERSION
     definitions: dict[str, Any] = orjson.loads((folder / "_definitions.json").read_bytes())["$defs"]
-    return definitions
+    return definitions | usage.definitions()
 
 
 class Shapes:
