@@ -1,4 +1,4 @@
-"""Ask other machines by ICMP echo whether a packet of some size arrives whole. What to conclude is the caller's."""
+"""Ask other machines by ICMP echo: do they answer, does a packet of some size arrive whole?"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ IP_HEADER = {4: 20, 16: 40}
 HEADER = struct.Struct(">BBHHH")
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PROBE = 10, 23, 3
 """PROBE: not to be fragmented, and whatever the kernel has heard of the path so far does not matter."""
+SO_BINDTOIFINDEX = 62
 SOL_RAW, ICMP_FILTER, ICMPV6_FILTER = 255, 1, 1
 SMALLEST = {4: IP_HEADER[4] + HEADER.size, 16: IP_HEADER[16] + HEADER.size}
 UNSENT = frozenset({errno.EMSGSIZE, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENOBUFS, errno.EAGAIN})
@@ -23,8 +24,8 @@ UNSENT = frozenset({errno.EMSGSIZE, errno.EHOSTUNREACH, errno.ENETUNREACH, errno
 class Echo:
     """A raw socket of one family (`width` 4 or 16) in the namespace where it was made. Needs CAP_NET_RAW."""
 
-    def __init__(self, width: int) -> None:
-        """Open it."""
+    def __init__(self, width: int, *, source: bytes = b"", link: int = 0) -> None:
+        """Open it; what it sends has this source, where one is given, and leaves by the link of this index."""
         self._width = width
         self._identity = int.from_bytes(os.urandom(2), "big")
         family, protocol = (
@@ -40,6 +41,10 @@ class Echo:
                 passed = [0xFFFFFFFF] * 8
                 passed[ECHO[16][1] >> 5] &= ~(1 << (ECHO[16][1] & 31))
                 self._socket.setsockopt(socket.IPPROTO_ICMPV6, ICMPV6_FILTER, struct.pack("=8I", *passed))
+            if link:
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, link)
+            if source:
+                self._socket.bind((socket.inet_ntop(family, source), 0))
         except OSError as error:
             raise from_os(error, "open a raw socket for ICMP") from error
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from netplane.kernel import netns, sysctl
 from netplane.kernel.link import run as link
 from netplane.kernel.link.objects import Address, Bridge, LinkChange, Route, Veth, add, change, replace
+from tests.support.cni_nursery import Forked, Nursery
 
 T = TypeVar("T")
 NETPLANE = Path(sys.executable).parent / "netplane"
@@ -29,12 +30,12 @@ def ip(text: str) -> bytes:
     return ipaddress.ip_address(text).packed
 
 
-def until(claim: Callable[[], T], *, limit: float = 5.0) -> T:
+def until(claim: Callable[[], T], *, limit: float = 5.0, pause: float = 0.01) -> T:
     """Ask until the answer is true, and return it; what is asked says when, no time is guessed."""
     deadline = time.monotonic() + limit
     while not (answer := claim()):
         assert time.monotonic() < deadline, f"not so within {limit} s"
-        time.sleep(0.01)
+        time.sleep(pause)
     return answer
 
 
@@ -70,7 +71,7 @@ class Machine:
         self.netns = str(folder / "netns")
         self.folder = folder
         self.world = world
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         self.options: list[str] = []
         self.pods: dict[str, Pod] = {}
 
@@ -96,12 +97,16 @@ class Machine:
 
     def start(self, *, wait: bool = True) -> None:
         folder = self.folder
-        argv = ["nsenter", f"--net={self.netns}", str(NETPLANE), "cni", "daemon", f"--node-name={self.name}"]
+        argv = ["cni", "daemon", f"--node-name={self.name}"]
         argv += [f"--run-dir={folder}/run", f"--state-dir={folder}/state", f"--conf-dir={folder}/conf"]
         argv += [f"--bin-dir={folder}/bin", f"--fabric={self.world.fabric}", "--metrics-port=0"]
         argv += [*self.world.source(), *self.options]
-        with open(folder / "log", "ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        if self.world.nursery is not None:
+            self.process = self.world.nursery.start(self.netns, folder / "log", argv)
+        else:
+            argv = ["nsenter", f"--net={self.netns}", str(NETPLANE), *argv]
+            with open(folder / "log", "ab") as log:
+                self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         if wait:
             until(lambda: self.status().get("ready") and self.conflist.exists(), limit=READY_LIMIT)
 
@@ -215,6 +220,7 @@ class World:
         self.far = frozenset(far)
         self.underlay, self.client = str(folder / "underlay"), str(folder / "client")
         self.kubeconfig: Path | None = None
+        self.nursery: Nursery | None = None
         self.machines = [Machine(self, number, folder / f"node-{number}") for number in range(1, nodes + 1)]
 
     def __enter__(self) -> World:

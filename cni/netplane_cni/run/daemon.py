@@ -27,7 +27,7 @@ from netplane_cni.plan import bgp, bridge, masquerade
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.run import bgp as routing
-from netplane_cni.run import install, loopback, nodes, probes, rules
+from netplane_cni.run import install, loopback, nodes, probes, reach, rules
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.fabric import Fabric, prepare_node
@@ -114,7 +114,8 @@ class Daemon:
             self._bgp = routing.Bgp(Path(settings.socket).parent, settings.bgp, settings.cluster_cidrs)
         self._probes = probes.Paths(clock, self._path_changed, interval=settings.path_interval)
         watched = self._probes if settings.path_interval else None
-        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready, self._encryption, watched)
+        self._reach = reach.Reach(clock, self._path_changed)
+        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready, self._encryption, watched, self._reach)
         self._verbs = Verbs(
             self._journal,
             self._wirer,
@@ -154,6 +155,7 @@ class Daemon:
                 group.create_task(self._loop.run())
                 group.create_task(self._follow_nodes())
                 group.create_task(self._probes.run())
+                group.create_task(self._reach.run())
                 if self._bgp is not None:
                     group.create_task(self._bgp.watching(self._loop.verify, self._clock))
                 else:

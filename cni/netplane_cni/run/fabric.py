@@ -39,12 +39,10 @@ from netplane_cni.plan import underlay as underlays
 from netplane_cni.plan.neighbourhood import Neighbourhood, Step, Where, place
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.probes import Paths
+from netplane_cni.run.reach import Reach
 
 Ready = Callable[[Node, int], None]
 """Called with this node and the MTU for pods, each time the paths are in place."""
-
-Local = Mapping[address.Packed, address.Prefix]
-"""The addresses of this machine's links, with the network behind each."""
 
 LOOSE = 2
 UNLIMITED: Mapping[address.Packed, int] = {}
@@ -55,7 +53,7 @@ class _Known:
     """What the last act left in the kernel, and for which place of this node."""
 
     me: object
-    local: Local
+    local: underlays.Local
     underlay: fabric.Underlay
     index: int
     encrypted: int
@@ -73,9 +71,11 @@ class Fabric:
         ready: Ready,
         encryption: Encryption | None = None,
         probes: Paths | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self._name = name
         self._probes = probes
+        self._reach = reach
         self._encryption = encryption
         self._settings = settings
         self._ready = ready
@@ -84,6 +84,7 @@ class Fabric:
         self._nodes: Mapping[str, Node] = {}
         self._settled: Mapping[str, Node] = {}
         self._revision = ""
+        self._is_unasked = True
         self._have: _Known | None = None
         self._around: Neighbourhood | None = None
         self._report: Callable[[], None] | None = None
@@ -127,12 +128,24 @@ class Fabric:
         if listed is None or not fabric.is_placed(listed):
             return Outcome(revision)
         loop, must_look = asyncio.get_running_loop(), cause != "change"
+        if self._reach is not None and len(listed.internal_ips) > 1 and (must_look or self._is_unasked):
+            asked = await loop.run_in_executor(self._thread, lambda: self._questions(nodes))
+            self._is_unasked = not asked
+            await self._reach.offer(asked)
         plan, me, count, has_looked = await loop.run_in_executor(self._thread, lambda: self._converge(nodes, must_look))
         self._tell(plan)
         if self._report is not None:
             self._report()
         self._ready(me, plan.mtu)
         return Outcome(revision, operations=count, is_verified=has_looked)
+
+    def _questions(self, nodes: Mapping[str, Node]) -> dict[underlays.Question, int]:
+        links = {a.address: a.index for a in self._socket.addresses()}
+        return {
+            (by, to): links[by]
+            for by, to in underlays.questions(nodes, self._name, _local(self._socket))
+            if by in links
+        }
 
     def _converge(self, nodes: Mapping[str, Node], must_look: bool) -> tuple[fabric.Plan, Node, int, bool]:
         around, self._around = self._around, None  # Until the commit returned, nobody knows.
@@ -146,7 +159,7 @@ class Fabric:
             local, known = _local(self._socket), None
         else:
             local = known.local
-        original, nodes = nodes, underlays.settle(nodes, self._name, local)
+        original, nodes = nodes, underlays.settle(nodes, self._name, local, self._reach.answered if self._reach else ())
         self._settled, me = nodes, nodes[self._name]
         if known is None or known.me != place(me):
             known, underlay = None, find_underlay(self._socket, me)
@@ -281,7 +294,7 @@ def find_underlay(socket: link.Socket, me: Node) -> fabric.Underlay:
     return fabric.Underlay(found.index, found.mtu, tuple(sorted(networks, key=lambda p: (p.network, p.length))))
 
 
-def _local(socket: link.Socket) -> Local:
+def _local(socket: link.Socket) -> underlays.Local:
     return {a.address: _network(a) for a in socket.addresses()}
 
 

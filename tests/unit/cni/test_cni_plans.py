@@ -272,6 +272,7 @@ def test_merged_networks_hold_the_same_addresses_and_never_overlap(rows: list[tu
 # Addresses of nodes.
 
 NAT, MEETING = address.parse("10.0.2.15"), [address.parse(f"192.168.56.{n}") for n in range(4)]
+DEAD = [address.parse(f"172.20.0.{n}") for n in range(4)]
 LOCAL = {NAT: address.prefix("10.0.2.0/24"), MEETING[1]: address.prefix("192.168.56.0/24")}
 
 
@@ -293,6 +294,32 @@ def test_the_address_on_whose_network_most_nodes_are_is_used() -> None:
     )
     settled = underlay.settle(known, "node-1", LOCAL)
     assert [node.ip(address.Family.V4) for node in settled.values()] == MEETING[1:]
+
+
+def test_the_address_by_which_nodes_answer_comes_before_the_one_that_most_have() -> None:
+    known = nodes(*(machine(n, DEAD[n], MEETING[n]) for n in (1, 2, 3)))
+    local = {**LOCAL, DEAD[1]: address.prefix("172.20.0.0/24")}
+    assert underlay.settle(known, "node-1", local)["node-1"].ip(address.Family.V4) == DEAD[1]
+    asked = underlay.questions(known, "node-1", local)
+    assert set(asked) == {(by, to[n]) for by in (DEAD[1], MEETING[1]) for to in (DEAD, MEETING) for n in (2, 3)}
+    answered = [(by, to) for by, to in asked if by == MEETING[1] and to in MEETING]
+    settled = underlay.settle(known, "node-1", local, answered)
+    assert [node.ip(address.Family.V4) for node in settled.values()] == MEETING[1:]
+
+
+def test_behind_a_nat_that_leads_to_all_nodes_the_network_they_meet_on_is_used() -> None:
+    known = nodes(*(machine(n, DEAD[n], MEETING[n]) for n in (1, 2, 3)))
+    local = {**LOCAL, DEAD[1]: address.prefix("172.20.0.0/24")}
+    answered = [(by, MEETING[n]) for by in (DEAD[1], MEETING[1]) for n in (2, 3)]
+    assert underlay.settle(known, "node-1", local, answered)["node-1"].ip(address.Family.V4) == MEETING[1]
+
+
+def test_a_node_with_one_address_asks_nobody_and_of_many_nodes_a_few_are_asked() -> None:
+    many = nodes(*(machine(n, address.parse(f"192.168.57.{n}")) for n in range(200)))
+    assert underlay.questions(many, "node-1", LOCAL) == ()
+    two = {**many, "node-1": machine(1, DEAD[1], MEETING[1])}
+    local = {**LOCAL, DEAD[1]: address.prefix("172.20.0.0/24")}
+    assert len(underlay.questions(two, "node-1", local)) == 2 * underlay.SAMPLE
 
 
 def test_a_node_that_claims_anothers_address_takes_it_from_nobody() -> None:
