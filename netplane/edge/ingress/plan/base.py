@@ -196,7 +196,6 @@ lua.refuse if { var(txn.slot) -m beg ! }
 set-header X-Forwarded-For %[src]
 set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
 set-header X-Forwarded-Host %[req.hdr(host)]
-disable-l7-retry unless METH_GET or METH_HEAD or METH_OPTIONS
 """
 
 
@@ -256,7 +255,6 @@ timeout server 60s
 timeout tunnel 1h
 retries 3
 option redispatch 1
-retry-on conn-failure empty-response
 http-reuse safe
 http-request set-timeout server var(txn.server) if { var(txn.server) -m found }
 http-request set-timeout tunnel var(txn.tunnel) if { var(txn.tunnel) -m found }
