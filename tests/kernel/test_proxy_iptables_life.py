@@ -167,7 +167,7 @@ async def test_a_rule_exchanged_for_another_of_its_size_is_noticed(lab: Topology
     rules = [line.split() for line in listing(lab, target).splitlines() if line.startswith("-A NETPLANE-I")]
     ((_, chain, *words),) = [rule for rule in rules if "DNAT" in rule]
     noticed = asyncio.create_task(first_drift(target))
-    await until(lambda: target.variant == "nft" or bool(target.jumps))  # else there is nothing yet to compare with
+    await until(lambda: target.variant == "nft" or target._hashes is not None)  # else there is nothing to compare with
     words[-1] = f"{POD2[V4]}:8080"
     began = time.monotonic()
     await asyncio.to_thread(lab.run, "node", tool(target, "iptables"), "-t", "nat", "-R", chain, "1", *words)
@@ -202,7 +202,7 @@ async def test_a_look_that_dies_is_followed_by_another(lab: Topology) -> None:
             walker._process.wait()
             with pytest.raises(KernelError, match="ended"):
                 walker.look()
-            assert walker.look().hashes == before.hashes
+            assert walker.look() == before
         await target.cleanup()
 
 

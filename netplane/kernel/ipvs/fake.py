@@ -44,6 +44,13 @@ class Kernel:
         """Return the destinations of all virtual servers, those known by mark only if they have any."""
         return {one: dict(held.loads) for one, held in self._servers.items() if held.loads or not one.mark}
 
+    def stamp(self) -> int:
+        """Return a number that differs when servers or destinations do, connections apart."""
+        weights = [
+            (one, where, load.weight) for one, held in self._servers.items() for where, load in held.loads.items()
+        ]
+        return hash((*self._servers, *weights))
+
     def connections(self, protocol: int) -> list[Connection]:
         """Return the connections there are of a protocol: `carried`, which tests set."""
         return [one for one in self.carried if one.protocol == protocol]

@@ -9,6 +9,7 @@ from netplane.kernel.ipvs.objects import IPV4, IPV6, Connection, Destination, Lo
 
 _PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "AH": 51, "ESP": 50}
 _MARK = "FWM"
+_COUNTS = len("0          0         ")
 
 Loads = dict[Destination, Load]
 
@@ -38,6 +39,14 @@ def read(listing: str) -> dict[Virtual, Loads]:
         elif words and words[0] == _MARK:
             mark, loads = int(words[1], 16), {}
     return found
+
+
+def stamp(listing: bytes) -> int:
+    """Return a number that is another one when servers or destinations are others, whatever their connections do.
+
+    The line of a destination ends with its two counts, 10 digits wide each.
+    """
+    return hash(tuple([line[:-_COUNTS] if line[:1] == b" " else line for line in listing.split(b"\n")]))
 
 
 def connections(listing: str, protocol: int) -> list[Connection]:

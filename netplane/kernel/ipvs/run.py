@@ -43,6 +43,9 @@ class Kernel(Protocol):
     def listing(self) -> dict[Virtual, dict[Destination, Load]]:
         """Return the destinations of all virtual servers; of those known by mark, if there are any. For any thread."""
 
+    def stamp(self) -> int:
+        """Return a number that differs when servers or destinations do, connections apart. Cheap, for any thread."""
+
     def connections(self, protocol: int) -> list[Connection]:
         """Return the connections there are of a protocol."""
 
@@ -98,11 +101,15 @@ class Socket:
 
     def listing(self) -> dict[Virtual, dict[Destination, Load]]:
         """Return the destinations of all virtual servers; of those known by mark, if there are any. For any thread."""
-        return listing.read(_whole(self._files[SERVERS], SERVERS))
+        return listing.read(_whole(self._files[SERVERS], SERVERS).decode("ascii"))
+
+    def stamp(self) -> int:
+        """Return a number that differs when servers or destinations do, connections apart. Cheap, for any thread."""
+        return listing.stamp(_whole(self._files[SERVERS], SERVERS))
 
     def connections(self, protocol: int) -> list[Connection]:
         """Return the connections there are of a protocol."""
-        return listing.connections(_whole(self._files[CONNECTIONS], CONNECTIONS), protocol)
+        return listing.connections(_whole(self._files[CONNECTIONS], CONNECTIONS).decode("ascii"), protocol)
 
     def _find_family(self) -> int:
         tried = "look for IPVS in the kernel"
@@ -192,7 +199,7 @@ def _opened(path: str) -> Iterator[int]:
         os.close(found)
 
 
-def _whole(file: int, path: str) -> str:
+def _whole(file: int, path: str) -> bytes:
     """Read a listing of the kernel from its beginning."""
     parts: list[bytes] = []
     at = 0
@@ -202,7 +209,7 @@ def _whole(file: int, path: str) -> str:
             at += len(part)
     except OSError as error:
         raise from_os(error, f"read {path}") from error
-    return b"".join(parts).decode("ascii")
+    return b"".join(parts)
 
 
 class _Part:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 from typing import Protocol
 
-from netplane.kernel.errors import KernelError, from_os
+from netplane.kernel.errors import from_os
 from netplane.kernel.nft.run import Socket
-from netplane.kernel.xtables.objects import Command, Variant
+from netplane.kernel.xtables import blob
+from netplane.kernel.xtables.objects import Variant
 
-GET_INFO = 64
-"""IPT_SO_GET_INFO and IP6T_SO_GET_INFO (linux/netfilter_ipv4/ip_tables.h)."""
-_INFO = struct.Struct("=32sI5I5III")
-_KINDS: dict[Command, tuple[int, int]] = {
-    "iptables": (socket.AF_INET, socket.IPPROTO_IP),
-    "ip6tables": (socket.AF_INET6, socket.IPPROTO_IPV6),
-}
-_libc = ctypes.CDLL(None, use_errno=True)
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 Stamp = tuple[int, ...]
 
@@ -29,6 +21,9 @@ class Clock(Protocol):
 
     def read(self) -> Stamp:
         """Return the stamp of now."""
+
+    def look(self) -> Stamp:
+        """Return one that differs whenever the tables do. Its price grows with them; for any one thread."""
 
     def close(self) -> None:
         """Let go of the kernel."""
@@ -48,6 +43,9 @@ class _Generation:
     def read(self) -> Stamp:
         return (self._socket.generation(),)
 
+    def look(self) -> Stamp:
+        return self.read()
+
     def close(self) -> None:
         self._socket.close()
 
@@ -57,34 +55,26 @@ class _Sizes:
 
     def __init__(self, tables: tuple[str, ...]) -> None:
         self._tables = tables
-        self._sockets: dict[Command, socket.socket] = {}
-        for command, (kind, _) in _KINDS.items():
+        self._sockets: list[socket.socket] = []
+        for kind in _FAMILIES:
             try:
-                self._sockets[command] = socket.socket(kind, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+                made = socket.socket(kind, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
             except OSError as error:
                 if error.errno == errno.EAFNOSUPPORT and kind == socket.AF_INET6:
                     continue
                 self.close()
                 raise from_os(error, "open a socket to look at iptables (it takes CAP_NET_RAW)") from error
+            self._sockets.append(made)
+        self._hashers = [blob.Hasher(opened, table) for opened in self._sockets for table in tables]
 
     def read(self) -> Stamp:
-        found: list[int] = []
-        for command, opened in self._sockets.items():
-            for table in self._tables:
-                found += _info(opened, command, table)
-        return tuple(found)
+        return tuple(
+            number for opened in self._sockets for table in self._tables for number in blob.info(opened, table)
+        )
+
+    def look(self) -> Stamp:
+        return tuple(hasher.read() for hasher in self._hashers)
 
     def close(self) -> None:
-        for opened in self._sockets.values():
+        for opened in self._sockets:
             opened.close()
-
-
-def _info(opened: socket.socket, command: Command, table: str) -> tuple[int, ...]:
-    buffer = ctypes.create_string_buffer(_INFO.pack(table.encode(), *[0] * 13), _INFO.size)
-    size = ctypes.c_uint32(_INFO.size)
-    if _libc.getsockopt(opened.fileno(), _KINDS[command][1], GET_INFO, buffer, ctypes.byref(size)):
-        number = ctypes.get_errno()
-        if number in (errno.ENOENT, errno.ENOPROTOOPT):
-            return ()
-        raise KernelError(number, f"look at table {table} of {command}")
-    return tuple(_INFO.unpack(buffer.raw)[1:])

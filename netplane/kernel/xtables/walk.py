@@ -25,13 +25,6 @@ class Jump(NamedTuple):
     bytes: int
 
 
-class View(NamedTuple):
-    """What all our chains hash to, by tool and table, and the jumps to them."""
-
-    hashes: dict[str, str]
-    jumps: tuple[Jump, ...]
-
-
 def is_possible() -> bool:
     """Tell whether python-iptables is here (the extra `iptables`)."""
     return importlib.util.find_spec("iptc") is not None
@@ -46,7 +39,7 @@ class Walker:
         self._namespace = namespace
         self._process: subprocess.Popen[str] | None = None
 
-    def look(self) -> View:
+    def look(self) -> tuple[Jump, ...]:
         """Return what is there now. KernelError when the process died of it; the next look starts another."""
         try:
             if self._process is None:
@@ -59,7 +52,7 @@ class Walker:
         except (OSError, ValueError) as error:
             self.close()
             raise KernelError(0, "look into iptables", "the process that does so ended") from error
-        return View(found["hashes"], tuple(Jump(**one) for one in found["jumps"]))
+        return tuple(Jump(**one) for one in found)
 
     def close(self) -> None:
         """End the process."""

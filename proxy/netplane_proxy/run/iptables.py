@@ -28,9 +28,11 @@ from netplane_proxy.run.target import Result
 _LOOK_EVERY = 0.3
 _LOOK_SHARE = 10
 """A look at all rules takes at most one part in so many of the time, however often others change theirs."""
-_WALK_EVERY, _WALK_SHARE, _WALK_AGAIN = 0.5, 50, 60.0
-"""How often our rules are hashed where the kernel does not count changes, in seconds; at most one part in so many of
-the time; and how long after what does so has failed."""
+_HASH_EVERY, _HASH_SHARE = 0.3, 30
+"""How often the tables are hashed where the kernel does not count changes, in seconds; at most one part in so many of
+a processor."""
+_WALK_EVERY, _WALK_AGAIN = 2.0, 60.0
+"""How often what leads to our chains is counted, in seconds, and how long after that has failed."""
 
 _LOG = log.get("proxy")
 
@@ -61,7 +63,9 @@ class IptablesTarget:
         self.jumps: tuple[Jump, ...] = ()
         self._walker = walker
         self._walk_at = 0.0
-        self._hashes: tuple[int, Mapping[str, str]] | None = None
+        self._counting: asyncio.Future[tuple[Jump, ...]] | None = None
+        self._hash_at = 0.0
+        self._hashes: tuple[int, stamp.Stamp] | None = None
         self._kernel = kernel
         self._clock = clock
         self._book: Book | None = None
@@ -101,6 +105,7 @@ class IptablesTarget:
             await asyncio.sleep(_LOOK_EVERY)
             made, turn = self._book, self._turn
             now = self._clock.read() if made is not None else seen
+            self._count()
             if made is None or (now in (seen, self._stamp) and not await self._is_exchanged()):
                 continue
             began = time.perf_counter()
@@ -130,24 +135,34 @@ class IptablesTarget:
             self._kernel.close()
 
     async def _is_exchanged(self) -> bool:
-        """Tell whether our rules are others than at the last look. Legacy tables change without growing, too."""
-        began, turn = time.perf_counter(), self._turn
-        if self._walker is None or began < self._walk_at:
+        """Tell whether our rules may be others than at the last look. Legacy tables change without growing, too."""
+        turn = self._turn
+        if self.variant != "legacy" or time.perf_counter() < self._hash_at:
             return False
-        try:
-            view = await asyncio.to_thread(self._walker.look)
-        except KernelError as error:
-            _LOG.warning("cannot look into iptables", reason=error)
-            self._walk_at = began + _WALK_AGAIN
-            return False
-        elapsed = time.perf_counter() - began
-        # The first look has to load what looks.
-        self._walk_at = began + max(_WALK_EVERY, _WALK_SHARE * elapsed * bool(self.jumps))
-        self.jumps = view.jumps
+        now, took = await asyncio.to_thread(_timed, self._clock)
+        self._hash_at = time.perf_counter() + max(_HASH_EVERY, _HASH_SHARE * took) - _LOOK_EVERY / 2
         if turn != self._turn:
             return False
-        former, self._hashes = self._hashes, (turn, view.hashes)
-        return former is not None and former[0] == turn and former[1] != view.hashes
+        former, self._hashes = self._hashes, (turn, now)
+        return former is not None and former[0] == turn and former[1] != now
+
+    def _count(self) -> None:
+        """Take the count of what leads to our chains when there is one, and begin another when it is time.
+
+        Nobody waits for it: the process that counts takes a while to start.
+        """
+        if self._walker is None:
+            return
+        if self._counting is not None and self._counting.done():
+            try:
+                self.jumps = self._counting.result()
+            except KernelError as error:
+                _LOG.warning("cannot look into iptables", reason=error)
+                self._walk_at = time.perf_counter() + _WALK_AGAIN
+            self._counting = None
+        if self._counting is None and time.perf_counter() >= self._walk_at:
+            self._walk_at = time.perf_counter() + _WALK_EVERY
+            self._counting = asyncio.get_running_loop().run_in_executor(None, self._walker.look)
 
     def _begin(self) -> None:
         self._book = None
@@ -157,6 +172,12 @@ class IptablesTarget:
         self._stamp = self._clock.read()
         self._turn += 1
         self._book = made
+
+
+def _timed(clock: stamp.Clock) -> tuple[stamp.Stamp, float]:
+    """Look, and say how much of a processor's time it took."""
+    began = time.thread_time()
+    return clock.look(), time.thread_time() - began
 
 
 async def cleanup() -> None:

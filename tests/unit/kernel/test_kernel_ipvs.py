@@ -188,3 +188,12 @@ IP_47  0A60000B:0000 rr
         MARKED._replace(family=IPV6): {away: Load(1)},
         Virtual(IPV4, 47, address.parse("10.96.0.11"), 0): {},
     }
+
+
+def test_a_listings_stamp_follows_servers_and_destinations_and_no_connection() -> None:
+    def stamp(*, server: str = "TCP  0A600001:0050 rr  ", weight: int = 1, active: int = 0, inactive: int = 0) -> int:
+        goal = f"  -> 0AF40101:1F90      Masq    {weight:<6} {active:<10} {inactive:<10}"
+        return listing.stamp(f"Prot LocalAddress:Port Scheduler Flags\n{server}\n{goal}\n".encode())
+
+    assert stamp() == stamp(active=7) == stamp(active=4294967295, inactive=1)
+    assert len({stamp(), stamp(weight=0), stamp(server="TCP  0A600001:0051 rr  "), stamp(server="")}) == 4

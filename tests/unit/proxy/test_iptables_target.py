@@ -20,13 +20,20 @@ class Clock:
     """Stamps that a test moves on."""
 
     def __init__(self) -> None:
-        self.now = 0
+        self.now = self.hidden = 0
 
     def read(self) -> Stamp:
         return (self.now,)
 
+    def look(self) -> Stamp:
+        return (self.now, self.hidden)
+
     def close(self) -> None:
         self.now = -1
+
+
+async def first_drift(target: IptablesTarget) -> str:
+    return await anext(aiter(target.drift()))
 
 
 def opened(kernel: Kernel, clock: Clock | None = None) -> IptablesTarget:
@@ -109,3 +116,14 @@ async def test_a_foreign_change_is_told_once_and_only_when_it_is_of_our_rules() 
         await asyncio.sleep(0.9)
         assert told == ["somebody changed ip6tables -t nat: NETPLANE-SERVICES"]
         listening.cancel()
+
+
+async def test_a_change_that_only_a_deeper_look_shows_is_told() -> None:
+    kernel, clock = Kernel(), Clock()
+    target = opened(kernel, clock)
+    await target.replace(forwarding(web(1), node=NODE))
+    told = asyncio.create_task(first_drift(target))
+    await asyncio.sleep(0.7)
+    kernel.tables["iptables"]["nat"]["NETPLANE-SERVICES"].clear()
+    clock.hidden += 1
+    assert await asyncio.wait_for(told, 10) == "somebody changed iptables -t nat: NETPLANE-SERVICES"

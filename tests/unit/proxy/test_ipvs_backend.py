@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -63,6 +64,10 @@ class Machine:
 
     def elements(self, target: Set) -> dict[bytes, Element]:
         return {element.key: element for element in self.nft.dump(target)}
+
+
+async def first_drift(target: IpvsTarget) -> str:
+    return await anext(aiter(target.drift()))
 
 
 def backend(number: int) -> Backend:
@@ -240,6 +245,19 @@ async def test_a_flush_is_noticed_while_destinations_wait_for_their_connections(
     await target.commit({web().key: web(2)}, "2")
     machine.ipvs.commit([Change("remove", WEB), Change("remove", NODEPORT)])
     assert await anext(aiter(target.drift())) == "somebody changed virtual server tcp 10.96.0.1:80"
+
+
+async def test_one_weight_among_all_servers_is_noticed_and_connections_are_no_change() -> None:
+    machine = Machine()
+    target = machine.target()
+    await target.replace(forwarding(web(1, 2), node=NODE))
+    heard = asyncio.create_task(first_drift(target))
+    await asyncio.sleep(0.7)
+    machine.ipvs.connect(NODEPORT, destination(1), 5)
+    done, _ = await asyncio.wait([heard], timeout=0.7)
+    assert not done
+    machine.ipvs.commit([Change("set", NODEPORT, destination(1), 3)])
+    assert await asyncio.wait_for(heard, 20) == "somebody changed virtual server tcp 172.30.0.11:30080"
 
 
 async def test_a_local_frontend_that_stands_nowhere_takes_no_mark() -> None:
