@@ -16,6 +16,7 @@ from aiohttp import WSMsgType, web
 
 HTTP, HTTPS = 8080, 8443
 _PIECE = b"x" * 1024
+_SEEN: dict[str, tuple[int, dict[str, object]]] = {}
 
 
 def said(request: web.Request, body: bytes) -> dict[str, object]:
@@ -43,14 +44,23 @@ def said(request: web.Request, body: bytes) -> dict[str, object]:
 async def _echo(request: web.Request) -> web.StreamResponse:
     """Answer with what came. `x-echo-status`, `x-echo-delay` and `x-echo-header: NAME=VALUE` change the answer."""
     body = await request.read()
+    words = said(request, body)
+    count, _ = _SEEN.get(str(words["pod"]), (0, {}))
+    _SEEN[str(words["pod"])] = count + 1, words
     headers = [tuple(each.split("=", 1)) for each in request.headers.getall("x-echo-header", [])]
     if "x-echo-delay" in request.headers:
         await asyncio.sleep(min(float(request.headers["x-echo-delay"]), 30.0))
-    answer = web.json_response(said(request, body), status=int(request.headers.get("x-echo-status", "200")))
+    answer = web.json_response(words, status=int(request.headers.get("x-echo-status", "200")))
     for name, value in headers:
         answer.headers.add(name, value)
     answer.headers.setdefault("Server", "echo")
     return answer
+
+
+async def _seen(request: web.Request) -> web.StreamResponse:
+    """Answer with the last request that this pod echoed, and in `x-seen` how many there were."""
+    count, words = _SEEN.get(str(said(request, b"")["pod"]), (0, {}))
+    return web.json_response(words or {"pod": ""}, headers={"x-seen": str(count)})
 
 
 async def _socket(request: web.Request) -> web.StreamResponse:
@@ -88,6 +98,7 @@ async def _serve(certificate: str) -> None:
     application = web.Application()
     application.router.add_get("/-/socket", _socket)
     application.router.add_get("/-/download", _download)
+    application.router.add_get("/-/seen", _seen)
     application.router.add_route("*", "/{path:.*}", _echo)
     runner = web.AppRunner(application, access_log=None, keepalive_timeout=3600, shutdown_timeout=1)
     await runner.setup()
