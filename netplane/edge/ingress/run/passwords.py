@@ -27,6 +27,7 @@ from netplane.lib import log
 
 _LOG = log.get("ingress")
 _LOOK_SECONDS = 2.0
+_MISSED_MOST = 10
 Users = Mapping[str, tuple[tuple[str, str], ...]]
 
 
@@ -56,17 +57,9 @@ class Passwords:
         """Keep a checker running for as long as anybody needs one."""
         await self._needed.wait()
         while True:
-            if not await self._answers():
+            if not await _answers(self._directory / "passwords.sock"):
                 await self._start()
             await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _answers(self) -> bool:
-        try:
-            _, writer = await asyncio.open_unix_connection(str(self._directory / "passwords.sock"))
-        except OSError:
-            return False
-        writer.close()
-        return True
 
     async def _start(self) -> None:
         argv = [sys.executable, "-m", "netplane.edge.ingress.run.passwords", str(self._directory)]
@@ -74,6 +67,10 @@ class Passwords:
             *argv, stdin=asyncio.subprocess.DEVNULL, env=environment(), start_new_session=True
         )
         _LOG.info("started the checker of passwords")
+        for _ in range(100):
+            if await _answers(self._directory / "passwords.sock"):
+                return
+            await asyncio.sleep(0.1)
 
 
 class Checker:
@@ -138,6 +135,15 @@ def _credentials(header: str) -> tuple[str, str] | None:
     return (name, password) if colon else None
 
 
+async def _answers(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(str(path))
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 async def serve(directory: Path) -> None:
     """Answer for ever."""
     app = web.Application()
@@ -147,7 +153,11 @@ async def serve(directory: Path) -> None:
     path = directory / "passwords.sock"
     os.umask(0o077)
     await web.UnixSite(runner, str(path)).start()
-    await asyncio.Event().wait()
+    missed = 0
+    while missed < _MISSED_MOST:  # Without an engine nobody asks; the controller starts another with the next one.
+        await asyncio.sleep(_LOOK_SECONDS)
+        missed = 0 if await _answers(directory / "admin.sock") else missed + 1
+    path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
