@@ -51,6 +51,8 @@ class Hasher:
         self._table = table
         self._former = 0
         self._pieces = struct.Struct("")
+        # Kept from look to look: to get so much memory from the kernel costs as much as to have it filled.
+        self._buffer = ctypes.create_string_buffer(_ASKED.size)
 
     def read(self) -> int:
         """Return the hash of now; 0 when there is no such table."""
@@ -62,25 +64,27 @@ class Hasher:
             found = self._former = self._hash(content)
         return found
 
-    def _hash(self, content: bytes) -> int:
+    def _hash(self, content: memoryview) -> int:
         return hash(self._pieces.unpack(content)) if self._pieces.size == len(content) else -1
 
-    def _content(self) -> bytes:
+    def _content(self) -> memoryview:
         for _ in range(_ATTEMPTS):
             found = info(self._socket, self._table)
             if not found:
-                return b""
+                return memoryview(b"")
             size = found[-1]
-            buffer = ctypes.create_string_buffer(_ASKED.pack(self._table.encode(), size), _ASKED.size + size)
-            number = _ask(self._socket, GET_ENTRIES, buffer)
+            if len(self._buffer) != _ASKED.size + size:
+                self._buffer = ctypes.create_string_buffer(_ASKED.size + size)
+            _ASKED.pack_into(self._buffer, 0, self._table.encode(), size)
+            number = _ask(self._socket, GET_ENTRIES, self._buffer)
             if not number:
-                return memoryview(buffer)[_ASKED.size :].tobytes()
+                return memoryview(self._buffer)[_ASKED.size :]
             if number != errno.EAGAIN:  # Else it has another size already.
                 raise KernelError(number, f"read {_name(self._socket, self._table)}")
         raise KernelError(errno.EAGAIN, f"read {_name(self._socket, self._table)}", "it changes all the time")
 
 
-def _pieces(content: bytes, entry: _Entry) -> Iterator[str]:
+def _pieces(content: memoryview, entry: _Entry) -> Iterator[str]:
     """Yield what struct calls the bytes between the counters."""
     at = done = 0
     while at < len(content):

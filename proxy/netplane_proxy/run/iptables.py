@@ -28,7 +28,7 @@ from netplane_proxy.run.target import Result
 _LOOK_EVERY = 0.3
 _LOOK_SHARE = 10
 """A look at all rules takes at most one part in so many of the time, however often others change theirs."""
-_HASH_EVERY, _HASH_SHARE = 0.3, 30
+_HASH_EVERY, _HASH_SHARE = 0.3, 20
 """How often the tables are hashed where the kernel does not count changes, in seconds; at most one part in so many of
 a processor."""
 _WALK_EVERY, _WALK_AGAIN = 2.0, 60.0
