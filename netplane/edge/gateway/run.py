@@ -32,6 +32,7 @@ from netplane.model.service import Service
 _LOG = log.get("gateway")
 _LOOK_SECONDS = 3.0
 _RETRY_SECONDS = 1.0
+_OVERTAKEN_SECONDS = 0.05
 _QUERIES = (
     Query(GATEWAYCLASSES, transform=decode.gateway_class),
     Query(GATEWAYS, transform=decode.gateway),
@@ -61,6 +62,7 @@ class Follower:
         self._wanted: dict[tuple[str, Key], StatusWrite] = {}
         self._written: dict[tuple[str, Key], object] = {}
         self._has_work = asyncio.Event()
+        self._changed: Callable[[], None] = lambda: None
         self.looked = asyncio.Event()
         """Set once it is known whether the types are served, and if so, when all objects are here."""
 
@@ -71,6 +73,7 @@ class Follower:
 
     async def run(self, changed: Callable[[], None]) -> Never:
         """Follow until cancelled; call `changed` after each batch. Wait for the types for as long as it takes."""
+        self._changed = changed
         while not await self._are_served():
             self.looked.set()
             await self._clock.sleep(_LOOK_SECONDS)
@@ -142,14 +145,18 @@ class Follower:
                 await self._put(each)
 
     async def _put(self, write: StatusWrite) -> None:
-        """Write one. What was decided for an object that has changed since is left: the change decides it anew."""
+        """Write one. What was decided for an object that has changed since is left, and decided anew."""
         namespace, name = write.key
         change = {"metadata": {"resourceVersion": write.resource_version}, "status": write.status}
         try:
             put = await self._api.patch(write.resource, name, change, namespace=namespace, subresource="status")
             self._written[write.resource.kind, write.key] = put.get("status")
-        except (errors.Conflict, errors.NotFound):
+        except errors.NotFound:
             return
+        except errors.Conflict:
+            # What overtook it may have been a status of ours, which wakes nobody.
+            await self._clock.sleep(_OVERTAKEN_SECONDS)
+            self._changed()
         except errors.ApiError as error:
             where = f"{write.resource.kind} {namespace}/{name}"
             _LOG.warning("status not written; trying again", object=where, reason=str(error))
