@@ -70,7 +70,7 @@ def cni() -> None:
     "--tunnel-checksum",
     type=click.Choice(["auto", "offload", "software"]),
     default="auto",
-    help="Who computes the checksums inside tunnels; auto: the hardware, where the kernel is sound.",
+    help="Who computes the checksums inside tunnels; auto: the hardware, where a packet shows that this works.",
 )
 @click.option("--encryption", type=click.Choice(["all", "zones"]), default="all", help="Of which ways, by WireGuard.")
 @click.option("--wireguard-port", type=click.IntRange(1, 65535), default=51820)

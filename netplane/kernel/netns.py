@@ -46,6 +46,11 @@ def create(path: str) -> None:
         raise
 
 
+def fresh() -> int:
+    """Make a network namespace that is pinned nowhere, and return it as an open file: it ends with what holds it."""
+    return _on_thread(_unshared)
+
+
 def remove_if_present(path: str) -> None:
     """Unpin the namespace at `path`. It ends when no process and no open file holds it any more."""
     # As `ip netns delete` does: detach, for something may still look at it through the path.
@@ -123,6 +128,12 @@ def _unshare_to(path: str) -> None:
         raise KernelError(ctypes.get_errno(), f"create network namespace {path}")
     if _libc.mount(OWN.encode(), os.fsencode(path), None, MS_BIND, None):
         raise KernelError(ctypes.get_errno(), f"pin network namespace at {path}")
+
+
+def _unshared() -> int:
+    if _libc.unshare(CLONE_NEWNET):
+        raise KernelError(ctypes.get_errno(), "create network namespace")
+    return os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _enter(fd: int, place: str | int) -> None:

@@ -124,15 +124,13 @@ def is_sealed(me: Node, other: Node, settings: Settings) -> bool:
     return settings.encryption == "all" or not me.zone or me.zone != other.zone
 
 
-def offloads_checksum(settings: Settings, release: str) -> bool:
-    """Tell whether the tunnel device may leave inner checksums to the hardware; `release` is what uname(1) -r prints.
+def has_sound_checksums(release: str) -> bool:
+    """Tell what is known of a kernel that could not be tried; `release` is what uname(1) -r prints.
 
-    Older kernels than `SOUND_CHECKSUMS` spoil some, and the packets are lost. Some hardware does, too: that only the
-    user knows.
+    Older ones than `SOUND_CHECKSUMS` spoil some, and the packets are lost.
     """
     found = re.match(r"(\d+)\.(\d+)", release)
-    is_sound = found is None or (int(found[1]), int(found[2])) >= SOUND_CHECKSUMS
-    return settings.checksum == "offload" or (settings.checksum == "auto" and is_sound)
+    return found is None or (int(found[1]), int(found[2])) >= SOUND_CHECKSUMS
 
 
 def is_placed(node: Node) -> bool:

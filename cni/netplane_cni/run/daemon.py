@@ -27,7 +27,7 @@ from netplane_cni.plan import bgp, bridge, masquerade
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.run import bgp as routing
-from netplane_cni.run import install, loopback, nodes, probes, reach, rules
+from netplane_cni.run import checksum, install, loopback, nodes, probes, reach, rules
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.fabric import Fabric, prepare_node
@@ -74,12 +74,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """By what the daemon acts on links, rules, tracked connections and the disk; who counts steps stands between."""
+    """By what the daemon acts on links, rules, flows, disk and kernel; who counts steps stands between."""
 
     open_links: Callable[[], link.Socket] = link.Socket
     open_rules: Callable[[], rules.Kernel] = nft.Socket
     open_flows: Callable[[], rules.Flows] = conntrack.Socket
     journal: Callable[[str, Clock], Journal] = Journal
+    try_checksum: checksum.Try = checksum.attempt
 
 
 class Daemon:
@@ -115,13 +116,22 @@ class Daemon:
         self._probes = probes.Paths(clock, self._path_changed, interval=settings.path_interval)
         watched = self._probes if settings.path_interval else None
         self._reach = reach.Reach(clock, self._path_changed)
-        self._fabric = Fabric(settings.node, settings.fabric, self._paths_ready, self._encryption, watched, self._reach)
+        boot = BOOT_ID.read_text().strip()
+        self._fabric = Fabric(
+            settings.node,
+            settings.fabric,
+            self._paths_ready,
+            self._encryption,
+            watched,
+            self._reach,
+            lambda: checksum.is_sound(settings.state_dir, boot, means.try_checksum),
+        )
         self._verbs = Verbs(
             self._journal,
             self._wirer,
             self._rules,
             clock=clock,
-            boot=BOOT_ID.read_text().strip(),
+            boot=boot,
             cool_down=settings.cool_down,
         )
         self._loop = Loop(

@@ -108,7 +108,11 @@ def _vxlan(vxlan: Vxlan) -> bytes:
         data += u32(wire.VXLAN_LINK, vxlan.underlay)
     data += attribute(wire.VXLAN_LOCAL if len(vxlan.local) == 4 else wire.VXLAN_LOCAL6, vxlan.local)
     data += attribute(wire.VXLAN_LEARNING, b"\0")
-    if len(vxlan.local) == 16:
+    if len(vxlan.local) == 4:
+        # The kernel's default is to have it. With the inner checksum left to the hardware, a masquerade that changes the
+        # outer packet's port does not correct it (seen on Linux 6.18), and the packet is lost.
+        data += attribute(wire.VXLAN_CSUM, b"\0")
+    else:
         # RFC 6935: a tunnel over IPv6 may leave the outer UDP checksum out, as over IPv4; the inner ones remain.
         data += attribute(wire.VXLAN_ZERO_CSUM6_TX, b"\1") + attribute(wire.VXLAN_ZERO_CSUM6_RX, b"\1")
     return data + attribute(wire.VXLAN_PORT, vxlan.port.to_bytes(2, "big"))
