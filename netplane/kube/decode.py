@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from netplane.kube.types import Object
 from netplane.model import address
+from netplane.model import service as facts
 from netplane.model.node import Node, NodeAddress, Taint
 from netplane.model.pod import ContainerPort, Pod
 from netplane.model.service import Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, ServiceType
@@ -178,18 +179,22 @@ def _endpoints(rows: Iterable[Mapping[str, Any]], family: address.Family) -> Ite
         conditions = get("conditions") or _NOTHING
         hints = get("hints")
         target = get("targetRef")
-        yield Endpoint(
-            addresses,
-            conditions.get("ready") is not False,
-            conditions.get("serving") is not False,
-            conditions.get("terminating") is True,
-            # Names of nodes and zones come again and again: one copy of each is enough.
-            intern(get("nodeName") or ""),
-            intern(get("zone") or ""),
-            _hint_names(hints.get("forZones")) if hints else _NO_HINTS,
-            _hint_names(hints.get("forNodes")) if hints else _NO_HINTS,
-            get("hostname") or "",
-            (intern(target.get("namespace", "")), target["name"]) if target and target.get("kind") == "Pod" else None,
+        yield facts.endpoint(
+            (
+                addresses,
+                conditions.get("ready") is not False,
+                conditions.get("serving") is not False,
+                conditions.get("terminating") is True,
+                # Names of nodes and zones come again and again: one copy of each is enough.
+                intern(get("nodeName") or ""),
+                intern(get("zone") or ""),
+                _hint_names(hints.get("forZones")) if hints else _NO_HINTS,
+                _hint_names(hints.get("forNodes")) if hints else _NO_HINTS,
+                get("hostname") or "",
+                (intern(target.get("namespace", "")), target["name"])
+                if target and target.get("kind") == "Pod"
+                else None,
+            )
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -38,6 +39,11 @@ class Rejected:
 class _Entry(NamedTuple):
     value: Any
     version: int
+
+
+# In half the time that their names take: a first list makes one of each for every object.
+_change: Callable[[tuple[Resource, Key, Any, Any]], Change] = partial(tuple.__new__, Change)
+_entry: Callable[[tuple[Any, int]], _Entry] = partial(tuple.__new__, _Entry)
 
 
 @dataclass(slots=True)
@@ -81,7 +87,7 @@ class Store:
             key, version = key_of(obj), _version(obj)
             there = entries.get(key)
             if there is None or not version or version > there.version:
-                entries[key] = _Entry(self._kept(key, obj), version)
+                entries[key] = _entry((self._kept(key, obj), version))
 
     def stage_event(self, staged: Staged, event: watch.Event) -> None:
         """Take an event into a copy in the making: WatchList tells what there is as events."""
@@ -106,7 +112,7 @@ class Store:
         self._versions = {key: entry.version for key, entry in staged.entries.items()}
         there = ((key, entry.value) for key, entry in staged.entries.items() if entry.value is not None)
         self._values.update(there)
-        return [Change(self.resource, key, None, value) for key, value in self._values.items()]
+        return [_change((self.resource, key, None, value)) for key, value in self._values.items()]
 
     def _kept(self, key: Key, obj: Object) -> Any:
         if self._transform is None:

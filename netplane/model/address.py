@@ -63,6 +63,9 @@ class Prefix(NamedTuple):
         return f"{text(self.network)}/{self.length}"
 
 
+_OCTETS = {str(octet): octet for octet in range(256)}
+
+
 def parse(value: str) -> Packed:
     """Read one address. ValueError when it is none.
 
@@ -70,6 +73,11 @@ def parse(value: str) -> Packed:
     and an IPv4-mapped IPv6 address is the IPv4 address, as it is for Go.
     """
     parts = value.split(".")
+    if len(parts) == 4:
+        try:
+            return bytes([_OCTETS[part] for part in parts])
+        except KeyError:
+            pass  # Written otherwise, or no address.
     if len(parts) == 4 and value.isascii() and value.replace(".", "").isdigit():
         try:
             return bytes(map(int, parts))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 from netplane.model import address
 
@@ -88,6 +90,10 @@ class Endpoint(NamedTuple):
     node_hints: frozenset[str] = frozenset()
     hostname: str = ""
     pod: Key | None = None
+
+
+endpoint: Callable[[tuple[Any, ...]], Endpoint] = partial(tuple.__new__, Endpoint)
+"""Make an Endpoint of all its fields in order, in half the time: a cold start makes tens of thousands."""
 
 
 class EndpointPort(NamedTuple):

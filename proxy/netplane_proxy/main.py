@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import socket
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
 from netplane_proxy import settings
+from netplane_proxy.plan.host import LOCAL_MODES
 from netplane_proxy.plan.ipvs.rows import SCHEDULERS
 from netplane_proxy.run import backends, iptables, ipvs, kube_proxy, marks
 from netplane_proxy.run.daemon import Daemon, Parts
@@ -34,10 +36,12 @@ from netplane_proxy.run.target import Target
 
 _CAP_NET_ADMIN = 12
 _MODES = click.Choice(["nftables", "ipvs", "iptables"])
-_LOCAL_MODES = click.Choice(["ClusterCIDR", "NodeCIDR"])
+_LOCAL_MODES = click.Choice(LOCAL_MODES)
 _GARBAGE_AT_START = 5_000_000
 """New objects between two collections until all is forwarded: a cold start makes a million and throws few away."""
 _GARBAGE_LATER = 100_000
+_TURN_SECONDS = 0.0005
+"""How long a thread that writes the record or reads connection tracking may keep a change waiting."""
 _METRICS = "127.0.0.1:10249"
 
 
@@ -62,6 +66,9 @@ _METRICS = "127.0.0.1:10249"
 @click.option("--cluster-cidr", default="", help="Networks of all pods; tells pods' packets from others'.")
 @click.option("--service-cidr", default="", help="Networks of cluster IPs: packets to unknown ones are rejected.")
 @click.option("--detect-local-mode", type=_LOCAL_MODES, default="ClusterCIDR", help="Whose packets count as a pod's.")
+@click.option("--pod-bridge-interface", default="", help="The pods' bridge, in local mode BridgeInterface.")
+@click.option("--pod-interface-name-prefix", default="", help="What names of pods' interfaces begin with, in local "
+              "mode InterfaceNamePrefix.")  # fmt: skip
 @click.option("--masquerade-all", is_flag=True, help="Masquerade all traffic to cluster IPs.")
 @click.option(
     "--masquerade-bit",
@@ -197,6 +204,7 @@ def _settle_down() -> None:
     """Take all that was read at start out of the garbage collector's sight: it stays, and looking at it costs time."""
     gc.freeze()
     gc.set_threshold(_GARBAGE_LATER, 50, 100)
+    sys.setswitchinterval(_TURN_SECONDS)
     notify.ready()
 
 

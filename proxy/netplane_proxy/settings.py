@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _SAME_MEANING = {
     "healthzBindAddress": "healthz_bind_address",
     "metricsBindAddress": "metrics_bind_address",
     "detectLocalMode": "detect_local_mode",
+    "detectLocal.bridgeInterface": "pod_bridge_interface",
+    "detectLocal.interfaceNamePrefix": "pod_interface_name_prefix",
     "iptables.localhostNodePorts": "localhost_nodeports",
     "ipvs.scheduler": "ipvs_scheduler",
 }
@@ -99,11 +102,35 @@ def of_options(options: Mapping[str, Any]) -> host.Settings:
         cluster_cidrs=prefixes("cluster-cidr", options["cluster_cidr"]),
         service_cidrs=prefixes("service-cidr", options["service_cidr"]),
         local_mode=options["detect_local_mode"],
+        pod_interface=_pod_interface(options),
         masquerade_bit=options["masquerade_bit"],
         masquerade_all=options["masquerade_all"],
         # The other backends could do so only by route_localnet, which lets the network speak to loopback services.
         has_localhost_nodeports=options["localhost_nodeports"] and options["mode"] == "nftables",
     )
+
+
+def _pod_interface(options: Mapping[str, Any]) -> str:
+    """Return what the mode that looks at interfaces goes by; "" in the others."""
+    mode = options["detect_local_mode"]
+    if mode not in _OF_INTERFACES:
+        return ""
+    option, field, example = _OF_INTERFACES[mode]
+    name: str = options[option.replace("-", "_")]
+    where = f"--{option} (or detectLocal.{field} of a {KIND})"
+    if not name:
+        raise cli.UserError(f"--detect-local-mode {mode} needs {where}; give one like {example}")
+    if not _INTERFACE.fullmatch(name):
+        raise cli.UserError(f"{where}: {name!r} is not an interface's name; give one like {example}")
+    return name
+
+
+_OF_INTERFACES = {
+    "BridgeInterface": ("pod-bridge-interface", "bridgeInterface", "cbr0"),
+    "InterfaceNamePrefix": ("pod-interface-name-prefix", "interfaceNamePrefix", "veth"),
+}
+_INTERFACE = re.compile(r"[\w.@-]{1,15}", re.ASCII)
+"""Names of interfaces, without the characters that nft or iptables read otherwise."""
 
 
 def prefixes(option: str, text: str) -> tuple[Prefix, ...]:

@@ -7,7 +7,7 @@ import ipaddress
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 COMMENT_MAX = 128
 """The longest comment of an element in bytes, as nft takes it (NFTNL_UDATA_COMMENT_MAXLEN)."""
@@ -92,6 +92,10 @@ class Element(NamedTuple):
     data: bytes | Verdict | None = None
     comment: str = ""
     key_end: bytes | None = None
+
+
+element: Callable[[tuple[Any, ...]], Element] = functools.partial(tuple.__new__, Element)
+"""Make an Element of all its fields in order, in half the time: a cold start makes a hundred thousand."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -110,7 +110,9 @@ class NodeFacts:
     """What matters of the node the proxy runs on. Addresses of both families lie in one tuple, sorted.
 
     `pod_cidrs` tells a pod's packet from others (kube-proxy's --cluster-cidr); without any in a family nothing counts
-    as pod: cluster IPs are then never masqueraded for outsiders, and Local policy has no short cut for pods. A packet
+    as pod: cluster IPs are then never masqueraded for outsiders, and Local policy has no short cut for pods. Instead,
+    `pod_interfaces` may name the interface by which pods' packets come in, whatever their address: `cbr0`, or `veth*`
+    for all whose names begin so. A packet
     to a `service_cidrs` address that nobody has is rejected: kube-proxy drops it, and its sender waits for a time-out.
     `masquerade_bit` is the bit of the packet mark that asks for masquerading: 14 is 0x4000.
     """
@@ -123,10 +125,18 @@ class NodeFacts:
     service_cidrs: tuple[Prefix, ...] = ()
     masquerade_bit: int = 14
     masquerade_all: bool = False
+    pod_interfaces: str = ""
 
-    def is_pod(self, source: Packed) -> bool:
-        """Tell whether an address is a pod's."""
+    def is_pod(self, source: Packed, interface: str = "") -> bool:
+        """Tell whether a packet with this source that came in by this interface is a pod's."""
+        if self.pod_interfaces:
+            wanted = self.pod_interfaces.removesuffix("*")
+            return interface.startswith(wanted) if wanted != self.pod_interfaces else interface == wanted
         return address.any_contains(self.pod_cidrs, source)
+
+    def knows_pods(self, family: Family) -> bool:
+        """Tell whether packets of a family can be known as pods'."""
+        return bool(self.pod_interfaces) or any(prefix.family is family for prefix in self.pod_cidrs)
 
 
 def may_stray(protocol: Protocol) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from netplane.model import address
 from netplane.model.address import Family, Packed, Prefix
 from netplane.model.node import Node
 from netplane_proxy.plan.forwarding import NodeFacts
 
-LocalMode = Literal["ClusterCIDR", "NodeCIDR"]
+LocalMode = Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"]
+LOCAL_MODES: tuple[LocalMode, ...] = get_args(LocalMode)
+"""By what a pod's packet is known: its source, or the interface by which it comes in."""
 
 _NEVER = tuple(map(address.prefix, ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")))
 """Addresses that are no node addresses. Of the loopback ones, those in `LOOPBACK` are taken by name."""
@@ -24,7 +26,8 @@ class Settings:
     """What the user configured. `nodeport_prefixes` is None for "primary": the Node's own addresses.
 
     `has_localhost_nodeports` lets the node reach NodePorts at 127.0.0.1 and ::1 as well, as kube-proxy's
-    localhostNodePorts does: where the prefixes, if there are any, contain them.
+    localhostNodePorts does: where the prefixes, if there are any, contain them. `pod_interface` is the name of the
+    bridge, or what the names begin with, in the modes that look at interfaces.
     """
 
     node_name: str
@@ -35,6 +38,7 @@ class Settings:
     masquerade_bit: int = 14
     masquerade_all: bool = False
     has_localhost_nodeports: bool = False
+    pod_interface: str = ""
 
 
 def facts(settings: Settings, node: Node | None, addresses: tuple[Packed, ...]) -> NodeFacts:
@@ -44,9 +48,12 @@ def facts(settings: Settings, node: Node | None, addresses: tuple[Packed, ...]) 
         nodeport_addresses = node_ips
     else:
         nodeport_addresses = tuple(ip for ip in addresses if address.any_contains(settings.nodeport_prefixes, ip))
-    pod_cidrs = settings.cluster_cidrs
+    pod_cidrs, pod_interfaces = settings.cluster_cidrs, ""
     if settings.local_mode == "NodeCIDR":
         pod_cidrs = node.pod_cidrs if node is not None else ()
+    elif settings.local_mode != "ClusterCIDR":
+        pod_cidrs = ()
+        pod_interfaces = f"{settings.pod_interface}{'*' * (settings.local_mode == 'InterfaceNamePrefix')}"
     return NodeFacts(
         name=settings.node_name,
         zone=node.zone if node is not None else "",
@@ -56,6 +63,7 @@ def facts(settings: Settings, node: Node | None, addresses: tuple[Packed, ...]) 
         service_cidrs=tuple(sorted(settings.service_cidrs)),
         masquerade_bit=settings.masquerade_bit,
         masquerade_all=settings.masquerade_all,
+        pod_interfaces=pod_interfaces,
     )
 
 

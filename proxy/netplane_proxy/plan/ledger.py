@@ -62,14 +62,13 @@ class Ledger:
         if not self._contested and _stand_alike(former, rows):
             self._take(service, rows)
             return self._settle(touched)
-        spots = {spot: None for row in (*former, *rows) for spot, _ in _spots(row)}
-        touched |= self._claimants(spots)
+        touched |= self._claimants(former, rows)
         for row in former:
             self._release(row)
         self._take(service, rows)
         for row in rows:
             self._claim(row)
-        return self._settle(touched | self._claimants(spots))
+        return self._settle(touched | self._claimants(former, rows))
 
     def _take(self, service: Key, rows: tuple[PortForwarding, ...]) -> None:
         if rows:
@@ -105,8 +104,10 @@ class Ledger:
         kept = tuple(frontend for spot, frontend in _spots(row) if self._claims[spot][0][1] == row.key)
         return row if len(kept) == len(row.frontends) else row._replace(frontends=kept)
 
-    def _claimants(self, spots: Iterable[_Spot]) -> dict[PortKey, None]:
-        contested = self._contested.intersection(spots) if self._contested else ()
+    def _claimants(self, *of: tuple[PortForwarding, ...]) -> dict[PortKey, None]:
+        if not self._contested:
+            return {}
+        contested = self._contested.intersection(spot for rows in of for row in rows for spot, _ in _spots(row))
         return {key: None for spot in contested for _, key in self._claims.get(spot, ())}
 
     def _claim(self, row: PortForwarding) -> None:

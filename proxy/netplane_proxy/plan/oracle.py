@@ -34,18 +34,23 @@ class Action(enum.Enum):
 
 
 class Packet(NamedTuple):
-    """The first packet of a connection as the node sees it: from a pod, from outside, or its own (`from_node`)."""
+    """The first packet of a connection as the node sees it: from a pod, from outside, or its own (`from_node`).
+
+    `interface` is where it came in, which matters where pods are known by that.
+    """
 
     source: Packed
     destination: Packed
     protocol: Protocol
     port: int
     from_node: bool = False
+    interface: str = ""
 
     def __str__(self) -> str:
         """Print `10.0.1.5 > 10.96.0.1:80/tcp`."""
         source = f"node {address.text(self.source)}" if self.from_node else address.text(self.source)
-        return f"{source} > {address.with_port(self.destination, self.port)}/{self.protocol}"
+        where = f" on {self.interface}" if self.interface else ""
+        return f"{source}{where} > {address.with_port(self.destination, self.port)}/{self.protocol}"
 
 
 class Outcome(NamedTuple):
@@ -125,14 +130,14 @@ class Oracle:
         )
         return Verdict(Action.DNAT, outcomes, f"{name}: {why}")
 
-    def stray(self, sender: Backend, protocol: Protocol) -> Verdict:
+    def stray(self, sender: Backend, protocol: Protocol, *, interface: str = "") -> Verdict:
         """Say what becomes of a packet that connection tracking calls INVALID, by who sends it to whomever.
 
         Only the nftables backend does anything about it.
         """
         who = f"{sender}/{protocol}"
         if may_stray(protocol):
-            if self._node.is_pod(sender.ip):
+            if self._node.is_pod(sender.ip, interface):
                 return Verdict(Action.DROP, reason=f"{who} is a pod's, and fits no connection")
             if (protocol, sender) in self._backends:
                 return Verdict(Action.DROP, reason=f"{who} is a backend, and fits no connection")
@@ -165,8 +170,8 @@ class Oracle:
 
 def _policy(kind: Kind, packet: Packet, node: NodeFacts) -> tuple[bool, bool, str]:
     """Return whether the local backends serve, whether the source is replaced, and the reason."""
-    knows_pods = any(len(prefix.network) == len(packet.source) for prefix in node.pod_cidrs)
-    is_pod = node.is_pod(packet.source)
+    knows_pods = node.knows_pods(address.family(packet.source))
+    is_pod = node.is_pod(packet.source, packet.interface)
     if kind is Kind.EXTERNAL:
         return False, True, "external traffic goes to any backend, masqueraded"
     if kind is Kind.EXTERNAL_LOCAL:
@@ -191,8 +196,12 @@ def _without_backends(row: PortForwarding, name: str) -> Verdict:
 
 
 def parse(text: str, node: NodeFacts) -> Packet:
-    """Read `10.0.1.5 > 10.96.0.1:80/tcp`; the source `node` stands for the node's own address in that family."""
+    """Read `10.0.1.5 > 10.96.0.1:80/tcp`; the source `node` stands for the node's own address in that family.
+
+    `10.0.1.5 on cbr0 > ...` says where it came in.
+    """
     source, _, target = text.partition(" > ")
+    source, _, interface = source.partition(" on ")
     where, _, protocol = target.partition("/")
     host, _, port = where.rpartition(":")
     destination = address.parse(host.strip("[]"))
@@ -201,4 +210,4 @@ def parse(text: str, node: NodeFacts) -> Packet:
         origin = next(ip for ip in node.node_ips if len(ip) == len(destination))
     else:
         origin = address.parse(source.strip().strip("[]"))
-    return Packet(origin, destination, Protocol[protocol.upper()], int(port), from_node)
+    return Packet(origin, destination, Protocol[protocol.upper()], int(port), from_node, interface.strip())

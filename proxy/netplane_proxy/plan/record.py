@@ -52,6 +52,7 @@ def _write_node(node: NodeFacts) -> Json:
         "serviceCIDRs": list(map(str, node.service_cidrs)),
         "masqueradeBit": node.masquerade_bit,
         "masqueradeAll": node.masquerade_all,
+        "podInterfaces": node.pod_interfaces,
     }
 
 
@@ -65,6 +66,7 @@ def _read_node(value: Json) -> NodeFacts:
         _prefixes(value["serviceCIDRs"]),
         value["masqueradeBit"],
         value["masqueradeAll"],
+        value.get("podInterfaces", ""),
     )
 
 

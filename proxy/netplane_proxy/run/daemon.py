@@ -160,10 +160,7 @@ class Daemon:
                 self._node = new
                 self.pulse.take_node(self._node)
                 self._take_host()
-        telemetry.SERVICE_CHANGES.inc(services)
-        telemetry.ENDPOINT_CHANGES.inc(slices)
-        telemetry.SERVICE_CHANGES_PENDING.inc(services)
-        telemetry.ENDPOINT_CHANGES_PENDING.inc(slices)
+        telemetry.seen(services=services, slices=slices)
         if self._uncommitted.received is None:
             self._uncommitted.received = batch.received
         self._uncommitted.triggers += triggers(batch)

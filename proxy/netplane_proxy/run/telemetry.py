@@ -66,12 +66,23 @@ OPERATIONS = metrics.counter("netplane_proxy_kernel_operations", "Elements added
 PORTS = metrics.gauge("netplane_proxy_service_ports", "Service ports that are forwarded, both families counted.")
 
 
+def seen(*, services: int, slices: int) -> None:
+    """Count changes that came and wait to be committed."""
+    if services:
+        SERVICE_CHANGES.inc(services)
+        SERVICE_CHANGES_PENDING.inc(services)
+    if slices:
+        ENDPOINT_CHANGES.inc(slices)
+        ENDPOINT_CHANGES_PENDING.inc(slices)
+
+
 class LocalGaps:
     """Counts the Service ports that a Local policy leaves without a backend here, as they come and go."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._keys: dict[str, set[PortKey]] = {"internal": set(), "external": set()}
+        self._told = {policy: NO_LOCAL_ENDPOINTS.labels(policy) for policy in self._keys}
 
     def follow(self, steps: Steps) -> None:
         """Take the changes of one commit."""
@@ -83,7 +94,7 @@ class LocalGaps:
                 else:
                     keys.discard(key)
         for policy, keys in self._keys.items():
-            NO_LOCAL_ENDPOINTS.labels(policy).set(len(keys))
+            self._told[policy].set(len(keys))
 
 
 def _gaps(row: PortForwarding) -> tuple[str, ...]:

@@ -26,33 +26,35 @@ _UNREACHABLE = {
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a family's rules depend on beside the Services."""
+    """What a family's rules depend on beside the Services. `pods` are matches of which a pod's packet fits one."""
 
     family: Family
     mark: int
     masquerade: Masquerade
-    pod_cidrs: tuple[Prefix, ...]
+    pods: tuple[str, ...]
     service_cidrs: tuple[Prefix, ...]
     nodeport_addresses: tuple[Packed, ...]
 
     @property
     def mark_outside(self) -> str:
         """The rule that marks those who are no pods; "" when there is nobody to mark."""
-        if self.masquerade != "outside" or any(not prefix.length for prefix in self.pod_cidrs):
+        if self.masquerade != "outside" or not all(self.pods):
             return ""
-        if len(self.pod_cidrs) == 1:
-            return f"! -s {self.pod_cidrs[0]} {layout.mark(self.mark)}"
+        if len(self.pods) == 1:
+            return f"! {self.pods[0]} {layout.mark(self.mark)}"
         return jump(layout.OUTSIDE)
 
 
 def of_node(node: NodeFacts, family: Family) -> Frame:
     """Say what a node's facts are for one family."""
-    pod_cidrs = _of(family, node.pod_cidrs)
+    pods = tuple(map(layout.source, _of(family, node.pod_cidrs)))
+    if node.pod_interfaces:
+        pods = (layout.interface(node.pod_interfaces),)
     return Frame(
         family,
         1 << node.masquerade_bit,
-        "all" if node.masquerade_all else "outside" if pod_cidrs else "never",
-        pod_cidrs,
+        "all" if node.masquerade_all else "outside" if pods else "never",
+        pods,
         _of(family, node.service_cidrs),
         # Not the loopback ones: DNAT alone takes nobody out from there, it would need route_localnet.
         tuple(ip for ip in node.nodeport_addresses if address.family(ip) is family and ip not in LOOPBACK.values()),
@@ -80,10 +82,10 @@ def chains(frame: Frame) -> dict[str, dict[str, Rules]]:
         layout.POSTROUTING: _postrouting(frame.mark),
     }
     if frame.mark_outside == jump(layout.OUTSIDE):
-        pods = (join(layout.source(prefix), "-j RETURN") for prefix in frame.pod_cidrs)
+        pods = (join(match, "-j RETURN") for match in frame.pods)
         nat[layout.OUTSIDE] = (*pods, layout.mark(frame.mark))
     looks = [f"-m conntrack --ctstate NEW {jump(layout.REFUSE)}"]
-    strays = tuple(_strays(frame.pod_cidrs))
+    strays = tuple(_strays(frame.pods))
     if strays:
         looks.append(f"-m conntrack --ctstate INVALID {jump(layout.STRAYS)}")
     filtered = {
@@ -96,11 +98,11 @@ def chains(frame: Frame) -> dict[str, dict[str, Rules]]:
     return {FILTER: filtered, NAT: nat}
 
 
-def _strays(pod_cidrs: Iterable[Prefix]) -> Iterator[str]:
+def _strays(pods: Iterable[str]) -> Iterator[str]:
     """Yield what keeps pods' packets of no known connection from clients: see forwarding.may_stray."""
-    for prefix in pod_cidrs:
+    for match in pods:
         for protocol in filter(may_stray, Protocol):
-            yield join(layout.source(prefix), f"-p {protocol}", layout.DROP)
+            yield join(match, f"-p {protocol}", layout.DROP)
 
 
 def before(chain: str) -> Rules:

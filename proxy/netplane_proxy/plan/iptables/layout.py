@@ -81,6 +81,11 @@ def source(prefix: Prefix) -> str:
     return f"-s {prefix}" if prefix.length else ""
 
 
+def interface(names: str) -> str:
+    """Match what comes in by an interface, or by one whose name begins so: `veth*`, which is `veth+` here."""
+    return f"-i {names.removesuffix('*')}{'+' * names.endswith('*')}"
+
+
 def destination(prefix: Prefix) -> str:
     """Match a network as destination."""
     return f"-d {prefix}" if prefix.length else ""

@@ -131,7 +131,7 @@ def _policy(kind: Kind, frame: Frame, *, cluster: Rules, local: Rules) -> Iterat
     marked = layout.mark(frame.mark)
     if kind is Kind.EXTERNAL_LOCAL:
         if cluster:
-            yield from (join(layout.source(prefix), *cluster) for prefix in frame.pod_cidrs)
+            yield from (join(match, *cluster) for match in frame.pods)
             yield join(FROM_NODE, marked)
             yield join(FROM_NODE, *cluster)
         yield from local

@@ -28,6 +28,7 @@ from netplane.kernel.nft.objects import (
 from netplane.model.address import Family, Packed, Prefix
 from netplane.model.service import Protocol
 from netplane_proxy.plan.forwarding import NodeFacts
+from netplane_proxy.plan.nftables import skeleton
 
 TABLE = "netplane_ipvs"
 GUARDS = ("serve", "refuse", "silent", "split", "split_silent")
@@ -144,7 +145,10 @@ def text(sets: Layout, node: NodeFacts) -> str:
         f"\tchain {name} {{\n{''.join(f'{chr(9) * 2}{line}{chr(10)}' for line in lines)}\t}}\n"
         for name, *lines in (*_guards(), *_hooks(), *_sources(node, sets.family))
     )
-    return f"table {sets.table} {{\n{declared}{chains}}}\n".replace("{ip}", family).replace("{icmp}", icmp)
+    written = f"table {sets.table} {{\n{declared}{chains}}}\n"
+    for word, meaning in {**skeleton.pods(node.pod_interfaces), "{ip}": family, "{icmp}": icmp}.items():
+        written = written.replace(word, meaning)
+    return written
 
 
 def digest(sets: Layout, node: NodeFacts) -> str:
@@ -159,7 +163,7 @@ Written = Iterator[tuple[str, ...]]
 
 
 def _guards() -> Written:
-    inside = "{ip} saddr @pod_cidrs goto inside", "fib saddr type local goto inside"
+    inside = "{pods} goto inside", "fib saddr type local goto inside"
     yield "refuse", "meta l4proto tcp reject with tcp reset", "reject with {icmp} port-unreachable"
     yield "serve", "accept"
     yield "silent", "drop"
@@ -195,8 +199,8 @@ def _sources(node: NodeFacts, family: Family) -> Written:
     yield "conceal", "masquerade fully-random"
     if node.masquerade_all:
         internal = "goto conceal"
-    elif any(prefix.family is family for prefix in node.pod_cidrs):
-        internal = "{ip} saddr != @pod_cidrs goto conceal"
+    elif node.knows_pods(family):
+        internal = "{others} goto conceal"
     else:
         # The node's own connections begin with the cluster IP as source, which nobody could answer.
         internal = "fib saddr type local goto conceal"
@@ -206,7 +210,7 @@ def _sources(node: NodeFacts, family: Family) -> Written:
     yield (
         "external_local",
         "meta mark set 0",
-        "{ip} saddr @pod_cidrs return",
+        "{pods} return",
         "fib saddr type local goto conceal",
     )
     # nft 1.0.6 knows the type of `ct original proto-dst` only after a match of the protocol.

@@ -222,8 +222,9 @@ def _list(row: Row, list_id: int, backends: bytes) -> Element:
 
 def _endpoints(sets: Layout, list_id: int, backends: bytes) -> Pairs:
     target, width, head = sets.endpoints, sets.slots.width, u32(list_id)
+    made = objects.element
     return [
-        (target, Element(head + _INDEXES[at // width], backends[at : at + width]))
+        (target, made((head + _INDEXES[at // width], backends[at : at + width], "", None)))
         for at in range(0, len(backends), width)
     ]
 

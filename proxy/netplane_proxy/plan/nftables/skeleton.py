@@ -31,25 +31,27 @@ class Parameters:
 
     `masquerade` says whose connections to cluster IPs get the node's address. `classes` are the affinity time-outs in
     seconds by class number. `loopback` is the node's address from which connections to NodePorts at the loopback
-    address are made, None when NodePorts do not stand there.
+    address are made, None when NodePorts do not stand there. `pods` names the interface by which pods' packets come in,
+    where they are known by that (NodeFacts.pod_interfaces).
     """
 
     mark: int = 0x4000
     masquerade: Masquerade = "outside"
     classes: tuple[tuple[int, int], ...] = ()
     loopback: Packed | None = None
+    pods: str = ""
 
 
 def parameters(node: NodeFacts, family: Family, *, classes: Mapping[int, int]) -> Parameters:
     """Say what a node's facts and the time-outs in use ask of the chains. `classes` are numbers by seconds."""
-    knows_pods = any(prefix.family is family for prefix in node.pod_cidrs)
     ours = [ip for ip in node.nodeport_addresses if address.family(ip) is family]
     speaker = next((ip for ip in node.node_ips if address.family(ip) is family and not _is_loopback(ip)), None)
     return Parameters(
         mark=1 << node.masquerade_bit,
-        masquerade="all" if node.masquerade_all else "outside" if knows_pods else "never",
+        masquerade="all" if node.masquerade_all else "outside" if node.knows_pods(family) else "never",
         classes=tuple(sorted((number, seconds) for seconds, number in classes.items())),
         loopback=speaker if any(map(_is_loopback, ours)) else None,
+        pods=node.pod_interfaces,
     )
 
 
@@ -94,11 +96,23 @@ def chains(sets: Layout, given: Parameters) -> dict[str, tuple[str, ...]]:
         *_strays(),
     ]
     four = sets.family is Family.V4
-    spelled = {"{ip}": "ip" if four else "ip6", "{icmp}": "icmp" if four else "icmpv6", "{mark}": f"{given.mark:#x}"}
+    spelled = {
+        **pods(given.pods),
+        "{ip}": "ip" if four else "ip6",
+        "{icmp}": "icmp" if four else "icmpv6",
+        "{mark}": f"{given.mark:#x}",
+    }
     found: dict[str, tuple[str, ...]] = {}
     for name, *lines in written:
         found[name] = tuple(_spell(line, spelled) for line in lines)
     return found
+
+
+def pods(interfaces: str) -> dict[str, str]:
+    """Return what tells pods' packets from others, by what stands for it in lines."""
+    if not interfaces:
+        return {"{pods}": "{ip} saddr @pod_cidrs", "{others}": "{ip} saddr != @pod_cidrs"}
+    return {"{pods}": f'iifname "{interfaces}"', "{others}": f'iifname != "{interfaces}"'}
 
 
 def _spell(line: str, words: dict[str, str]) -> str:
@@ -164,7 +178,7 @@ def _affinity(sets: Layout, given: Parameters) -> Written:
         yield f"{name}_local", _TO_LOCAL, f"goto {name}"
         yield (
             f"{name}_either",
-            f"{{ip}} saddr @pod_cidrs goto {name}_cluster",
+            f"{{pods}} goto {name}_cluster",
             f"fib saddr type local goto {name}_cluster",
             f"goto {name}_local",
         )
@@ -172,7 +186,7 @@ def _affinity(sets: Layout, given: Parameters) -> Written:
 
 def _kinds(given: Parameters) -> Written:
     """Yield what each kind of frontend does: which list serves, and who is masqueraded."""
-    internal = {"outside": ("{ip} saddr != @pod_cidrs " + _MASQUERADE,), "all": (_MASQUERADE,), "never": ()}
+    internal = {"outside": ("{others} " + _MASQUERADE,), "all": (_MASQUERADE,), "never": ()}
     by_code = f"meta priority & {layout.CODE_MASK:#x} vmap @balance"
     yield "to_cluster", f"{_TO_CLUSTER} map @lists", by_code, "goto refuse"
     yield "to_local", f"{_TO_LOCAL} map @lists", by_code, "goto refuse"
@@ -181,7 +195,7 @@ def _kinds(given: Parameters) -> Written:
     yield "external", _MASQUERADE, "goto to_cluster"
     yield (
         "external_local",
-        "{ip} saddr @pod_cidrs goto to_cluster",
+        "{pods} goto to_cluster",
         "fib saddr type local goto external",
         "goto to_local",
     )
@@ -241,7 +255,7 @@ def _strays() -> Written:
     """
     yield (
         "stray",
-        "meta l4proto { tcp, sctp } {ip} saddr @pod_cidrs drop",
+        "meta l4proto { tcp, sctp } {pods} drop",
         "{ip} saddr . meta l4proto . th sport @hosts drop",
     )
     for hook in ("postrouting", "input"):
