@@ -109,8 +109,8 @@ def _vxlan(vxlan: Vxlan) -> bytes:
     data += attribute(wire.VXLAN_LOCAL if len(vxlan.local) == 4 else wire.VXLAN_LOCAL6, vxlan.local)
     data += attribute(wire.VXLAN_LEARNING, b"\0")
     if len(vxlan.local) == 4:
-        # The kernel's default is to have it. With the inner checksum left to the hardware, a masquerade that changes the
-        # outer packet's port does not correct it (seen on Linux 6.18), and the packet is lost.
+        # The kernel's default is to have it. With the inner checksum left to the hardware, a masquerade that changes
+        # the outer packet's port does not correct it (seen on Linux 6.18), and the packet is lost.
         data += attribute(wire.VXLAN_CSUM, b"\0")
     else:
         # RFC 6935: a tunnel over IPv6 may leave the outer UDP checksum out, as over IPv4; the inner ones remain.
