@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from netplane.edge.gateway import decode, read
 from netplane.edge.gateway.facts import Door
 from netplane.edge.gateway.listeners import Pair
+from netplane.edge.gateway.read import Reading
 from netplane.kube.types import Key, Object, key_of
 from netplane.model import routing, service
 
@@ -34,7 +35,7 @@ class Cluster:
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     door: Door = DOOR
 
-    def read(self, now: datetime = NOW) -> read.Reading:
+    def read(self, now: datetime = NOW) -> Reading:
         """Read everything."""
         found: dict[str, dict[Key, object]] = {name: {} for name in _KINDS.values()}
         for obj in self.objects:
@@ -47,7 +48,7 @@ class Cluster:
         objects = read.Objects(**found, namespaces=self.namespaces, services=services)  # type: ignore[arg-type]
         return read.read(objects, lambda key: pairs.get(key, "the Secret is not there"), self.door, now)
 
-    def settle(self, now: datetime = NOW) -> read.Reading:
+    def settle(self, now: datetime = NOW) -> Reading:
         """Read, and store the statuses as the API server would."""
         reading = self.read(now)
         for write in reading.statuses:
