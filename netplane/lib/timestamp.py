@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 def rfc3339(moment: datetime) -> str:
     """Return metav1.Time's form, whole seconds: `2026-01-02T03:04:05Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="seconds")[:19] + "Z"
 
 
 def rfc3339_micro(moment: datetime) -> str:

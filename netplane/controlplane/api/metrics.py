@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+from prometheus_client import metrics_core as core
+from prometheus_client import registry
+
 from netplane.lib import metrics
 
 _LABELS = ("verb", "group", "version", "resource", "subresource", "scope")
 
-REQUESTS = metrics.counter(
-    "apiserver_request", "Requests, by what they asked for and the code of the answer.", (*_LABELS, "code")
-)
-SECONDS = metrics.histogram(
-    "apiserver_request_duration_seconds",
-    "Time from the request's head to the end of its answer.",
-    _LABELS,
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
-)
-INFLIGHT = metrics.gauge("apiserver_current_inflight_requests", "Requests being served.", ("request_kind",))
-WATCHERS = metrics.gauge("apiserver_longrunning_requests", "Watches and streams being served.", _LABELS)
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 OBJECTS = metrics.gauge("apiserver_storage_objects", "Objects in the store.", ("resource",))
 REVISION = metrics.gauge("netplane_store_revision", "The newest committed revision.")
 STAGED = metrics.gauge("netplane_store_staged_writes", "Writes on their way to the disk.")
@@ -24,22 +22,61 @@ STAGED = metrics.gauge("netplane_store_staged_writes", "Writes on their way to t
 MUTATING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
-class Meters:
-    """The counters of one kind of request, found once: label lookup costs more than counting."""
+class Level:
+    """A number that goes up and down."""
 
-    __slots__ = ("_by_code", "_labels", "inflight", "seconds", "watchers")
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def inc(self) -> None:
+        """One more."""
+        self.value += 1
+
+    def dec(self) -> None:
+        """One less."""
+        self.value -= 1
+
+    @contextlib.contextmanager
+    def track_inprogress(self) -> Iterator[None]:
+        """Count what is done within."""
+        self.value += 1
+        try:
+            yield
+        finally:
+            self.value -= 1
+
+
+_INFLIGHT = {"mutating": Level(), "readOnly": Level()}
+
+
+class Meters:
+    """The counts of one kind of request: plain numbers of the loop's own, made into metrics when these are asked for.
+
+    A metric of the library's takes a lock for each bucket: for a small request that was a tenth of its time.
+    """
+
+    __slots__ = ("answers", "codes", "inflight", "labels", "seconds", "watchers")
 
     def __init__(self, labels: tuple[str, ...]) -> None:
-        self._labels = labels
-        self._by_code: dict[int, object] = {}
-        self.seconds = SECONDS.labels(*labels)
-        self.watchers = WATCHERS.labels(*labels)
-        self.inflight = INFLIGHT.labels("mutating" if labels[0] in MUTATING else "readOnly")
+        self.labels = labels
+        self.codes: dict[int, int] = {}
+        self.answers = [0] * (len(_BUCKETS) + 1)
+        self.seconds = 0.0
+        self.watchers = Level()
+        self.inflight = _INFLIGHT["mutating" if labels[0].lower() in MUTATING else "readOnly"]
 
     def done(self, code: int, seconds: float) -> None:
         """Count one answer."""
-        REQUESTS.labels(*self._labels, str(code)).inc()
-        self.seconds.observe(seconds)
+        self.codes[code] = self.codes.get(code, 0) + 1
+        self.answers[bisect.bisect_left(_BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return how many answers took at most as long as each bucket's bound."""
+        bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
+        return list(zip(bounds, itertools.accumulate(self.answers), strict=True))
 
 
 _METERS: dict[tuple[str, ...], Meters] = {}
@@ -51,3 +88,36 @@ def of(*labels: str) -> Meters:
     if found is None:
         found = _METERS[labels] = Meters(labels)
     return found
+
+
+class _Requests(registry.Collector):
+    """Tells the counts of all requests, when asked."""
+
+    def collect(self) -> Iterator[core.Metric]:
+        requests = core.CounterMetricFamily(
+            "apiserver_request",
+            "Requests, by what they asked for and the code of the answer.",
+            labels=(*_LABELS, "code"),
+        )
+        seconds = core.HistogramMetricFamily(
+            "apiserver_request_duration_seconds",
+            "Time from the request's head to the end of its answer.",
+            labels=_LABELS,
+        )
+        watchers = core.GaugeMetricFamily(
+            "apiserver_longrunning_requests", "Watches and streams being served.", labels=_LABELS
+        )
+        inflight = core.GaugeMetricFamily(
+            "apiserver_current_inflight_requests", "Requests being served.", labels=("request_kind",)
+        )
+        for labels, each in list(_METERS.items()):
+            for code, count in each.codes.items():
+                requests.add_metric((*labels, str(code)), count)
+            seconds.add_metric(labels, each.buckets(), each.seconds)
+            watchers.add_metric(labels, each.watchers.value)
+        for kind, level in _INFLIGHT.items():
+            inflight.add_metric((kind,), level.value)
+        yield from (requests, seconds, watchers, inflight)
+
+
+metrics.REGISTRY.register(_Requests())

@@ -68,6 +68,8 @@ class Writing:
 
 def writing(asked: Query, *, default_manager: str) -> Writing:
     """Return the write options; the manager falls back to the client's name as Kubernetes does."""
+    if not asked:
+        return Writing(is_dry_run=False, field_manager=default_manager, field_validation="Warn", force=False)
     dry = asked.get("dryRun", ())
     if any(value not in ("All", "") for value in dry):
         raise status.bad_request(f'Invalid value: "{",".join(dry)}": dryRun: supported values: "All"')

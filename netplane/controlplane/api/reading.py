@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+import orjson
+
 from netplane.controlplane.api import cluster, http, listing, negotiate, options, render, status
 from netplane.controlplane.registry import tables, types
 from netplane.kube.types import Object
@@ -42,6 +44,8 @@ def answer(
 ) -> http.Response:
     """Return one object as the response the client asked for."""
     how = negotiate.parse(request.accept)
+    if how.shape == "object" and not how.is_yaml:
+        return http.Response(code, orjson.dumps(obj))
     made = render.shaped(of, obj, how, at.clock.now(), include=include(request))
     return http.Response(code, render.encoded(made, how), YAML if how.is_yaml else http.JSON)
 

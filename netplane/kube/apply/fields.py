@@ -84,6 +84,12 @@ def tree_of_spec(spec: dict[str, Any], shape: Shape) -> dict[str, Any]:
 
     Nobody may change what is returned.
     """
+    return _remembered_whole(orjson.dumps(spec), shape)
+
+
+@lru_cache(256)
+def _remembered_whole(text: bytes, shape: Shape) -> dict[str, Any]:
+    spec = orjson.loads(text)
     steps = {name: _remembered(orjson.dumps(spec[name]), shape.child(name)) for name in sorted(spec)}
     return {"f:" + name: node for name, node in steps.items() if node is not None}
 
