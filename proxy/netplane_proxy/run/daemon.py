@@ -146,6 +146,7 @@ class Daemon:
         async for batch in self._informers.batches():
             self._take(batch)
             self._loop.wake(newest(batch))
+            del batch  # The first names every object: not to be kept until the next, which would have to free it.
 
     def _take(self, batch: Batch) -> None:
         services = slices = 0

@@ -12,7 +12,7 @@ from netplane.lib import log
 from netplane.model import service
 from netplane.model.address import Family
 from netplane_proxy.plan import stale
-from netplane_proxy.plan.forwarding import Backend, Forwarding, Place
+from netplane_proxy.plan.forwarding import Backend, Forwarding, Place, PortForwarding, PortKey
 from netplane_proxy.plan.ledger import Steps
 from netplane_proxy.run import telemetry
 
@@ -69,15 +69,25 @@ class Sweeper:
         self._clock = clock
         self._is_wanted = asyncio.Event()
         self._gone: dict[Place, frozenset[Backend]] = {}
+        self._udp: dict[PortKey, PortForwarding] = {}
+        """What was committed for UDP: few rows among many, so nobody has to look for them."""
 
     def note(self, steps: Steps) -> None:
         """Take the changes of a commit; ask for a look when one matters."""
-        for step in steps.values():
+        for key, step in steps.items():
+            if key.protocol is service.Protocol.UDP:
+                self._keep(key, step.now)
             if not stale.concerns(step.former, step.now):
                 continue
             if step.former is not None:
                 self._gone.update(stale.gone(step.former, step.now))
             self._is_wanted.set()
+
+    def _keep(self, key: PortKey, row: PortForwarding | None) -> None:
+        if row is None:
+            self._udp.pop(key, None)
+        else:
+            self._udp[key] = row
 
     def look(self) -> None:
         """Ask for a look."""
@@ -89,24 +99,21 @@ class Sweeper:
             await self._is_wanted.wait()
             self._is_wanted.clear()
             gone, self._gone = self._gone, {}
-            await self.sweep(meaning(), gone)
+            await self._look(meaning(), gone)
 
-    async def sweep(self, meaning: Forwarding, gone: stale.Gone) -> int:
-        """Look once. Returns how many flows were forgotten; a kernel that refuses is reported."""
+    async def _look(self, meaning: Forwarding, gone: stale.Gone) -> None:
         began = self._clock.monotonic()
-        # A copy, since the loop goes on deciding while the thread reads; UDP rows are few.
-        rows = {key: row for key, row in meaning.ports.items() if key.protocol is service.Protocol.UDP}
-        udp = Forwarding(meaning.revision, rows, meaning.node)
+        # A copy, since the loop goes on deciding while the thread reads.
+        udp = Forwarding(meaning.revision, dict(self._udp), meaning.node)
         try:
             count = await asyncio.to_thread(self._sweep, udp, gone)
         except OSError as error:
             _LOG.error("stale flows not forgotten", reason=error)
-            return 0
+            return
         telemetry.FLOWS_SECONDS.observe(self._clock.monotonic() - began)
         if count:
             telemetry.FLOWS_DELETED.inc(count)
             _LOG.info("stale flows forgotten", count=count)
-        return count
 
     def _sweep(self, udp: Forwarding, gone: stale.Gone) -> int:
         return sum(self._table.forget(stale.flows(self._table.flows(family), udp, gone=gone)) for family in Family)
