@@ -127,7 +127,7 @@ class Containerd:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._socket = str(self._folder / "containerd.sock")
         until(lambda: "Revision" in self._ctr("version", check=False), limit=60.0)
-        self._client = cri.Client(self._socket)
+        self.client = cri.Client(self._socket)
 
     def restart(self) -> None:
         """Kill it, and start it again; what it runs goes on."""
@@ -135,7 +135,7 @@ class Containerd:
         self._start()
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
         # The process is known in the jail by another number than out here.
         self._jail.run("kill", "-KILL", (self._folder / "pid").read_text().strip(), check=False)
         self._process.wait(10)
@@ -144,7 +144,7 @@ class Containerd:
         return (self._folder / "log").read_text()
 
     def is_network_ready(self) -> bool:
-        conditions = self._client.call("Status")["status"]["conditions"]
+        conditions = self.client.call("Status")["status"]["conditions"]
         return any(one["type"] == "NetworkReady" and one.get("status") for one in conditions)
 
     def run(
@@ -168,8 +168,8 @@ class Containerd:
             "linux": {"cgroup_parent": f"/{self._jail.cgroup}"},
         }
         (self._folder / "logs" / name).mkdir(parents=True, exist_ok=True)
-        sandbox = self._client.call("RunPodSandbox", config=config)["pod_sandbox_id"]
-        container = self._client.call(
+        sandbox = self.client.call("RunPodSandbox", config=config)["pod_sandbox_id"]
+        container = self.client.call(
             "CreateContainer",
             pod_sandbox_id=sandbox,
             sandbox_config=config,
@@ -180,22 +180,22 @@ class Containerd:
                 "log_path": "main.log",
             },
         )["container_id"]
-        self._client.call("StartContainer", container_id=container)
-        network = self._client.call("PodSandboxStatus", pod_sandbox_id=sandbox)["status"]["network"]
+        self.client.call("StartContainer", container_id=container)
+        network = self.client.call("PodSandboxStatus", pod_sandbox_id=sandbox)["status"]["network"]
         ips = [network["ip"], *(more["ip"] for more in network.get("additional_ips", ()))]
         return Running(name, sandbox, container, ips)
 
     def exec(self, pod: Running, *command: str) -> str:
-        done = self._client.call("ExecSync", container_id=pod.container, cmd=list(command), timeout=10)
+        done = self.client.call("ExecSync", container_id=pod.container, cmd=list(command), timeout=10)
         assert not done.get("exit_code"), done
         return str(done.get("stdout", b"").decode())
 
     def halt(self, pod: Running) -> None:
-        self._client.call("StopPodSandbox", pod_sandbox_id=pod.id)
+        self.client.call("StopPodSandbox", pod_sandbox_id=pod.id)
 
     def stop(self, pod: Running) -> None:
         self.halt(pod)
-        self._client.call("RemovePodSandbox", pod_sandbox_id=pod.id)
+        self.client.call("RemovePodSandbox", pod_sandbox_id=pod.id)
 
     def _ctr(self, *command: str, check: bool = True) -> str:
         return self._jail.run("ctr", "-a", self._socket, "-n", "k8s.io", *command, check=check)
