@@ -5,6 +5,7 @@ After a wanted change: `NETPLANE_GOLDEN=write pytest tests/golden/test_iptables_
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def test_by_iptables_packets_go_where_the_case_says(path: Path) -> None:
         packet = oracle.parse(text, NODE)
         done = judge(Simulator(made.sides[address.family(packet.destination)].chains), packet)
         assert str(done).partition(" (")[0] == expected, text
+
+
+@pytest.mark.parametrize(("interfaces", "match"), [("cbr0", "-i cbr0"), ("veth*", "-i veth+")])
+def test_pods_known_by_interface_are_matched_by_it_and_by_nothing_else(interfaces: str, match: str) -> None:
+    ends = [backend(f"10.244.{node}.5:8080") for node in (1, 2)]
+    ports = service_port(cluster_ip(Family.V4), node_port(local=True), cluster=ends, local=ends[:1], hairpin=[])
+    nodes = NODE, dataclasses.replace(NODE, pod_cidrs=(), pod_interfaces=interfaces)
+    plain, named = (objects.text(diff.tables(book.of(forwarding(ports, node=node)).sides[Family.V4].chains, {}))
+                    for node in nodes)  # fmt: skip
+    assert named == plain.replace("-s 10.244.0.0/16", match) != plain
 
 
 def test_the_text_is_what_people_know() -> None:

@@ -5,6 +5,7 @@ After a wanted change: `NETPLANE_GOLDEN=write pytest tests/golden/test_ipvs_text
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def check(name: str, text: str) -> None:
 @pytest.mark.parametrize("family", list(Family), ids=str)
 def test_the_table_beside_ipvs_reads_as_agreed(family: Family) -> None:
     check(f"table-{family.name.lower()}.nft", tables.text(LAYOUTS[family], NODE))
+
+
+def test_beside_ipvs_pods_known_by_interface_are_matched_by_it() -> None:
+    named = dataclasses.replace(NODE, pod_cidrs=(), pod_interfaces="cbr0")
+    plain, other = (tables.text(LAYOUTS[Family.V4], node) for node in (NODE, named))
+    swapped = plain.replace("ip saddr @pod_cidrs", 'iifname "cbr0"').replace(
+        "ip saddr != @pod_cidrs", 'iifname != "cbr0"'
+    )
+    assert other == swapped != plain
 
 
 def test_servers_and_elements_of_a_service_with_everything_are_as_agreed() -> None:

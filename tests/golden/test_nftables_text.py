@@ -34,6 +34,26 @@ def test_the_skeleton_reads_as_agreed(family: Family) -> None:
     check(f"skeleton-{family.name.lower()}.nft", skeleton.text(sets, given) + balance.text(sets, 3))
 
 
+def test_pods_known_by_interface_are_matched_by_it_and_by_nothing_else() -> None:
+    sets = LAYOUTS[Family.V4]
+    plain = skeleton.text(sets, skeleton.Parameters(classes=((1, 10800),))).splitlines()
+    named = skeleton.text(sets, skeleton.Parameters(classes=((1, 10800),), pods="veth*")).splitlines()
+    changed = [(one.strip(), other.strip()) for one, other in zip(plain, named, strict=True) if one != other]
+    assert changed == [
+        ("ip saddr @pod_cidrs goto remember1_10800s_cluster", 'iifname "veth*" goto remember1_10800s_cluster'),
+        (
+            "ip saddr != @pod_cidrs meta mark set meta mark | 0x4000",
+            'iifname != "veth*" meta mark set meta mark | 0x4000',
+        ),
+        (
+            "ip saddr != @pod_cidrs meta mark set meta mark | 0x4000",
+            'iifname != "veth*" meta mark set meta mark | 0x4000',
+        ),
+        ("ip saddr @pod_cidrs goto to_cluster", 'iifname "veth*" goto to_cluster'),
+        ("meta l4proto { tcp, sctp } ip saddr @pod_cidrs drop", 'meta l4proto { tcp, sctp } iifname "veth*" drop'),
+    ]
+
+
 def test_a_service_with_everything_compiles_as_agreed() -> None:
     facts = decide(
         service(

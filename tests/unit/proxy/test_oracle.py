@@ -57,6 +57,15 @@ def test_who_is_no_pod_is_masqueraded_to_a_cluster_ip(source: str) -> None:
     assert verdict == dnat("10.244.1.7:8080", "10.244.2.9:8080", masquerade=True)
 
 
+@pytest.mark.parametrize(("interface", "masqueraded"), [("veth1", ""), ("eth0", " masqueraded"), ("", " masqueraded")])
+def test_where_pods_are_known_by_their_interface_addresses_do_not_matter(interface: str, masqueraded: str) -> None:
+    node = dataclasses.replace(NODE, pod_cidrs=(), pod_interfaces="veth*")
+    packet = oracle.parse(f"{OUTSIDER}{f' on {interface}' * bool(interface)} > 10.96.0.1:80/tcp", node)
+    said = oracle.Oracle(decide(service(), BOTH, node=node)).verdict(packet)
+    assert {str(one) for one in said.outcomes} == {f"10.244.1.7:8080{masqueraded}", f"10.244.2.9:8080{masqueraded}"}
+    assert str(packet).partition(" > ")[0].partition(" on ")[2] == interface
+
+
 def test_a_pod_that_meets_itself_is_masqueraded() -> None:
     verdict = ask("10.244.1.7 > 10.96.0.1:80/tcp", service(), BOTH)
     assert [outcome.masquerade for outcome in verdict.outcomes] == [True, False]

@@ -22,6 +22,13 @@ NODE = Node(
 HAS = ip_list("127.0.0.1,172.30.0.11,192.0.2.7,10.244.1.1,fe80::1,fd00:30::11")
 
 
+OPTIONS = {
+    **dict.fromkeys(("cluster_cidr", "service_cidr", "pod_bridge_interface", "pod_interface_name_prefix"), ""),
+    "node_name": "node-1", "nodeport_addresses": "primary", "detect_local_mode": "ClusterCIDR", "mode": "nftables",
+    "masquerade_bit": 14, "masquerade_all": False, "localhost_nodeports": True,
+}  # fmt: skip
+
+
 def prefixes(text: str) -> tuple[address.Prefix, ...]:
     return settings.prefixes("x", text)
 
@@ -72,6 +79,36 @@ def test_node_cidr_mode_takes_the_nodes_own_pod_network() -> None:
     assert facts.pod_cidrs == NODE.pod_cidrs
 
 
+@pytest.mark.parametrize(
+    ("mode", "option", "expected"),
+    [
+        ("BridgeInterface", "pod_bridge_interface", "cbr0"),
+        ("InterfaceNamePrefix", "pod_interface_name_prefix", "cbr0*"),
+    ],
+)
+def test_modes_of_interfaces_know_pods_by_where_packets_come_in(mode: str, option: str, expected: str) -> None:
+    facts = host.facts(settings.of_options(OPTIONS | {"detect_local_mode": mode, option: "cbr0"}), NODE, HAS)
+    assert (facts.pod_cidrs, facts.pod_interfaces) == ((), expected)
+    assert facts.is_pod(HAS[0], "cbr0")
+    assert facts.is_pod(HAS[0], "cbr01") == expected.endswith("*")
+    assert not facts.is_pod(address.parse("10.244.0.9"), "eth0")
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "expected"),
+    [
+        ("BridgeInterface", "", r"BridgeInterface needs --pod-bridge-interface \(or detectLocal.bridgeInterface"),
+        ("InterfaceNamePrefix", "", r"needs --pod-interface-name-prefix \(or detectLocal.interfaceNamePrefix"),
+        ("BridgeInterface", "cbr0+", "'cbr0\\+' is not an interface's name; give one like cbr0"),
+        ("BridgeInterface", "a-name-of-16-char", "is not an interface's name"),
+    ],
+)
+def test_a_mode_of_interfaces_without_a_name_says_which_option_lacks(mode: str, name: str, expected: str) -> None:
+    given = {"detect_local_mode": mode, "pod_bridge_interface": name, "pod_interface_name_prefix": name}
+    with pytest.raises(cli.UserError, match=expected):
+        settings.of_options(OPTIONS | given)
+
+
 def test_a_network_that_is_none_is_named() -> None:
     with pytest.raises(cli.UserError, match=r"--cluster-cidr: '10.0.0.0/40' is not a network"):
         settings.prefixes("cluster-cidr", "10.0.0.0/40")
@@ -97,7 +134,8 @@ def test_a_kube_proxy_file_gives_what_means_the_same(tmp_path: Path) -> None:
         "clusterCIDR: 10.244.0.0/16\nnodePortAddresses: [10.0.0.0/8, 192.0.2.0/24]\nhostnameOverride: ''\n"
         "clientConnection: {kubeconfig: /var/lib/kube-proxy/kubeconfig.conf, qps: 0}\n"
         "nftables: {masqueradeAll: true, masqueradeBit: null, syncPeriod: 0s}\nconntrack: {min: null}\n"
-        "iptables: {localhostNodePorts: false}\n"
+        "iptables: {localhostNodePorts: false}\ndetectLocalMode: InterfaceNamePrefix\n"
+        "detectLocal: {bridgeInterface: '', interfaceNamePrefix: veth}\n"
     )
     assert settings.read_kube_proxy_file(path) == {
         "mode": "nftables",
@@ -106,6 +144,8 @@ def test_a_kube_proxy_file_gives_what_means_the_same(tmp_path: Path) -> None:
         "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf",
         "masquerade_all": True,
         "localhost_nodeports": False,
+        "detect_local_mode": "InterfaceNamePrefix",
+        "pod_interface_name_prefix": "veth",
     }
 
 
