@@ -123,11 +123,12 @@ def _of(lease: Lease) -> Iterator[HostPort]:
 
 @dataclass(frozen=True, slots=True)
 class Sets:
-    """The maps and the set of one family whose elements follow the leases, without any change to a rule."""
+    """The maps and sets of one family whose elements follow leases and nodes, without any change to a rule."""
 
     everywhere: Set
     somewhere: Set
     hairpin: Set
+    inside: Set
 
 
 def sets(family: address.Family) -> Sets:
@@ -139,6 +140,7 @@ def sets(family: address.Family) -> Sets:
         Set(table, "hostports", port, pod),
         Set(table, "hostports_at", (to, *port), pod),
         Set(table, "hairpin", (nft.ip("saddr", number), to)),
+        Set(table, "inside", (to,), is_interval=True),
     )
 
 
@@ -151,7 +153,9 @@ def elements(facts: Facts) -> dict[Set, list[Element]]:
     found: dict[Set, list[Element]] = {}
     for family in sorted(families):
         some = SETS[family]
-        found |= {some.everywhere: [], some.somewhere: [], some.hairpin: []}
+        blocks = merged(_of_family((*facts.pods, *facts.inside), family))
+        inside = [Element(block.network, key_end=block.last) for block in blocks]
+        found |= {some.everywhere: [], some.somewhere: [], some.hairpin: [], some.inside: inside}
     ports = [port for port in host_ports(facts.leases) if address.family(port.pod) in families]
     return found | elements_of(ports)
 
@@ -173,7 +177,7 @@ def text(facts: Facts) -> str:
 
 
 def skeleton(facts: Facts) -> str:
-    """Return the same without the elements that follow the leases: while it stays, elements alone need to change."""
+    """Return the same without what follows leases and nodes: while it stays, elements alone need to change."""
     return "".join(_replacement(family, facts, {}) for family in address.Family)
 
 
@@ -189,22 +193,19 @@ def _replacement(family: address.Family, facts: Facts, held: Mapping[Set, Sequen
     pods = _of_family(facts.pods, family)
     if not pods:
         return head
-    inside = _of_family((*facts.pods, *facts.inside), family)
-    body = (*_sets(family, pods, inside, held), *_chains(family, facts.masquerades))
+    body = (*_sets(family, pods, held), *_chains(family, facts.masquerades))
     return head + "\n".join((f"table {word} {TABLE} {{", *body, "}\n"))
 
 
 def _sets(
     family: address.Family,
     pods: Sequence[address.Prefix],
-    inside: Sequence[address.Prefix],
     held: Mapping[Set, Sequence[Element]],
 ) -> Iterator[str]:
-    for name, prefixes in (("pods", pods), ("inside", inside)):
-        listed = ", ".join(merged(prefixes))
-        yield f"  set {name} {{ type {_TYPE[family]}; flags interval; elements = {{ {listed} }}; }}"
+    listed = ", ".join(map(str, merged(pods)))
+    yield f"  set pods {{ type {_TYPE[family]}; flags interval; elements = {{ {listed} }}; }}"
     some = SETS[family]
-    for one in (some.everywhere, some.somewhere, some.hairpin):
+    for one in (some.inside, some.everywhere, some.somewhere, some.hairpin):
         listed = ", ".join(one.text(element) for element in held.get(one, ()))
         yield f"  {one.declaration[:-1]}elements = {{ {listed} }}; }}" if listed else f"  {one.declaration}"
 
@@ -273,8 +274,8 @@ def _of_family(prefixes: Iterable[address.Prefix], family: address.Family) -> li
     return [prefix for prefix in prefixes if prefix.family is family]
 
 
-def merged(prefixes: Iterable[address.Prefix]) -> list[str]:
-    """Return the networks without those inside others and with neighbours joined, as nft and people write them.
+def merged(prefixes: Iterable[address.Prefix]) -> list[address.Prefix]:
+    """Return the networks without those inside others and with neighbours joined, in order.
 
     5,000 nodes' networks that fill one cluster network become one element.
     """
@@ -286,7 +287,7 @@ def merged(prefixes: Iterable[address.Prefix]) -> list[str]:
         joined.append(prefix)
         while len(joined) > 1 and (whole := _union(joined[-2], joined[-1])):
             joined[-2:] = [whole]
-    return [str(prefix) for prefix in joined]
+    return joined
 
 
 def _union(low: address.Prefix, high: address.Prefix) -> address.Prefix | None:

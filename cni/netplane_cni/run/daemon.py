@@ -25,6 +25,7 @@ from netplane.reconcile.report import Outcome
 from netplane_cni import spec
 from netplane_cni.plan import bgp, bridge, masquerade
 from netplane_cni.plan import fabric as paths
+from netplane_cni.plan.inside import Inside
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.run import bgp as routing
 from netplane_cni.run import checksum, install, loopback, nodes, probes, reach, rules
@@ -101,6 +102,7 @@ class Daemon:
         self._clock = clock
         self._log = log.get("cni")
         self._nodes: nodes.Nodes = {}
+        self._inside = Inside()
         self._me: Node | None = None
         self._journal = means.journal(str(settings.state_dir), clock)
         self._wirer = Wirer(means.open_links)
@@ -290,7 +292,8 @@ class Daemon:
     def _facts(self) -> masquerade.Facts:
         inside = [*self._settings.cluster_cidrs, *self._settings.unmasqueraded]
         if not self._settings.cluster_cidrs:
-            inside += [cidr for node in self._nodes.values() for cidr in node.pod_cidrs]
+            self._inside.follow(self._nodes)
+            inside += self._inside.networks
         ours = self._me.pod_cidrs if self._me else ()
         with_ports = tuple(lease for lease in self._verbs.leases if lease.ports)
         addresses = (*self._me.internal_ips, *self._me.external_ips) if self._me else ()
