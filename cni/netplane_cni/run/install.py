@@ -22,8 +22,8 @@ LOOPBACK = "loopback"
 CONFLIST = "10-netplane.conflist"
 CAPABILITIES = ("portMappings", "ips", "mac", "dns", "bandwidth", spec.POD_ANNOTATIONS)
 
-MARK = b"netplane's CNI daemon"
-"""Words that every shim of ours holds and no other plugin does."""
+MARK = b"netplane-cni build "
+"""Words that every shim of ours holds, compiled or not, and no other plugin does."""
 
 SOURCES = Path(__file__).parent.parent
 COMPILE_LIMIT = 60.0
@@ -89,7 +89,7 @@ def _stamp(socket_path: str) -> bytes:
     digest = hashlib.sha256(socket_path.encode())
     for name in ("shim.c", "shim.py"):
         digest.update((SOURCES / name).read_bytes())
-    return f"netplane-cni build {digest.hexdigest()[:16]}".encode()
+    return MARK + digest.hexdigest()[:16].encode()
 
 
 async def _compiled(socket_path: str, stamp: bytes) -> bytes | None:

@@ -188,3 +188,14 @@ def test_the_configuration_is_written_whole_once_and_only_ours_is_removed(tmp_pa
 def test_the_configuration_shown_in_the_folder_is_the_one_that_is_written() -> None:
     shown = Path(__file__).resolve().parents[3] / "cni" / "netplane.conflist"
     assert json.loads(shown.read_text()) == install.conflist()
+
+
+@pytest.mark.parametrize("has_compiler", [True, False])
+async def test_the_plugin_that_was_put_there_is_known_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_compiler: bool
+) -> None:
+    if not has_compiler:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    for socket_path, is_new in (("/run/a.sock", True), ("/run/a.sock", False), ("/run/b.sock", True)):
+        assert await install.install_binary(tmp_path / "bin", socket_path) is is_new
+    assert {path.name for path in install.uninstall(tmp_path / "bin", tmp_path)} == {install.BINARY, install.LOOPBACK}
