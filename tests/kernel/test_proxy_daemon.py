@@ -82,8 +82,10 @@ def test_packets_follow_the_api(lab: PacketLab, api: FakeApi) -> None:
             await api.until(lambda: goes_to(lab) == "10.244.2.2")
             api.seed(ENDPOINTSLICES, objects.endpoint_slice())
             await api.until(lambda: goes_to(lab) == "refused")
+            api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1"))
+            await api.until(lambda: goes_to(lab) == "10.244.2.1")
             api.drop(SERVICES, "web", "default")
-            await api.until(lambda: goes_to(lab) == "nowhere")
+            await api.until(lambda: goes_to(lab) == "refused")  # No silence where no Service is.
 
     on_node(lab, course)
 

@@ -114,11 +114,13 @@ async def check(port: int) -> tuple[int, int]:
     """Ask as a balancer does: the status, and how many endpoints are here. Status 0 when nobody listens."""
     try:
         reader, writer = await asyncio.open_connection("172.30.0.11", port)
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return 0, 0
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     answer = await reader.read()
     writer.close()
+    if not answer:
+        return 0, 0  # It was closed between the two.
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)["localEndpoints"]
 
