@@ -87,10 +87,14 @@ class Watch:
             await self._fail(refusal)
 
     async def _step(self) -> None:
-        events = self._cache.window.since(self._position, limit=_SLICE)
-        if events:
-            self._position += len(events)
-            body = b"".join(self._lines(events))
+        window = self._cache.window
+        if self._position != window.end:
+            if self._takes_all:
+                self._position, body = window.lines(self._position, limit=_SLICE)
+            else:
+                events = window.since(self._position, limit=_SLICE)
+                self._position += len(events)
+                body = b"".join(self._lines(events))
             if body:
                 await self._write(body)
             return
@@ -132,10 +136,6 @@ class Watch:
         return position
 
     def _lines(self, events: Sequence[history.Event]) -> Iterator[bytes]:
-        if self._takes_all:
-            for event in events:
-                yield event.frame("DELETED" if event.new is None else "MODIFIED" if event.old else "ADDED")
-            return
         for event in events:
             was = event.old is not None and self._chosen.includes(event.old)
             # What it was before the server restarted may not be known; then a change is told as one.

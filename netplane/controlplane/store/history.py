@@ -68,6 +68,11 @@ class Event:
         return line
 
     @property
+    def line(self) -> bytes:
+        """The watch line for who sees every object."""
+        return self.frame("DELETED" if self.new is None else "MODIFIED" if self.old else "ADDED")
+
+    @property
     def size(self) -> int:
         """The bytes that the window keeps alive for it, roughly."""
         return len(self.last.value) + (len(self.old.value) if self.old else 0)
@@ -85,7 +90,7 @@ class Window:
     window's birth and stay valid while events are dropped from its tail.
     """
 
-    __slots__ = ("_bytes", "_events", "_first", "_limit", "_limit_bytes", "floor", "snapshot_floor")
+    __slots__ = ("_bytes", "_events", "_first", "_limit", "_limit_bytes", "_told", "floor", "snapshot_floor")
 
     def __init__(self, *, floor: int, limit: int = 8192, limit_bytes: int = 24 << 20) -> None:
         self.floor = floor
@@ -93,6 +98,7 @@ class Window:
         self._events: list[Event] = []
         self._first = 0
         self._bytes = 0
+        self._told = (0, 0, b"")
         self._limit = limit
         self._limit_bytes = limit_bytes
 
@@ -135,6 +141,18 @@ class Window:
         if start < 0:
             raise Expired(f"too old resource version: the watcher lags behind revision {self.floor}")
         return self._events[start : start + limit]
+
+    def lines(self, position: int, *, limit: int) -> tuple[int, bytes]:
+        """Return where up to `limit` events after `position` end, and their lines: joined once for all who stand there.
+
+        Raises Expired as `since` does.
+        """
+        start, end, text = self._told
+        if start != position or end != min(self.end, position + limit):
+            events = self.since(position, limit=limit)
+            end, text = position + len(events), b"".join([event.line for event in events])
+            self._told = (position, end, text)
+        return end, text
 
     def undo(self, revision: int) -> dict[Key, Record | None]:
         """Return what must be put over the current objects to see them as they were at `revision`."""

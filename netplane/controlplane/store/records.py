@@ -1,4 +1,4 @@
-"""Make records of stored bytes. The labels and fields of many objects are the same: one copy of each set is kept."""
+"""Make records of stored bytes. Labels and fields of many objects are the same: what selectors see is kept once."""
 
 from __future__ import annotations
 
@@ -13,25 +13,19 @@ _MOST_LABELS = 100_000
 class Records:
     """Makes records with what selectors look at, as the indexer of the resource types says."""
 
-    __slots__ = ("_fields", "_index", "_labels")
+    __slots__ = ("_index", "_known")
 
     def __init__(self, index: protocol.Indexer) -> None:
         self._index = index
-        self._labels: dict[tuple[tuple[str, str], ...], history.Labels] = {}
-        self._fields: dict[tuple[str, ...], history.Labels] = {}
+        self._known: dict[tuple[object, ...], history.Index] = {}
 
     def make(self, storage: str, key: Key, revision: int, value: bytes, *, obj: Object | None = None) -> history.Record:
         """Return the record of an object's bytes; who has the object decoded passes it along."""
         index = self._index(storage, obj if obj is not None else orjson.loads(value))
-        labels = tuple(sorted(index.labels.items()))
-        fields = (storage, *index.fields.values())
-        if len(self._labels) + len(self._fields) > _MOST_LABELS:
-            self._labels.clear()
-            self._fields.clear()
-        interned = history.Index(
-            self._labels.setdefault(labels, index.labels), self._fields.setdefault(fields, index.fields)
-        )
-        return history.Record(key, revision, value, interned)
+        seen = (storage, *index.fields.values(), *sorted(index.labels.items()))
+        if len(self._known) > _MOST_LABELS:
+            self._known.clear()
+        return history.Record(key, revision, value, self._known.setdefault(seen, index))
 
 
 def key_of(obj: Object) -> Key:
