@@ -53,7 +53,7 @@ def hold(lab: Topology, target: Target, family: Family, interfaces: str) -> None
 
 def sources(lab: Topology, family: Family, place: str) -> set[str]:
     """By which addresses backends know who asks at the cluster IP, the gateway's left out: a pod may get itself."""
-    answers = lab.ask_often(place, (vip(family), 80), Protocol.TCP, 8)
+    answers = lab.ask_often(place, (vip(family), 80), Protocol.TCP, 24)
     assert {one.name for one in answers} == {"pod1", "pod2"}
     return {one.source for one in answers if one.name != place}
 
