@@ -13,7 +13,8 @@ import pytest
 from netplane.kernel import netns, offload
 from netplane.kernel.link import run as link
 from netplane.kernel.link.objects import LinkChange, change
-from tests.support.cni_nodes import Pod, World, until
+from netplane_cni.plan import fabric
+from tests.support.cni_nodes import Machine, Pod, World, ip, until
 
 SIZE = 4_000_000
 IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
@@ -122,6 +123,18 @@ def test_a_path_that_swallows_large_packets_without_a_word_is_found_and_held_to(
     until(lambda: one.status()["fabric"]["narrow"] == {two.addresses[0]: 1400}, limit=30)
     until(lambda: two.status()["fabric"]["narrow"] == {one.addresses[0]: 1404}, limit=30)
     assert exchange(a.netns, b.netns, b.addresses[0]) == (1350 - 40 - 12, 1350 - 40 - 12)
+    assert route_mtu(one) == 1350
+    one.kill()
+    with link.Socket(world.underlay) as wire:
+        wire.commit([change(LinkChange(name="n2", is_up=False))])  # so that it cannot be measured again
+    one.start()
+    assert route_mtu(one) == 1350
+
+
+def route_mtu(machine: Machine) -> int:
+    """Return what the route to the other node's pods says that the path takes."""
+    with link.Socket(machine.netns) as socket_:
+        return next(r.mtu for r in socket_.routes(protocol=fabric.FABRIC_PROTOCOL) if r.network == ip("10.244.2.0"))
 
 
 def test_a_datagram_too_large_for_the_tunnel_is_answered_with_its_size(world: World) -> None:

@@ -115,7 +115,9 @@ class Daemon:
         self._bgp: routing.Bgp | None = None
         if settings.fabric.mode == "bgp":
             self._bgp = routing.Bgp(Path(settings.socket).parent, settings.bgp, settings.cluster_cidrs)
-        self._probes = probes.Paths(clock, self._path_changed, interval=settings.path_interval)
+        self._probes = probes.Paths(
+            clock, self._path_changed, interval=settings.path_interval, folder=settings.state_dir
+        )
         watched = self._probes if settings.path_interval else None
         self._reach = reach.Reach(clock, self._path_changed)
         boot = BOOT_ID.read_text().strip()

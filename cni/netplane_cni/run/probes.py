@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Collection, Mapping, Set
+from pathlib import Path
 
 from netplane.kernel.echo import Echo
 from netplane.kernel.errors import KernelError
@@ -17,13 +19,18 @@ PATIENCE = 0.3
 """Seconds: no answer by then is none. Paths between nodes of one cluster are shorter."""
 AT_ONCE = 32
 NARROW_INTERVAL = 60.0
+FILE = "paths.json"
 
 
 class Paths:
     """The paths that are narrower than the node's own link. It asks in the namespace where it was made."""
 
-    def __init__(self, clock: clocks.Clock, changed: Callable[[], None], *, interval: float) -> None:
-        """`changed` is called whenever `limits` has; `interval` seconds pass until a path is looked at again."""
+    def __init__(self, clock: clocks.Clock, changed: Callable[[], None], *, interval: float, folder: Path) -> None:
+        """`changed` is called whenever `limits` has; `interval` seconds pass until a path is looked at again.
+
+        What is known is kept in `folder`, so that routes say it from the first moment after a restart, too.
+        """
+        self._kept = folder / FILE
         self._clock = clock
         self._changed = changed
         self._interval = interval
@@ -33,7 +40,7 @@ class Paths:
         self._full = 0
         self._due: dict[address.Packed, float] = {}
         self._news = asyncio.Event()
-        self._limits: dict[address.Packed, int] = {}
+        self._limits = _load(self._kept)
         self._log = log.get("cni")
 
     @property
@@ -101,7 +108,17 @@ class Paths:
             if self._limits.get(ip) != before.get(ip):
                 self._log.info("path measured", node=address.text(ip), mtu=self._limits.get(ip, full), link=full)
         if self._limits != before:
+            self._save()
             self._changed()
+
+    def _save(self) -> None:
+        content = {address.text(ip): limit for ip, limit in sorted(self._limits.items())}
+        beside = self._kept.with_name(f".{FILE}.new")
+        try:
+            beside.write_text(json.dumps(content))
+            beside.rename(self._kept)
+        except OSError as error:  # then it is measured again after a restart
+            self._log.warning("what paths take was not kept", file=str(self._kept), why=error.strerror)
 
     async def _measure(self, ip: address.Packed, full: int) -> int | None:
         search = probes.begin(address.family(ip), full)
@@ -144,3 +161,10 @@ class Paths:
             waiting = self._waiting.get(sequence)
             if waiting is not None and not waiting.done():
                 waiting.set_result(True)
+
+
+def _load(path: Path) -> dict[address.Packed, int]:
+    try:
+        return {address.parse(text): int(limit) for text, limit in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # nothing kept, or nothing of use: all paths are measured at the start
