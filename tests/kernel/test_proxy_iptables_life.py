@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import os
 import subprocess
@@ -18,14 +19,16 @@ from netplane.kernel.errors import KernelError
 from netplane.kernel.xtables import lock, run
 from netplane.kernel.xtables.objects import Variant
 from netplane.kernel.xtables.walk import Walker
+from netplane.model import address
 from netplane.model.address import Family
+from netplane.model.service import Protocol
 from netplane_proxy.plan.forwarding import PortForwarding
 from netplane_proxy.plan.iptables import layout
 from netplane_proxy.run import backends, iptables
 from netplane_proxy.run.iptables import IptablesTarget
 from tests.kernel import test_proxy_stray_packets as stray_packets
-from tests.support.ports import UDP, balancer, cluster_ip, forwarding, node_port, service_port, vip
-from tests.support.topology import FACTS, NODE, POD1, POD2, Load, Topology, backend, topology
+from tests.support.ports import TCP, UDP, balancer, cluster_ip, forwarding, node_port, service_port, vip
+from tests.support.topology import FACTS, NODE, POD1, POD2, Answer, Load, Topology, backend, topology
 
 V4 = Family.V4
 WEB = vip(V4), 80
@@ -216,6 +219,37 @@ async def test_a_stray_segment_of_a_pod_ends_no_connection_by_iptables(
     with stray_packets.connected(lab, client, "pod1", family) as connection:
         stray_packets.stray(lab, "pod1", POD1[family], connection)
         assert stray_packets.survives(connection)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=str)
+@pytest.mark.parametrize("family", list(Family), ids=str)
+async def test_by_iptables_the_node_reaches_node_ports_at_its_loopback_address(
+    lab: Topology, target: IptablesTarget, family: Family, protocol: Protocol
+) -> None:
+    here = "127.0.0.1" if family is V4 else "::1"
+    node = dataclasses.replace(FACTS, nodeport_addresses=(*FACTS.nodeport_addresses, address.parse(here)))
+    many = [backend(one, family) for one in (POD1, POD2, NODE)]
+    served = service_port(node_port(protocol=protocol), cluster=many)
+    local = service_port(node_port(30081, protocol=protocol, local=True), cluster=many[:1], name="local")
+    nobody = service_port(node_port(30082, protocol=protocol), name="nobody", family=family)
+    await target.replace(forwarding(served, local, node=node))
+    await target.commit({nobody.key: nobody}, "2")
+    assert (await target.replace(forwarding(served, local, nobody, node=node))).operations == 0
+    assert {one.name for one in lab.ask_often("node", (here, 30080), protocol, 40)} == {"pod1", "pod2", "node"}
+    assert lab.ask("node", (here, 30081), protocol).name == "pod1"
+    assert lab.fate("node", (here, 30082), protocol) == "refused"
+    assert lab.ask("node", (here, 8080), protocol) == Answer("node", here)
+    assert lab.run("node", "cat", "/proc/sys/net/ipv4/conf/all/route_localnet").strip() == "0"
+    await target.commit({nobody.key: None, local.key: None}, "3")
+    assert (await target.replace(forwarding(served, node=node))).operations == 0
+    noticed = asyncio.create_task(first_drift(target))
+    await asyncio.sleep(0)
+    lab.run("node", "nft", "delete", "table", "ip" if family is V4 else "ip6", "netplane_localhost")
+    assert "netplane_localhost" in await asyncio.wait_for(noticed, 10)
+    assert (await target.replace(forwarding(served, node=node))).operations
+    assert lab.ask("node", (here, 30080), protocol).name
+    await target.cleanup()
+    assert "netplane" not in lab.run("node", "nft", "list", "ruleset")
 
 
 async def test_neither_our_own_changes_nor_those_of_others_rules_are_drift(

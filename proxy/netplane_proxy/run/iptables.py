@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,10 +20,13 @@ from netplane.kernel.xtables.run import Kernel, Xtables
 from netplane.kernel.xtables.walk import Jump, Walker
 from netplane.lib import log
 from netplane.model.address import Family
+from netplane_proxy.plan import host
 from netplane_proxy.plan.forwarding import Forwarding
 from netplane_proxy.plan.iptables import book, layout
 from netplane_proxy.plan.iptables.book import Book
 from netplane_proxy.plan.ledger import Changes
+from netplane_proxy.run import localhost
+from netplane_proxy.run.localhost import Localhost
 from netplane_proxy.run.target import Result
 
 _LOOK_EVERY = 0.3
@@ -35,6 +39,7 @@ _WALK_EVERY, _WALK_AGAIN = 2.0, 60.0
 """How often what leads to our chains is counted, in seconds, and how long after that has failed."""
 
 _LOG = log.get("proxy")
+LOOPBACK = frozenset(host.LOOPBACK.values())
 
 Observed = dict[Family, dict[str, dict[str, Rules]]]
 
@@ -48,7 +53,8 @@ def open_target(variant: Variant | None = None) -> IptablesTarget:
     kernel = Xtables(found)
     walker = Walker(layout.PREFIX, kernel.namespace) if found == "legacy" and walk.is_possible() else None
     try:
-        return IptablesTarget(kernel, stamp.opened(found, layout.TABLES), variant=found, walker=walker)
+        clock = stamp.opened(found, layout.TABLES)
+        return IptablesTarget(kernel, clock, variant=found, walker=walker, loopback=localhost.opened())
     except BaseException:
         kernel.close()
         raise
@@ -57,8 +63,17 @@ def open_target(variant: Variant | None = None) -> IptablesTarget:
 class IptablesTarget:
     """Our chains in the tables `nat` and `filter` of iptables and ip6tables."""
 
-    def __init__(self, kernel: Kernel, clock: stamp.Clock, *, variant: Variant, walker: Walker | None = None) -> None:
-        """Take the kernel, what tells that its tables changed, and what looks deeper where that does not tell all."""
+    def __init__(
+        self,
+        kernel: Kernel,
+        clock: stamp.Clock,
+        *,
+        variant: Variant,
+        walker: Walker | None = None,
+        loopback: Localhost | None = None,
+    ) -> None:
+        """Take the kernel, what tells that its tables changed, what counts, and what brings NodePorts to loopback."""
+        self._loopback = loopback
         self.variant = variant
         self.jumps: tuple[Jump, ...] = ()
         self._walker = walker
@@ -76,8 +91,8 @@ class IptablesTarget:
         """Make the kernel hold exactly this: write the chains that differ from it, and no others."""
         began = time.perf_counter()
         self._begin()
-        made = await asyncio.to_thread(book.of, forwarding)
-        operations = 0
+        made = await asyncio.to_thread(book.of, self._reachable(forwarding))
+        operations = await self._loopback.replace(forwarding) if self._loopback is not None else 0
         for family, have in (await _observe(self._kernel)).items():
             # Where another mode forwards still, what is not translated shall not be refused before it is.
             order = layout.TABLES if have.get(layout.FILTER) else layout.TABLES[::-1]
@@ -92,7 +107,7 @@ class IptablesTarget:
         if made is None:
             raise KernelError(errno.ESTALE, "change our iptables chains", "what they hold is not known; compare first")
         self._begin()
-        operations = 0
+        operations = self._loopback.commit(changes) if self._loopback is not None else 0
         for family, change in made.change(changes).items():
             operations += await _write(self._kernel, family, change)
         self._end(made)
@@ -104,6 +119,9 @@ class IptablesTarget:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             made, turn = self._book, self._turn
+            if made is not None and self._loopback is not None and (strange := self._loopback.strange()):
+                yield strange
+                continue
             now = self._clock.read() if made is not None else seen
             self._count()
             if made is None or (now in (seen, self._stamp) and not await self._is_exchanged()):
@@ -120,17 +138,22 @@ class IptablesTarget:
         """Remove our chains and what leads to them."""
         self._begin()
         await _clean(self._kernel)
+        if self._loopback is not None:
+            await self._loopback.cleanup()
 
     def account(self) -> dict[str, object]:
         """Say how it stands with what leads to our chains, as JSON values; the packets where they were looked at."""
         counted = {f"{one.tool} {one.table} {one.chain} {one.position}": one.packets for one in self.jumps}
-        return {"iptablesVariant": self.variant, **({"baseJumps": counted} if counted else {})}
+        loopback = {"localhostNodePorts": self._loopback is not None}
+        return {"iptablesVariant": self.variant, **loopback, **({"baseJumps": counted} if counted else {})}
 
     def close(self) -> None:
         """Let go of the kernel and leave everything in place."""
         if self._walker is not None:
             self._walker.close()
         self._clock.close()
+        if self._loopback is not None:
+            self._loopback.closing.close()
         if isinstance(self._kernel, Xtables):
             self._kernel.close()
 
@@ -164,6 +187,15 @@ class IptablesTarget:
             self._walk_at = time.perf_counter() + _WALK_EVERY
             self._counting = asyncio.get_running_loop().run_in_executor(None, self._walker.look)
 
+    def _reachable(self, forwarding: Forwarding) -> Forwarding:
+        """Leave out NodePorts at the loopback addresses where nothing brings them there: DNAT alone cannot."""
+        node = forwarding.node
+        if self._loopback is not None or LOOPBACK.isdisjoint(node.nodeport_addresses):
+            return forwarding
+        _LOG.warning("NodePorts do not answer at loopback addresses", reason="that takes nft and nf_tables")
+        rest = tuple(ip for ip in node.nodeport_addresses if ip not in LOOPBACK)
+        return dataclasses.replace(forwarding, node=dataclasses.replace(node, nodeport_addresses=rest))
+
     def _begin(self) -> None:
         self._book = None
         self._turn += 1
@@ -182,6 +214,10 @@ def _timed(clock: stamp.Clock) -> tuple[stamp.Stamp, float]:
 
 async def cleanup() -> None:
     """Remove every trace of this backend from both variants' tables, in the network namespace of this thread."""
+    loopback = localhost.opened()
+    if loopback is not None:
+        with loopback.closing:
+            await loopback.cleanup()
     for variant in run.installed():
         with contextlib.closing(Xtables(variant)) as kernel:
             await _clean(kernel)

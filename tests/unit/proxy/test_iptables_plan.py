@@ -12,8 +12,7 @@ from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.service import Protocol
 from netplane_proxy.plan.forwarding import Backend, Frontend, Kind, PortForwarding
-from netplane_proxy.plan.host import LOOPBACK
-from netplane_proxy.plan.iptables import book, frame, layout, tree
+from netplane_proxy.plan.iptables import book, layout, tree
 from tests.support.clusters import NODE
 from tests.support.ports import UDP, balancer, cluster_ip, forwarding, node_port, service_port
 
@@ -114,11 +113,6 @@ def test_affinity_asks_for_the_clients_backend_before_it_draws_one() -> None:
     assert ["--update" in rule for rule in rules] == [False, True, True, False, False]
     assert all("--seconds 60 --reap" in rule for rule in rules if "--update" in rule)
     assert ["--set " in rule for rule in rules] == [False, False, False, True, True]
-
-
-def test_no_nodeport_stands_at_loopback() -> None:
-    node = dataclasses.replace(NODE, nodeport_addresses=(*NODE.nodeport_addresses, *LOOPBACK.values()))
-    assert frame.of_node(node, V4) == frame.of_node(NODE, V4)
 
 
 def test_networks_that_hold_everybody_need_no_match() -> None:

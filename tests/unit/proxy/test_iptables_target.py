@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from netplane.kernel.errors import KernelError
+from netplane.kernel.nft import fake as nft
 from netplane.kernel.xtables.fake import Kernel
 from netplane.kernel.xtables.stamp import Stamp
 from netplane.model.address import Family
 from netplane_proxy.plan.forwarding import PortForwarding
+from netplane_proxy.plan.host import LOOPBACK
 from netplane_proxy.run.iptables import IptablesTarget
+from netplane_proxy.run.localhost import Localhost
 from tests.support.clusters import NODE, backend
-from tests.support.ports import cluster_ip, forwarding, service_port
+from tests.support.ports import cluster_ip, forwarding, node_port, service_port
 
 
 class Clock:
@@ -127,3 +131,20 @@ async def test_a_change_that_only_a_deeper_look_shows_is_told() -> None:
     kernel.tables["iptables"]["nat"]["NETPLANE-SERVICES"].clear()
     clock.hidden += 1
     assert await asyncio.wait_for(told, 10) == "somebody changed iptables -t nat: NETPLANE-SERVICES"
+
+
+async def test_node_ports_stand_at_loopback_only_where_something_brings_them_there() -> None:
+    node = dataclasses.replace(NODE, nodeport_addresses=(*NODE.nodeport_addresses, *LOOPBACK.values()))
+    ports = service_port(node_port(), cluster=[backend("10.244.2.1:80")], hairpin=[])
+    without, beside = Kernel(), Kernel()
+    await opened(without).replace(forwarding(ports, node=node))
+    tables = nft.Kernel()
+    target = IptablesTarget(beside, Clock(), variant="legacy", loopback=Localhost(tables))
+    await target.replace(forwarding(ports, node=node))
+    jump = "-d 127.0.0.1/32 -j NETPLANE-NODEPORTS"
+    assert [jump in one.tables["iptables"]["nat"]["NETPLANE-SERVICES"] for one in (without, beside)] == [False, True]
+    assert [str(one) for one in tables.tables()] == ["ip netplane_localhost", "ip6 netplane_localhost"]
+    assert (await target.replace(forwarding(ports, node=node))).operations == 0
+    assert target.account()["localhostNodePorts"] is True
+    await target.cleanup()
+    assert tables.tables() == []

@@ -11,7 +11,6 @@ from netplane.model import address
 from netplane.model.address import Family, Packed, Prefix
 from netplane.model.service import Protocol
 from netplane_proxy.plan.forwarding import NodeFacts, may_stray
-from netplane_proxy.plan.host import LOOPBACK
 from netplane_proxy.plan.iptables import layout
 from netplane_proxy.plan.iptables.layout import FILTER, NAT, TRANSLATED, join, jump
 
@@ -56,8 +55,7 @@ def of_node(node: NodeFacts, family: Family) -> Frame:
         "all" if node.masquerade_all else "outside" if pods else "never",
         pods,
         _of(family, node.service_cidrs),
-        # Not the loopback ones: DNAT alone takes nobody out from there, it would need route_localnet.
-        tuple(ip for ip in node.nodeport_addresses if address.family(ip) is family and ip not in LOOPBACK.values()),
+        tuple(ip for ip in node.nodeport_addresses if address.family(ip) is family),
     )
 
 
