@@ -67,7 +67,7 @@ class Watch:
         self._cache: cache.Cache = at.store.cache(cluster.storage(of))
         self._feed = at.store.feed(cluster.storage(of))
         chosen = self._chosen
-        self._takes_all = not (chosen.namespace or chosen.name or chosen.matches) and self._is_plain
+        self._takes_all = not (chosen.name or chosen.matches) and self._is_plain
         self._next_bookmark = at.clock.monotonic() + _BOOKMARK_EVERY
         self._position = -1
 
@@ -90,7 +90,7 @@ class Watch:
         window = self._cache.window
         if self._position != window.end:
             if self._takes_all:
-                self._position, body = window.lines(self._position, limit=_SLICE)
+                self._position, body = window.lines(self._position, limit=_SLICE, namespace=self._chosen.namespace)
             else:
                 events = window.since(self._position, limit=_SLICE)
                 self._position += len(events)

@@ -98,7 +98,7 @@ class Window:
         self._events: list[Event] = []
         self._first = 0
         self._bytes = 0
-        self._told = (0, 0, b"")
+        self._told = (0, 0, "", b"")
         self._limit = limit
         self._limit_bytes = limit_bytes
 
@@ -142,16 +142,17 @@ class Window:
             raise Expired(f"too old resource version: the watcher lags behind revision {self.floor}")
         return self._events[start : start + limit]
 
-    def lines(self, position: int, *, limit: int) -> tuple[int, bytes]:
+    def lines(self, position: int, *, limit: int, namespace: str = "") -> tuple[int, bytes]:
         """Return where up to `limit` events after `position` end, and their lines: joined once for all who stand there.
 
         Raises Expired as `since` does.
         """
-        start, end, text = self._told
-        if start != position or end != min(self.end, position + limit):
+        start, end, of, text = self._told
+        if start != position or of != namespace or end != min(self.end, position + limit):
             events = self.since(position, limit=limit)
-            end, text = position + len(events), b"".join([event.line for event in events])
-            self._told = (position, end, text)
+            end = position + len(events)
+            text = b"".join([event.line for event in events if not namespace or event.key[0] == namespace])
+            self._told = (position, end, namespace, text)
         return end, text
 
     def undo(self, revision: int) -> dict[Key, Record | None]:
