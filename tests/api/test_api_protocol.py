@@ -108,6 +108,11 @@ def test_pages_add_up_to_the_list(api: Client, namespace: str) -> None:
     assert [name for name in names if name[0] == "c"] == [f"c{number}" for number in range(5)]
 
 
+def test_a_limit_below_zero_is_none(api: Client, namespace: str) -> None:
+    code, page = api.ask("GET", f"{path(namespace)}?limit=-1")
+    assert (code, len(page["items"]), "continue" in page["metadata"]) == (200, 1, False)
+
+
 def test_a_stale_write_conflicts(api: Client, namespace: str) -> None:
     _, made = api.ask("POST", path(namespace), conf("one"))
     api.ask("PUT", path(namespace, "one"), {**made, "data": {"a": "c"}})

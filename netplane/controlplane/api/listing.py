@@ -85,7 +85,7 @@ class Asked:
 
 def asked(query: options.Query) -> Asked:
     """Read limit, continue, resourceVersion and resourceVersionMatch; raise 400 for what the API does not allow."""
-    limit = options.number(query, "limit") or 0
+    limit = max(options.number(query, "limit") or 0, 0)  # below zero there is no limit, as in Kubernetes
     token, match = options.text(query, "continue"), options.text(query, "resourceVersionMatch")
     revision = options.revision(query)
     if match and match not in ("Exact", "NotOlderThan"):

@@ -26,7 +26,27 @@ _ACTIONS = {
     "get": ("get", True), "update": ("put", True), "patch": ("patch", True), "delete": ("delete", True),
 }  # fmt: skip
 _ACTION_NAMES = {"create": "post", "update": "put"}
-_WRITES = ("create", "update", "patch")
+_WRITE_QUERIES = "dryRun fieldManager fieldValidation"
+_QUERIES = {
+    "list": "continue fieldSelector labelSelector limit resourceVersion resourceVersionMatch sendInitialEvents"
+    " timeoutSeconds",
+    "create": _WRITE_QUERIES,
+    "update": _WRITE_QUERIES,
+    "patch": _WRITE_QUERIES + " force",
+    "delete": "dryRun gracePeriodSeconds orphanDependents propagationPolicy",
+}
+_MORE_QUERIES = {"list": " allowWatchBookmarks watch", "deletecollection": " " + _QUERIES["delete"]}
+_QUERY_TYPES = {
+    **dict.fromkeys(("allowWatchBookmarks", "force", "orphanDependents", "sendInitialEvents", "watch"), "boolean"),
+    **dict.fromkeys(("gracePeriodSeconds", "limit", "timeoutSeconds"), "integer"),
+}
+_PATCHES = {
+    "application/apply-patch+yaml": {"type": "object"},
+    "application/json-patch+json": {"type": "array", "items": {"type": "object"}},
+    "application/merge-patch+json": {"type": "object"},
+    "application/strategic-merge-patch+json": {"type": "object"},
+}
+_DELETING = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +126,7 @@ def _document(types: tuple[ResourceType, ...]) -> dict[str, Any]:
         if f"{name}List" in known:
             _collect(f"{name}List", known, schemas)
         paths |= _paths(rt, name)
+    _collect(_DELETING, known, schemas)
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
@@ -199,21 +220,23 @@ def _item(rt: ResourceType, *, is_named: bool) -> dict[str, Any]:
 
 
 def _operation(rt: ResourceType, verb: str, shown: str) -> dict[str, Any]:
-    queries = ["dryRun", "fieldManager", "fieldValidation"] if verb in _WRITES else []
-    if verb == "patch":
-        queries.append("force")
     content = {"application/json": {"schema": {"$ref": _COMPONENTS + shown}}}
     operation: dict[str, Any] = {
         "x-kubernetes-action": _ACTION_NAMES.get(verb, verb),
         "x-kubernetes-group-version-kind": {"group": rt.group, "version": rt.version, "kind": rt.kind},
         "responses": {"200": {"description": "OK", "content": content}},
     }
+    queries = _QUERIES.get("list" if verb == "deletecollection" else verb, "") + _MORE_QUERIES.get(verb, "")
     if queries:
-        kinds = {"force": "boolean"}
         operation["parameters"] = [
-            {"name": each, "in": "query", "schema": {"type": kinds.get(each, "string"), "uniqueItems": True}}
-            for each in queries
+            {"name": each, "in": "query", "schema": {"type": _QUERY_TYPES.get(each, "string"), "uniqueItems": True}}
+            for each in queries.split()
         ]
     if verb in ("create", "update"):
         operation["requestBody"] = {"content": content, "required": True}
+    elif verb == "patch":
+        patches = {each: {"schema": schema} for each, schema in _PATCHES.items()}
+        operation["requestBody"] = {"content": patches, "required": True}
+    elif verb in ("delete", "deletecollection"):
+        operation["requestBody"] = {"content": {"application/json": {"schema": {"$ref": _COMPONENTS + _DELETING}}}}
     return operation
