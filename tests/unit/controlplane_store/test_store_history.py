@@ -77,3 +77,25 @@ def test_a_continue_token_survives_its_way_through_the_client() -> None:
 def test_a_foreign_continue_token_is_refused(token: str) -> None:
     with pytest.raises(history.InvalidToken):
         history.decode_continue(token)
+
+
+def test_lines_are_joined_once_for_all_who_stand_at_one_place() -> None:
+    kept = cache.Cache(floor=0)
+    for revision in (1, 2, 3):
+        put(kept, record(f"p{revision}", revision))
+    end, text = kept.window.lines(1, limit=10)
+    assert (end, text.count(b"\n")) == (3, 2)
+    assert kept.window.lines(1, limit=10)[1] is text
+
+
+def test_lines_joined_for_one_are_not_told_to_who_stands_elsewhere() -> None:
+    kept = cache.Cache(floor=0)
+    put(kept, record("a", 1, namespace="one"))
+    put(kept, record("b", 2, namespace="two"))
+    assert b'"name":"b"' not in kept.window.lines(0, limit=10, namespace="one")[1]
+    assert b'"name":"b"' in kept.window.lines(0, limit=10, namespace="two")[1]
+    assert kept.window.lines(0, limit=10)[1].count(b"\n") == 2
+    assert kept.window.lines(0, limit=1)[1].count(b"\n") == 1
+    drop(kept, record("a", 3, namespace="one"))
+    end, text = kept.window.lines(0, limit=10, namespace="one")
+    assert (end, text.count(b"\n"), b"DELETED" in text) == (3, 2, True)
