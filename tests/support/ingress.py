@@ -249,7 +249,7 @@ class Door:
         """Ask the controller itself: /readyz, /metrics, /status."""
         return self.ask(f"http://127.0.0.1:{ingress_objects.MANAGEMENT_PORT}{path}", address="127.0.0.1")
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """Return the sum of a metric's samples that carry these labels."""
         total = 0.0
         for line in self.management("/metrics").body.decode().splitlines():

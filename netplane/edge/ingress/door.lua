@@ -6,9 +6,22 @@ local INTERNAL = "unix@" .. os.getenv("NETPLANE_INTERNAL_SOCKET")
 local MAPS = os.getenv("NETPLANE_MAPS")
 local EXACT = Map.new(MAPS .. "/exact.map", Map._str)
 local REGEX = Map.new(MAPS .. "/regex.map", Map._reg)
+local CHOICES = Map.new(MAPS .. "/choices.map", Map._str)
 local PREFIX = Map.new(MAPS .. "/prefix.map", Map._beg)
+local NOWHERE = "!404||n"
 local DEEPEST_HOST = 8
 local CACHED_MOST = 20000
+
+local function answer(txn, status, headers, body)
+  local reply = txn:reply()
+  reply:set_status(status)
+  for _, header in ipairs(headers or {}) do reply:add_header(header[1], header[2]) end
+  if body then
+    reply:add_header("content-type", "text/plain")
+    reply:set_body(body)
+  end
+  txn:done(reply)
+end
 
 local function decode(text)
   return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
@@ -123,7 +136,7 @@ end
 core.register_action("select", {"http-req"}, function(txn)
   local headers = txn.http:req_get_headers()
   local whole, method, queries, cookies = joined(headers), txn.sf:method(), queries_of(txn), cookies_of(headers)
-  for _, one in ipairs(candidates_of(txn:get_var("txn.cond"))) do
+  for _, one in ipairs(candidates_of(CHOICES:lookup(txn:get_var("txn.rec")) or "")) do
     if (not one.m or one.m[1][1] == method)
       and all_hold(one.h, whole) and all_hold(one.H, whole, true)
       and all_hold(one.q, queries) and all_hold(one.Q, queries, true)
@@ -132,7 +145,7 @@ core.register_action("select", {"http-req"}, function(txn)
       return
     end
   end
-  txn:unset_var("txn.rec")
+  txn:set_var("txn.rec", NOWHERE)
 end, 0)
 
 core.register_action("pick", {"http-req"}, function(txn)
@@ -166,22 +179,13 @@ local function search(door, host, path)
 end
 
 core.register_action("search", {"http-req"}, function(txn)
-  local found = search(txn:get_var("txn.door") or "", txn:get_var("txn.host") or "", txn:get_var("txn.path") or "")
-  if found then txn:set_var("txn.rec", found) end
+  local host = txn:get_var("txn.host") or ""
+  if host:find("[^a-z0-9._:%[%]-]") then return answer(txn, 400, {}, "400 Bad Request\n") end
+  local found = search(txn:get_var("txn.door") or "", host, txn:get_var("txn.path") or "")
+  txn:set_var("txn.rec", found or NOWHERE)
 end, 0)
 
 local REASONS = {[404] = "Not Found", [500] = "Internal Server Error", [503] = "Service Unavailable"}
-
-local function answer(txn, status, headers, body)
-  local reply = txn:reply()
-  reply:set_status(status)
-  for _, header in ipairs(headers or {}) do reply:add_header(header[1], header[2]) end
-  if body then
-    reply:add_header("content-type", "text/plain")
-    reply:set_body(body)
-  end
-  txn:done(reply)
-end
 
 core.register_action("refuse", {"http-req"}, function(txn)
   local status = tonumber(txn:get_var("txn.slot"):sub(2)) or 503
@@ -422,6 +426,14 @@ core.register_action("policy", {"http-req"}, function(txn)
   if policy.path then txn.http:req_set_path(changed_path(txn, policy.path[1])) end
   change_headers(txn.http, policy, "q", "req")
   if policy.pd or policy.ps or policy.pa or policy.hsts or policy.cors then txn:set_var("txn.answer", 1) end
+end, 0)
+
+core.register_action("limit", {"http-req"}, function(txn)
+  local sf = txn.sf
+  for name, now in pairs({rps = sf:sc1_http_req_rate(), rpm = sf:sc2_http_req_rate(), conn = sf:sc1_conn_cur()}) do
+    local most = tonumber(txn:get_var("txn." .. name))
+    if most and (tonumber(now) or 0) > most then return answer(txn, 429, {}, "429 Too Many Requests\n") end
+  end
 end, 0)
 
 core.register_action("answer", {"http-res"}, function(txn)

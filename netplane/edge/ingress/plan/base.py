@@ -68,6 +68,8 @@ def _global(settings: Settings, mark: str) -> Iterable[str]:
         yield f"  nbthread {settings.threads}"
     yield "  hard-stop-after 24h"
     yield "  tune.ssl.default-dh-param 2048"
+    # What conditions compare with is one word or two: to hash a value for the cache costs more than to compare it.
+    yield "  tune.pattern.cache-size 0"
     yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets"
     yield "  ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
     yield f"  lua-load-per-thread {settings.lua}"
@@ -112,7 +114,7 @@ def _frontends(settings: Settings) -> Iterable[str]:
     yield "  no log"
     yield f"  bind unix@{at}/internal.sock mode 600"
     # Never true: it makes these maps known to the engine also when no rule above uses them.
-    for name in ("meta", "slots", "sni"):
+    for name in ("meta", "slots", "sni", "choices"):
         yield f"  http-request set-var(txn.none) path,map_str({maps}/{name}.map) if {{ always_false }}"
     yield "  http-request set-var(txn.slot) req.hdr(x-netplane-slot)"
     yield "  http-request del-header x-netplane-slot"
@@ -174,24 +176,19 @@ set-var(txn.key) var(txn.door),concat(/,txn.host),concat(,txn.path)
 set-var(txn.rec) var(txn.key),map_str(MAPS/exact.map)
 lua.search if MISSING { var(txn.door) -m sub ^ }
 set-var(txn.rec) var(txn.key),concat(/),map_beg(MAPS/prefix.map) if MISSING
-REFUSE(400,Bad Request) if MISSING { var(txn.host) -m reg [^a-z0-9._:\\[\\]-] }
 lua.search if MISSING
-set-var(txn.cond) var(txn.rec),map_str(MAPS/choices.map) if { var(txn.rec) -m beg ? }
-lua.select if { var(txn.cond) -m found }
+lua.select if { var(txn.rec) -m beg ? }
 set-var(txn.slot) var(txn.rec),field(1,|)
 set-var(txn.owner) var(txn.rec),field(2,|)
 set-var(txn.rid) var(txn.rec),field(3,|)
-REFUSE(404,Not Found) if !{ var(txn.owner) -m found }
 track-sc0 var(txn.owner) table owners
 lua.pick if { var(txn.slot) -m beg @ }
 set-var(txn.policy) var(txn.rid),map_str(MAPS/policies.map) if RICH
 wait-for-body time 5s at-least 16000 if { var(txn.policy) -m sub &mirror= }
 lua.policy if RICH
 track-sc1 var(txn.client) table clients if { var(txn.client) -m found }
-track-sc2 var(txn.client) table minutes if { var(txn.client) -m found } { var(txn.rpm) -m found }
-REFUSE(429,Too Many Requests) if { var(txn.rps) -m found } { sc1_http_req_rate,sub(txn.rps) gt 0 }
-REFUSE(429,Too Many Requests) if { var(txn.rpm) -m found } { sc2_http_req_rate,sub(txn.rpm) gt 0 }
-REFUSE(429,Too Many Requests) if { var(txn.conn) -m found } { sc1_conn_cur,sub(txn.conn) gt 0 }
+track-sc2 var(txn.client) table minutes if { var(txn.client) -m found }
+lua.limit if { var(txn.client) -m found }
 lua.refuse if { var(txn.slot) -m beg ! }
 set-header X-Forwarded-For %[src]
 set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
@@ -209,9 +206,9 @@ def _rules(maps: str, *, logs: bool) -> Iterator[str]:
     for line in _RULES.strip().splitlines():
         line = line.replace("MAPS", maps).replace("MISSING", _MISSING).replace("RICH", "!{ var(txn.rid) -m str n }")
         yield f"  http-request {_refusal(line)}"
+    # The engine's own count of failures knows those of backends alone, and not what the door itself fails with.
+    yield "  http-after-response set-var(txn.none) sc0_inc_gpc0 if { status ge 500 }"
     yield "  http-response lua.answer if { var(txn.answer) -m found }"
-    named = "if { var(txn.cookie) -m found }"
-    yield f'  http-after-response replace-header Set-Cookie ^NETPLANE=(.*) "%[var(txn.cookie)]=\\1" {named}'
     yield "  use_backend %[var(txn.slot)]"
 
 
@@ -226,7 +223,7 @@ def _refusal(line: str) -> str:
 
 def _tables() -> Iterable[str]:
     yield "backend owners from doors"
-    counts = "http_req_cnt,http_err_cnt,http_fail_cnt,bytes_in_cnt,bytes_out_cnt"
+    counts = "http_req_cnt,http_err_cnt,bytes_in_cnt,bytes_out_cnt,gpc0"
     yield f"  stick-table type string len 384 size 20k store {counts}"
     yield "backend clients from doors"
     yield "  stick-table type string len 64 size 200k expire 1m store http_req_rate(5s),conn_cur"
@@ -263,6 +260,8 @@ http-request set-timeout tunnel var(txn.tunnel) if { var(txn.tunnel) -m found }
 _SLOT: Final = {
     "h": f"{_HTTP_SLOT}balance roundrobin",
     "l": f"{_HTTP_SLOT}balance leastconn",
-    "c": f"{_HTTP_SLOT}balance roundrobin\ncookie NETPLANE insert indirect nocache httponly dynamic",
+    "c": f"{_HTTP_SLOT}balance roundrobin\ncookie NETPLANE insert indirect nocache httponly dynamic\n"
+    'http-after-response replace-header Set-Cookie ^NETPLANE=(.*) "%[var(txn.cookie)]=\\1" '
+    "if { var(txn.cookie) -m found }",
     "t": "mode tcp\ntimeout connect 5s\ntimeout server 1h\nbalance roundrobin\nretries 3\noption redispatch 1",
 }

@@ -27,7 +27,7 @@ EXPIRY = metrics.gauge(
 _OWNER_COUNTS: Final = {
     "http_req_cnt": ("netplane_ingress_requests", "Requests by Ingress or HTTPRoute."),
     "http_err_cnt": ("netplane_ingress_client_errors", "Answers 4xx by Ingress or HTTPRoute."),
-    "http_fail_cnt": ("netplane_ingress_server_errors", "Answers 5xx by Ingress or HTTPRoute."),
+    "gpc0": ("netplane_ingress_server_errors", "Answers 5xx by Ingress or HTTPRoute."),
     "bytes_in_cnt": ("netplane_ingress_received_bytes", "Bytes from clients by Ingress or HTTPRoute."),
     "bytes_out_cnt": ("netplane_ingress_sent_bytes", "Bytes to clients by Ingress or HTTPRoute."),
 }
@@ -88,7 +88,7 @@ def _owners(table: str) -> Iterator[tuple[list[str], dict[str, float]]]:
     for line in table.splitlines():
         key = re.search(r" key=(\w+)/([^/ ]*)/(\S+) ", line)
         if key:
-            numbers = {name: float(number) for name, number in re.findall(r"(\w+_cnt)=(\d+)", line)}
+            numbers = {name: float(number) for name, number in re.findall(r"(\w+_cnt|gpc0)=(\d+)", line)}
             yield list(key.groups()), numbers
 
 
