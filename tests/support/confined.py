@@ -6,16 +6,14 @@ read-only, but for what ReadWritePaths, the state directory and private /tmp lea
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-import subprocess
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
-from netplane.kernel import netns
-from tests.support import apiserver
+from tests.support import proxy_process
 from tests.support.proxy_process import Nursery
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,15 +72,10 @@ def argv(command: Sequence[str], *, capabilities: Sequence[str], state: Path) ->
     return ["unshare", "--mount", "sh", "-c", script]
 
 
-def nursery(capabilities: Sequence[str], state: Path) -> Nursery:
-    """Return what starts proxies so confined."""
-
-    def start(place: str, log: Path, options: Sequence[str]) -> int:
-        confined = argv([*apiserver.program(), "proxy", *options], capabilities=capabilities, state=state)
-        with log.open("ab") as said:
-            made = netns.run_in(place, lambda: subprocess.Popen(confined, stdout=said, stderr=said))
-        code = log.with_suffix(".code")
-        threading.Thread(target=lambda: code.write_text(str(made.wait())), daemon=True).start()
-        return made.pid
-
-    return start
+@contextlib.contextmanager
+def nursery(place: str, capabilities: Sequence[str], state: Path) -> Iterator[Nursery]:
+    """Run what starts proxies in this namespace: so confined itself, as are those it forks."""
+    with proxy_process.nursery(
+        argv(proxy_process.NURSERY, capabilities=capabilities, state=state), place=place
+    ) as made:
+        yield made

@@ -15,7 +15,10 @@ RIGHTS = {"unit": confined.unit_capabilities, "daemon set": confined.daemon_set_
 
 def assert_it_suffices(lab: Topology, folder: Path, mode: str, capabilities: list[str]) -> None:
     """Forward, follow a change, and clean up, with these capabilities alone."""
-    with proxies(lab, folder, confined.nursery(capabilities, folder)) as rig:
+    with (
+        confined.nursery(lab.places["node"], capabilities, folder) as nursery,
+        proxies(lab, folder, nursery) as rig,
+    ):
         rig.put(kube_objects.node())
         rig.put(kube_objects.service())
         proxy = rig.start(mode)

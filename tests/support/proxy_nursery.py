@@ -1,12 +1,13 @@
 """Start proxies quickly: a process that has loaded all of `netplane proxy` already, and forks one on request.
 
 Run as `python -m tests.support.proxy_nursery`. Each line of its input is a JSON object: `place` is the network
-namespace, `log` the file for what is said, `options` the words after `netplane proxy`. It answers with the process id.
-When the proxy ends by itself, its exit code is in the log's neighbour `.code`.
+namespace ("" for its own), `log` the file for what is said, `options` the words after `netplane proxy`. It answers
+with the process id. When the proxy ends by itself, its exit code is in the log's neighbour `.code`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,7 +38,7 @@ def _live(place: str, log: Path, options: list[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     code = 1
     try:
-        with netns.inside(place):
+        with netns.inside(place) if place else contextlib.nullcontext():
             code = proxy.main(options, prog_name="netplane proxy", standalone_mode=False) or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

@@ -29,6 +29,8 @@ from tests.support.topology import Topology
 ECHO_PORT = 9000
 PATIENCE = 60.0
 _PACE = 0.1
+PACE_IN_A_MACHINE = 0.4
+"""How long clients pause between questions, in seconds; where the processor is emulated, it is short of time."""
 ROOT = Path(__file__).resolve().parents[2]
 
 Nursery = Callable[[str, Path, Sequence[str]], int]
@@ -65,8 +67,8 @@ class Proxies:
     def _usual(self) -> list[str]:
         return [
             "--kubeconfig", str(self.folder / "kubeconfig"), "--node-name", "node-1", "--state-dir", str(self.folder),
-            "--cluster-cidr", "10.244.0.0/16", "--service-cidr", "10.96.0.0/16", "--healthz-bind-address", "",
-            "--metrics-bind-address", "",
+            "--cluster-cidr", "10.244.0.0/16,fd00:244::/48", "--service-cidr", "10.96.0.0/16,fd00:96::/112",
+            "--healthz-bind-address", "", "--metrics-bind-address", "",
         ]  # fmt: skip
 
     def _live(self, *options: str) -> Running:
@@ -112,18 +114,29 @@ class Running:
         self.ended()
 
 
+NURSERY = sys.executable, "-m", "tests.support.proxy_nursery"
+
+
 @contextlib.contextmanager
-def nursery() -> Iterator[Nursery]:
-    """Run what forks proxies (proxy_nursery)."""
-    argv = (sys.executable, "-m", "tests.support.proxy_nursery")
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as made:
+def nursery(argv: Sequence[str] = NURSERY, *, place: str = "") -> Iterator[Nursery]:
+    """Run what forks proxies (proxy_nursery); in a namespace that it has no right to enter by itself, if one is given.
+
+    It has loaded the proxy once, which takes the most of a start.
+    """
+
+    def run() -> subprocess.Popen[str]:
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+    with netns.run_in(place, run) if place else run() as made:
         asking, answers = made.stdin, made.stdout
         assert asking is not None
         assert answers is not None
         assert answers.readline() == "ready\n"
 
-        def start(place: str, log: Path, options: Sequence[str]) -> int:
-            print(json.dumps({"place": place, "log": str(log), "options": options}), file=asking, flush=True)
+        def start(where: str, log: Path, options: Sequence[str]) -> int:
+            assert place in ("", where)
+            asked = {"place": "" if place else where, "log": str(log), "options": options}
+            print(json.dumps(asked), file=asking, flush=True)
             return int(answers.readline())
 
         yield start
@@ -157,9 +170,17 @@ class Steady:
     """Talks all the time: over one connection that stays, or over a new one each time. Every failure is kept."""
 
     def __init__(
-        self, lab: Topology, place: str, where: tuple[str, int], *, stays: bool, protocol: Protocol = Protocol.TCP
+        self,
+        lab: Topology,
+        place: str,
+        where: tuple[str, int],
+        *,
+        stays: bool,
+        protocol: Protocol = Protocol.TCP,
+        pace: float = _PACE,
     ) -> None:
-        """Say who asks whom."""
+        """Say who asks whom, and how long it pauses between two questions."""
+        self._pace = pace
         self._place = lab.places[place]
         self._where = where
         self._stays = stays
@@ -192,7 +213,7 @@ class Steady:
                 with self._opened() as one:
                     while True:
                         self._ask(one)
-                        if self._done.wait(_PACE) or not self._stays:
+                        if self._done.wait(self._pace) or not self._stays:
                             break
             except OSError as error:
                 self.failures.append(f"after {self.answers}: {error!r}")
@@ -225,7 +246,7 @@ def wait(is_so: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
 
 @contextlib.contextmanager
 def echo(place: str, name: str) -> Iterator[None]:
-    """Answer every line with a name, for as long as the client likes, by TCP and UDP."""
+    """Answer every line with a name, for as long as the client likes, by TCP and UDP, in both families."""
 
     class Stream(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -238,15 +259,20 @@ def echo(place: str, name: str) -> Iterator[None]:
             self.request[1].sendto(f"{name}\n".encode(), self.client_address)
 
     with contextlib.ExitStack() as stack:
-        for kind, handler in ((_Tcp, Stream), (socketserver.UDPServer, Datagram)):
+        for kind, handler in ((_Tcp, Stream), (_Udp, Datagram)):
             with netns.inside(place):
-                server = stack.enter_context(kind(("", ECHO_PORT), handler))
+                server = stack.enter_context(kind(("::", ECHO_PORT), handler))
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
             stack.callback(server.shutdown)
         yield
 
 
+class _Udp(socketserver.UDPServer):
+    address_family = socket.AF_INET6  # and of IPv4
+
+
 class _Tcp(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 1024

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from netplane.model.address import Family
 from tests.support import kube_objects
-from tests.support.proxy_process import ECHO_PORT, Nursery, Proxies, Steady, proxies
-from tests.support.topology import POD1, POD2, Topology, topology
+from tests.support.proxy_process import ECHO_PORT, PACE_IN_A_MACHINE, Nursery, Proxies, Steady, proxies
+from tests.support.topology import POD1, POD2, Topology
 
 WEB = "10.96.0.1", 80
 NODE_PORT = "172.30.0.11", 30080
@@ -44,12 +45,12 @@ add KUBE-NODE-PORT-TCP {NODE_PORT[1]}
 create KUBE-LOOP-BACK hash:ip,port,ip
 {"".join(f"add KUBE-LOOP-BACK {pod},tcp:{ECHO_PORT},{pod}{chr(10)}" for pod in PODS)}"""
 FOREIGN = "192.0.2.9:99"
+PARAMETERS = [f"net.ipv4.vs.{name}" for name in ("conntrack", "expire_nodest_conn", "expire_quiescent_template")]
 
 
 @pytest.fixture
-def rig(tmp_path_factory: pytest.TempPathFactory, proxy_nursery: Nursery) -> Iterator[Proxies]:
-    folder = tmp_path_factory.mktemp("kube-proxy")
-    with topology(folder) as lab, proxies(lab, folder, proxy_nursery) as made:
+def rig(lab: Topology, tmp_path: Path, proxy_nursery: Nursery) -> Iterator[Proxies]:
+    with proxies(lab, tmp_path, proxy_nursery) as made:
         made.put(kube_objects.node())
         service = kube_objects.service("web", WEB[0])
         service["spec"]["type"] = "NodePort"
@@ -58,8 +59,12 @@ def rig(tmp_path_factory: pytest.TempPathFactory, proxy_nursery: Nursery) -> Ite
         piece = kube_objects.endpoint_slice(*PODS, node="node-1")
         piece["ports"] = [{"name": "", "port": ECHO_PORT, "protocol": "TCP"}]
         made.put(piece)
+        lab.run("node", "ipvsadm", "-Ln")  # loads the module, whose parameters there are none of before
+        before = lab.run("node", "sysctl", "-e", *PARAMETERS)
         _be_kube_proxy(lab)
         yield made
+        lab.run("node", "ipvsadm", "-D", "-t", FOREIGN)
+        lab.run("node", "sysctl", "-q", "-p", "-", feed=before)
 
 
 def _be_kube_proxy(lab: Topology) -> None:
@@ -70,10 +75,7 @@ def _be_kube_proxy(lab: Topology) -> None:
         f"ip address add {WEB[0]}/32 dev kube-ipvs0",
         *(f"ipvsadm -A -t {place} -s rr" for place in (*places, FOREIGN)),
         *(f"ipvsadm -a -t {place} -r {pod}:{ECHO_PORT} -m -w 1" for place in places for pod in PODS),
-        *(
-            f"sysctl -qw net.ipv4.vs.{name}=1"
-            for name in ("conntrack", "expire_nodest_conn", "expire_quiescent_template")
-        ),
+        *(f"sysctl -qw {name}=1" for name in PARAMETERS),
     ):
         lab.run("node", *line.split())
     lab.run("node", "ipset", "restore", feed=SETS)
@@ -84,7 +86,10 @@ def _be_kube_proxy(lab: Topology) -> None:
 def busy(lab: Topology, *, stays: bool) -> Iterator[list[Steady]]:
     """Let everybody talk all the time."""
     with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(Steady(lab, place, where, stays=stays)) for place, where in PATHS]
+        made = [
+            stack.enter_context(Steady(lab, place, where, stays=stays, pace=PACE_IN_A_MACHINE))
+            for place, where in PATHS
+        ]
         for one in made:
             one.more(1)
         yield made
@@ -101,7 +106,7 @@ def test_a_node_of_kube_proxy_is_taken_over_and_cleaned_and_no_connection_is_los
             if mode == "ipvs":
                 said = cleaning.result(60)
             for one in (*old, *new):
-                one.more(20)
+                one.more(10)
             # Its servers have become ours, or wait for their connections.
             assert cleaning.done() == (mode == "ipvs")
         if mode != "ipvs":

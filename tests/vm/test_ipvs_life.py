@@ -21,17 +21,11 @@ from netplane_proxy.run import ipvs
 from netplane_proxy.run.ipvs.host import LINK, SYSCTLS
 from netplane_proxy.run.ipvs.target import IpvsTarget
 from tests.support.ports import UDP, cluster_ip, forwarding, node_port, service_port, vip
-from tests.support.topology import CLIENT, FACTS, NODE, POD1, POD2, Answer, Topology, backend, topology
+from tests.support.topology import CLIENT, FACTS, NODE, POD1, POD2, Answer, Topology, backend
 
 T = TypeVar("T")
 families = pytest.mark.parametrize("family", list(Family), ids=str)
 protocols = pytest.mark.parametrize("protocol", [Protocol.TCP, UDP], ids=str)
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
-    with topology(tmp_path_factory.mktemp("lab")) as made:
-        yield made
 
 
 @pytest.fixture

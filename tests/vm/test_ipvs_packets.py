@@ -25,7 +25,7 @@ from tests.support.clusters import NODE
 from tests.support.packet_lab import PacketLab, packet_lab
 from tests.support.random_clusters import nodes, snapshots
 
-CLUSTERS = int(os.environ.get("PROXY_CLUSTERS", "8"))
+CLUSTERS = int(os.environ.get("PROXY_CLUSTERS", "6"))
 PACKETS_PER_CLUSTER = 120
 T = TypeVar("T")
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.least_privilege import RIGHTS, assert_it_suffices
-from tests.support.topology import topology
+from tests.support.topology import Topology
 
 
 @pytest.mark.timeout(300)
-def test_what_the_unit_gives_suffices_for_ipvs(tmp_path: Path) -> None:
-    with topology(tmp_path) as lab:
-        assert_it_suffices(lab, tmp_path, "ipvs", RIGHTS["unit"]())
+def test_what_the_unit_gives_suffices_for_ipvs(lab: Topology, tmp_path: Path) -> None:
+    assert_it_suffices(lab, tmp_path, "ipvs", RIGHTS["unit"]())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,17 +14,16 @@ from netplane.model.address import Family
 from netplane_proxy.run.ipvs.host import LINK, SYSCTLS
 from tests.support import kube_objects, static_api
 from tests.support.proxy_process import ECHO_PORT, Nursery, Proxies, Steady, proxies, wait
-from tests.support.topology import POD1, POD2, Topology, topology
+from tests.support.topology import POD1, POD2, Topology
 
 WEB = "10.96.0.1", 80
 V4 = Family.V4
 PODS = {"pod1": POD1[V4], "pod2": POD2[V4]}
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory, proxy_nursery: Nursery) -> Iterator[Proxies]:
-    folder = tmp_path_factory.mktemp("process")
-    with topology(folder) as lab, proxies(lab, folder, proxy_nursery) as made:
+@pytest.fixture
+def rig(lab: Topology, tmp_path: Path, proxy_nursery: Nursery) -> Iterator[Proxies]:
+    with proxies(lab, tmp_path, proxy_nursery) as made:
         made.put(kube_objects.node())
         made.put(kube_objects.service())
         yield made

@@ -14,14 +14,13 @@ from netplane.model.service import Protocol
 from netplane_proxy.plan.ipvs.rows import SCHEDULERS
 from netplane_proxy.run import ipvs
 from tests.support.ports import UDP, cluster_ip, forwarding, service_port, vip
-from tests.support.topology import FACTS, POD1, POD2, Topology, backend, topology
+from tests.support.topology import FACTS, POD1, POD2, Topology, backend
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
-    with topology(tmp_path_factory.mktemp("schedulers")) as made:
-        yield made
-        netns.run_in(made.places["node"], lambda: asyncio.run(ipvs.cleanup()))
+@pytest.fixture(scope="module", autouse=True)
+def _cleaned(lab: Topology) -> Iterator[None]:
+    yield
+    netns.run_in(lab.places["node"], lambda: asyncio.run(ipvs.cleanup()))
 
 
 SPREADS = frozenset(("rr", "wrr", "lc", "wlc"))
