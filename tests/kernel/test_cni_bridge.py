@@ -17,15 +17,18 @@ from netplane.kernel.link import run as link
 from netplane_cni.plan import attach
 from netplane_cni.plan.bridge import BRIDGE
 from tests.support.cni_nodes import Machine, Pod, World, echo, reaches, talk, until
+from tests.support.cni_nursery import Nursery
 
 GROUP, PORT = "239.1.2.3", 9000
 FAMILIES = {"v4": (4,), "v6": (6,), "dual": (4, 6)}
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cni_nursery: Nursery
+) -> Iterator[World]:
     folder: Path = tmp_path_factory.mktemp("bridge")
-    with World(folder / "world", nodes=2, families=FAMILIES[request.param]) as made:
+    with World(folder / "world", nodes=2, families=FAMILIES[request.param], nursery=cni_nursery) as made:
         for machine in made.machines:
             machine.options = ["--wiring=bridge", "--cool-down=0"]
             machine.start(wait=False)

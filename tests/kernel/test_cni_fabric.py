@@ -15,6 +15,7 @@ from netplane.kube import types
 from netplane_cni.plan import fabric
 from tests.support.cni_api import ApiInside
 from tests.support.cni_nodes import Machine, World, echo, ip, talk, until
+from tests.support.cni_nursery import Nursery
 
 
 def paths(machine: Machine) -> Paths:
@@ -28,8 +29,8 @@ def networks(machine: Machine) -> set[bytes]:
 
 
 @pytest.fixture(params=["vxlan", "direct"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with World(tmp_path / "world", nodes=2, fabric=request.param) as made:
+def world(request: pytest.FixtureRequest, tmp_path: Path, cni_nursery: Nursery) -> Iterator[World]:
+    with World(tmp_path / "world", nodes=2, fabric=request.param, nursery=cni_nursery) as made:
         yield made
 
 

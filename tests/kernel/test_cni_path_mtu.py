@@ -15,6 +15,7 @@ from netplane.kernel.link import run as link
 from netplane.kernel.link.objects import LinkChange, change
 from netplane_cni.plan import fabric
 from tests.support.cni_nodes import Machine, Pod, World, ip, until
+from tests.support.cni_nursery import Nursery
 
 SIZE = 4_000_000
 IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
@@ -22,8 +23,8 @@ CLIENT = "172.31.0.2"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with World(tmp_path / "world", nodes=2, families=[4], far=(2,)) as made:
+def world(tmp_path: Path, cni_nursery: Nursery) -> Iterator[World]:
+    with World(tmp_path / "world", nodes=2, families=[4], far=(2,), nursery=cni_nursery) as made:
         yield made
 
 

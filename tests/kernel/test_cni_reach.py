@@ -20,8 +20,7 @@ SECOND = "br2"
 
 @pytest.fixture
 def world(tmp_path: Path, cni_nursery: Nursery) -> Iterator[World]:
-    with World(tmp_path / "world", nodes=3, families=[4]) as made:
-        made.nursery = cni_nursery
+    with World(tmp_path / "world", nodes=3, families=[4], nursery=cni_nursery) as made:
         with link.Socket(made.underlay) as wire:
             wire.commit([add(Bridge(SECOND)), change(LinkChange(name=SECOND, is_up=True))])
         yield made

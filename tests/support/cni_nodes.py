@@ -202,7 +202,8 @@ class Machine:
 class World:
     """The underlay bridge, which routes between the nodes' network and a client outside, and the nodes.
 
-    Nodes whose numbers are in `far` are on a bridge of their own, behind the same router.
+    Nodes whose numbers are in `far` are on a bridge of their own, behind the same router. With a `nursery` daemons are
+    forked by it, in place of being executed.
     """
 
     def __init__(
@@ -213,6 +214,7 @@ class World:
         fabric: str = "vxlan",
         families: Sequence[int] = (4, 6),
         far: Sequence[int] = (),
+        nursery: Nursery | None = None,
     ) -> None:
         self.folder = folder
         self.fabric = fabric
@@ -220,7 +222,7 @@ class World:
         self.far = frozenset(far)
         self.underlay, self.client = str(folder / "underlay"), str(folder / "client")
         self.kubeconfig: Path | None = None
-        self.nursery: Nursery | None = None
+        self.nursery = nursery
         self.machines = [Machine(self, number, folder / f"node-{number}") for number in range(1, nodes + 1)]
 
     def __enter__(self) -> World:
