@@ -134,10 +134,11 @@ def test_a_refusal_of_can_i_is_a_bare_no(newest_kubectl: Kubectl) -> None:
     assert json.loads(told) == {"allowed": False}
 
 
-def test_debugging_a_running_pod_is_refused_by_name(newest_kubectl: Kubectl, namespace: str) -> None:
+def test_debug_leaves_its_container_in_the_pod_for_the_agent(newest_kubectl: Kubectl, namespace: str) -> None:
     newest_kubectl("-n", namespace, "run", "p", "--image=i")
-    told = newest_kubectl("-n", namespace, "debug", "p", "--image=i", "--profile=general", is_refused=True)
-    assert "ephemeral containers are disabled for this cluster" in told
+    newest_kubectl("-n", namespace, "debug", "p", "--image=tools", "-c", "beside", "--profile=general")
+    shown = newest_kubectl("-n", namespace, "get", "pod", "p", "-o", "jsonpath={.spec.ephemeralContainers[*].image}")
+    assert shown == "tools"
 
 
 def test_a_budget_that_allows_nothing_refuses_evictions_at_once(newest_kubectl: Kubectl, namespace: str) -> None:
