@@ -1,8 +1,8 @@
 """Measure how the paths to other nodes follow: all of a large cluster at the start, one node that joins or leaves.
 
 The real fabric and the set of what is not masqueraded (without --cluster-cidr), in a namespace of its own, with as many
-Nodes as told (5,000). Times are of this process and, on its behalf, the kernel on a CPU, so that a busy machine does not
-count; of changes the middle of many. A join must cost the same among 1,000 nodes and among 5,000.
+Nodes as told (5,000). Times are of this process and, on its behalf, the kernel on a CPU, so that a busy machine counts
+little; of changes the middle of many. A join must cost the same among 1,000 nodes and among 5,000.
 """
 
 from __future__ import annotations
