@@ -34,7 +34,7 @@ COLUMNS = (
 
 def cells(obj: Object, now: datetime) -> list[Any]:
     """The row of a request."""
-    metadata, spec = obj["metadata"], obj["spec"]
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
     seconds = spec.get("expirationSeconds")
     age = times.age(metadata.get("creationTimestamp"), now)
     lasts = times.human(timedelta(seconds=seconds)) if seconds else "<none>"
@@ -55,12 +55,12 @@ def _state(obj: Object) -> str:
 
 def conditions(obj: Object) -> dict[str, Object]:
     """Return a request's conditions by type."""
-    return {each["type"]: each for each in (obj.get("status") or {}).get("conditions") or ()}
+    return {each.get("type", ""): each for each in (obj.get("status") or {}).get("conditions") or ()}
 
 
 def prepare_update(new: Object, old: Object) -> None:
     """A request stays what it was: who asked for what."""
-    new["spec"] = old["spec"]
+    new["spec"] = old.get("spec") or {}
 
 
 def validate(obj: Object) -> list[Fault]:
