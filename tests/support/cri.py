@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -69,7 +69,7 @@ class Client:
     """A connection to the runtime's socket. `seconds` adds up how long the calls of each method took."""
 
     def __init__(self, path: str) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._channel = grpc.insecure_channel(f"unix://{path}")
 
     def close(self) -> None:
