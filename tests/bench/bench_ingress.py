@@ -31,7 +31,7 @@ from tests.support import ingress  # noqa: E402
 from tests.support import ingress_objects as o  # noqa: E402
 
 SIZES = (100, 1000)
-ROUNDS, SECONDS, CONNECTIONS = 7, 2, 32
+ROUNDS, SECONDS, CONNECTIONS = 9, 1, 32
 PODS, CHANGES = 8, 200
 RATIO_GOAL, CHANGE_GOAL_MS, LOAD_GOAL_S = 0.95, 20.0, 5.0
 HOST, PLAIN_PORT, POD_PORT = "speed.example", 8090, 8088
@@ -57,14 +57,16 @@ _LOG = (
 """What is logged of a request: the same things as the door logs."""
 
 
-def _plain(folder: Path, size: int) -> str:
+def _plain(folder: Path, size: int, *, logs: bool = True) -> str:
     """Return what a person would write for as many hosts: a map of them, X-Forwarded headers, a log as JSON."""
     hosts = folder / "hosts.map"
     hosts.write_text(f"{HOST} web\n" + "".join(f"app-{number}.example web\n" for number in range(size)))
     servers = "".join(f"    server pod{number} {pod}:{POD_PORT}\n" for number, pod in enumerate(_POD))
+    target = "    log stdout len 8192 format raw local0 info\n" if logs else ""
+    log = f"    log global\n    log-format '{_LOG}'\n" if logs else ""
     return (
-        _DEFAULTS.replace("    nbthread 1\n", "    log stdout len 8192 format raw local0 info\n")
-        + f"frontend plain\n    bind :{PLAIN_PORT}\n    log global\n    log-format '{_LOG}'\n"
+        _DEFAULTS.replace("    nbthread 1\n", target)
+        + f"frontend plain\n    bind :{PLAIN_PORT}\n{log}"
         + "    option forwardfor\n"
         + "    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n"
         + "    http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
@@ -117,7 +119,7 @@ def engines(folder: Path) -> set[int]:
     return found
 
 
-def throughput(door: ingress.Door, folder: Path, size: int) -> dict[str, float]:
+def throughput(door: ingress.Door, folder: Path, size: int, *, logs: bool) -> dict[str, float]:
     """Ask our door and the plain one turn about."""
     ports = [{"name": "http", "port": 8080, "targetPort": POD_PORT}]
     door.api.apply(o.service("speed", ports=ports))
@@ -125,8 +127,8 @@ def throughput(door: ingress.Door, folder: Path, size: int) -> dict[str, float]:
     door.api.apply(o.ingress("speed", o.rule(HOST, o.path("/", "speed"))))
     door.until(lambda: door.ask(f"http://{HOST}/").status == 200)
     ours = engines(door.folder)
-    with haproxy(folder, "plain", _plain(folder, size)) as plain:
-        time.sleep(0.3)
+    with haproxy(folder, "plain", _plain(folder, size, logs=logs)) as plain:
+        door.until(lambda: door.ask(f"http://{HOST}:{PLAIN_PORT}/").status == 200)
         rates: dict[str, list[float]] = {"door": [], "plain": []}
         spent: dict[str, list[float]] = {"door": [], "plain": []}
         for turn in range(ROUNDS):
@@ -200,32 +202,41 @@ def memory(door: ingress.Door) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # the kernel always says it
 
 
-def measure(folder: Path, sizes: tuple[int, ...]) -> dict[int, dict[str, float]]:
+def measure(folder: Path, sizes: tuple[int, ...], *, logs: bool) -> dict[int, dict[str, float]]:
     """Run everything; figures by number of Ingresses."""
     figures: dict[int, dict[str, float]] = {}
-    with ingress.door(folder) as door, haproxy(folder, "pods", _PODS):
+    with ingress.door(folder, options=[] if logs else ["--access-log=off"]) as door, haproxy(folder, "pods", _PODS):
         door.api.apply(o.ingress_class())
         known = 0
         for size in sizes:
+            assert door.controller is not None
+            before = cpu({door.controller.process.pid})
             fill(door, known, size)
+            filled = time.monotonic()
+            door.until(lambda size=size: door.ask(f"http://app-{size - 1}.example/").status == 200)  # type: ignore[misc]
+            settled = time.monotonic() - filled
+            created = cpu({door.controller.process.pid}) - before
             known = size
             loaded = load_seconds(door, size)
-            assert door.controller is not None
             before = cpu({door.controller.process.pid})
             found = changes(door, size)
             spent = 1000 * (cpu({door.controller.process.pid}) - before) / CHANGES
             figures[size] = {
+                "created one by one, last one served after, s": settled,
+                "created one by one, CPU s of the controller": created,
                 "load, s": loaded,
                 "change to engine, p50 ms": found[len(found) // 2],
                 "change to engine, p99 ms": found[int(len(found) * 0.99)],
                 "controller, CPU ms a change": spent,
                 "controller, MiB": memory(door),
-                **throughput(door, folder, size),
+                **throughput(door, folder, size, logs=logs),
             }
     return figures
 
 
 _GOALS = {
+    "created one by one, last one served after, s": (LOAD_GOAL_S, False),
+    "created one by one, CPU s of the controller": (LOAD_GOAL_S, False),
     "load, s": (LOAD_GOAL_S, False),
     "change to engine, p99 ms": (CHANGE_GOAL_MS, False),
     "door / plain, requests/s": (RATIO_GOAL, True),
@@ -236,13 +247,14 @@ def main() -> int:
     """Run every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="", help="other numbers of Ingresses, by commas")
+    parser.add_argument("--without-log", action="store_true", help="neither the door nor the plain one logs")
     options = parser.parse_args()
     if os.geteuid():
         print("skipped: needs root")
         return 0
     sizes = tuple(map(int, options.sizes.split(","))) if options.sizes else SIZES
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), sizes)
+        figures = measure(Path(folder), sizes, logs=not options.without_log)
     table = Table(title="The front door")
     for column in ("", *(f"{size:,} Ingresses" for size in sizes), "goal"):
         table.add_column(column, justify="right" if column else "left")

@@ -36,8 +36,8 @@ def test_gateway_observed_generation_bump(place: Place) -> None:
     place.apply(g.gateway("door"))
     place.door.until(lambda: place.gateway_status() == {"Accepted": "True", "Programmed": "True"})
     before = place.door.api.get("Gateway", "door", namespace=place.namespace)
-    before["spec"]["listeners"].append(g.listener("more", 8081))
-    place.door.api.replace(before)
+    listeners = [*before["spec"]["listeners"], g.listener("more", 8081)]
+    place.door.api.patch(before, {"spec": {"listeners": listeners}})
 
     def generations() -> set[int]:
         status = place.door.api.get("Gateway", "door", namespace=place.namespace)["status"]
@@ -51,8 +51,8 @@ def test_gateway_modify_listeners(place: Place) -> None:
     place.expect("any:8081/", "v1")
     assert place.ask("any/") == "v1"
     gateway = place.door.api.get("Gateway", "door", namespace=place.namespace)
-    gateway["spec"]["listeners"] = [g.listener("one"), g.listener("three", 8082)]
-    place.door.api.replace(gateway)
+    # A patch, as a status may be written between reading and replacing.
+    place.door.api.patch(gateway, {"spec": {"listeners": [g.listener("one"), g.listener("three", 8082)]}})
     place.expect("any:8082/", "v1")
     place.door.until(lambda: _is_closed(place.door, 8081))
 

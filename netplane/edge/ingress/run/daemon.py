@@ -34,6 +34,8 @@ from netplane.reconcile.report import Outcome
 _LOG = log.get("ingress")
 _FORGET_SECONDS = 2.0
 _SETTLE_SECONDS = 0.2
+_REST = 3.0
+"""After everything was read, how many times as long to wait before the next time: endpoints never wait for it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Daemon:
         self._received: float | None = None
         self._on_ready = on_ready
         self._lock = asyncio.Lock()
+        self._next_read = 0.0
+        self._is_put_off = asyncio.Event()
         self._metrics = telemetry.EngineMetrics(engine.counts)
         self.is_ready = False
 
@@ -99,6 +103,7 @@ class Daemon:
             group.create_task(self._loop.run())
             group.create_task(self._keep_alive())
             group.create_task(self._forget())
+            group.create_task(self._catch_up())
 
     def report(self) -> dict[str, Any]:
         """Return how things are, for /status."""
@@ -140,7 +145,11 @@ class Daemon:
             must_look = cause != "change" or self._have is None
             if must_look:
                 await self._look(cause)
-            statuses = self._decide(must_read=must_look or self._facts.must_read)
+            is_late = not must_look and self._facts.must_read and self._clock.monotonic() < self._next_read
+            statuses = self._decide(must_read=must_look or (self._facts.must_read and not is_late))
+            if is_late:
+                revision = self._loop.report.committed
+                self._is_put_off.set()
             operations = await self._commit()
             if received is not None:
                 telemetry.COMMIT.observe(self._clock.monotonic() - received)
@@ -184,7 +193,9 @@ class Daemon:
         self._routing = dataclasses.replace(routing, servers=self._facts.servers(ports_of(routing)))
         self._plan = self._compile()
         self._passwords.offer(self._plan.users)
-        telemetry.READ.observe(self._clock.monotonic() - began)
+        ended = self._clock.monotonic()
+        self._next_read = ended + _REST * (ended - began)
+        telemetry.READ.observe(ended - began)
         telemetry.ROUTES.set(len(routing.routes))
         telemetry.FINDINGS.set(len(read.findings))
 
@@ -243,6 +254,14 @@ class Daemon:
                 await self._engine.ended()
             else:
                 await self._clock.sleep(_SETTLE_SECONDS)
+
+    async def _catch_up(self) -> None:
+        """Read what was put off while much was made at once."""
+        while True:
+            await self._is_put_off.wait()
+            self._is_put_off.clear()
+            await self._clock.sleep(max(0.0, self._next_read - self._clock.monotonic()))
+            self._loop.wake(self._loop.report.wanted)
 
     async def _forget(self) -> None:
         while True:
