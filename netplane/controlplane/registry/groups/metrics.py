@@ -15,14 +15,15 @@ _COLUMNS = (Column("Name", format="name"), Column("CPU"), Column("Memory"), Colu
 
 
 def _node_cells(obj: Object, now: datetime) -> list[Any]:
-    return [obj["metadata"]["name"], obj["usage"]["cpu"], obj["usage"]["memory"], obj["window"]]
+    used = obj.get("usage") or {}
+    return [obj["metadata"]["name"], used.get("cpu", "0"), used.get("memory", "0"), obj.get("window", "")]
 
 
 def _pod_cells(obj: Object, now: datetime) -> list[Any]:
-    usages = [each["usage"] for each in obj["containers"]]
-    cpu = sum(quantity.parse(each["cpu"]) for each in usages) * 10**9
-    memory = sum(quantity.parse(each["memory"]) for each in usages) / 1024
-    return [obj["metadata"]["name"], f"{int(cpu)}n", f"{int(memory)}Ki", obj["window"]]
+    usages = [each.get("usage") or {} for each in obj.get("containers") or ()]
+    cpu = sum(quantity.parse(each.get("cpu", "0")) for each in usages) * 10**9
+    memory = sum(quantity.parse(each.get("memory", "0")) for each in usages) / 1024
+    return [obj["metadata"]["name"], f"{int(cpu)}n", f"{int(memory)}Ki", obj.get("window", "")]
 
 
 TYPES = (
