@@ -82,8 +82,9 @@ def haproxy(folder: Path, name: str, text: str) -> Iterator[subprocess.Popen[byt
     """Run a HAProxy of this configuration."""
     path = folder / f"{name}.cfg"
     path.write_text(text)
-    with open(folder / f"{name}.log", "wb") as log:
-        process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(path)], stdout=log)
+    # As the door's engine has it: a log that is appended to, and a session of its own, which the scheduler weighs.
+    with open(folder / f"{name}.log", "ab") as log:
+        process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(path)], stdout=log, start_new_session=True)
     try:
         yield process
     finally:
