@@ -83,9 +83,11 @@ def _compile_door(tables: Tables, door: str, routes: Iterable[Route], record: Ta
     by_place: dict[_Place, list[Route]] = {}
     for route in sorted(routes, key=rank):
         by_place.setdefault(_Place(route.match.host, route.match.path), []).append(route)
+    for place in _crossings(by_place):
+        by_place.setdefault(place, [])
     conditional_only = {place: all(not one.match.is_plain for one in mine) for place, mine in by_place.items()}
     for place, mine in by_place.items():
-        if mine[0].match.is_plain:
+        if mine and mine[0].match.is_plain:
             value = record(mine[0])
         else:
             candidates = list(_until_plain(mine))
@@ -94,6 +96,17 @@ def _compile_door(tables: Tables, door: str, routes: Iterable[Route], record: Ta
             value = _choice(tables, candidates, record)
         table, key = _row(tables, door, place)
         table[key] = value
+
+
+def _crossings(by_place: dict[_Place, list[Route]]) -> list[_Place]:
+    """Return the places at which a request leaves conditions of its host for a narrower path of a wider host."""
+    return [
+        _Place(place.host, other.path)
+        for place, mine in by_place.items()
+        if not any(one.match.is_plain for one in mine)
+        for other in by_place
+        if other.path != place.path and _host_holds(other.host, place.host) and _path_holds(place.path, other.path)
+    ]
 
 
 def _until_plain(routes: Iterable[Route]) -> Iterator[Route]:
