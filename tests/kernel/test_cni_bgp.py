@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -50,9 +51,10 @@ def learnt(place: str) -> dict[bytes, bytes]:
 def pid(machine: Machine) -> int:
     """Return the BIRD of a machine: the one process that has its control socket on its command line."""
     wanted = str(machine.folder / "run" / "bird.ctl")
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and wanted.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
-            return int(entry.name)
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # Others come and go.
+            if wanted.encode() in entry.read_bytes().split(b"\0"):
+                return int(entry.parent.name)
     return 0
 
 

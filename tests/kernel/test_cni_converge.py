@@ -68,7 +68,8 @@ class Cluster:
 def held(machine: Machine) -> State:
     with link.Socket(machine.netns) as socket:
         there = socket.link(fabric.DEVICE)
-        assert there is not None
+        if there is None:  # It is made anew when its address changes.
+            return frozenset(), frozenset(), frozenset()
         found = socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=there.index)
     return (
         frozenset((r.network, r.via) for r in found.routes if r.type == "unicast"),
