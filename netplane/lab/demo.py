@@ -143,7 +143,7 @@ def _show(spec: LabSpec, folders: Folders, service: types.Object) -> None:
         "\nlook further:  kubectl get pods -o wide\n"
         "               netplane lab exec node-1 -- nft list table ip netplane\n"
         "               kubectl scale deployment/frontend --replicas=6\n"
-        f"               netplane lab exec client -- curl {' '.join(resolve)} https://{HOST}/"
+        f"               netplane lab exec client -- curl {escape(' '.join(resolve))} https://{HOST}/"
     )
 
 

@@ -37,7 +37,11 @@ def traces(name: str) -> list[str]:
 def cut_off(verb: str, *arguments: str, seconds: float, number: int, name: str = OTHER) -> None:
     """Begin a command and send it a signal after some time."""
     with subprocess.Popen(
-        [NETPLANE, "lab", verb, f"--name={name}", *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [NETPLANE, "lab", verb, f"--name={name}", *arguments],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        # A test run in the background ignores Ctrl-C, and what it starts would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as command:
         try:
             command.wait(timeout=seconds)
@@ -55,7 +59,7 @@ def test_up_again_changes_nothing(lab: Lab) -> None:
 def test_status_shows_every_daemon_and_its_health_in_the_exit_code(lab: Lab) -> None:
     shown = json.loads(lab.netplane("status", "-o", "json").stdout)
     assert shown["healthy"]
-    assert len(shown["daemons"]) == 1 + 3 * len(lab.spec.nodes)
+    assert len(shown["daemons"]) == 2 + 3 * len(lab.spec.nodes)
 
 
 def test_state_survives_down_and_up_and_down_leaves_no_trace(lab: Lab) -> None:

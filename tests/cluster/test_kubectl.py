@@ -46,12 +46,12 @@ def test_get_all_shows_every_kind_of_the_application(guestbook: Lab) -> None:
 
 def test_applying_again_changes_nothing(guestbook: Lab) -> None:
     said = shop(guestbook, "apply", "-f", str(GUESTBOOK))
-    assert said.count("unchanged") == 7, said
+    assert said.count("unchanged") == 9, said
 
 
 def test_server_side_apply_takes_the_same_file(guestbook: Lab) -> None:
     said = shop(guestbook, "apply", "--server-side", "--force-conflicts", "-f", str(GUESTBOOK))
-    assert said.count("serverside-applied") == 7
+    assert said.count("serverside-applied") == 9
 
 
 def test_describe_tells_events_and_endpoints(guestbook: Lab) -> None:

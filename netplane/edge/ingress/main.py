@@ -140,7 +140,7 @@ def _settings(options: Mapping[str, Any]) -> base.Settings:
     return base.Settings(
         directory=directory,
         lua=str(_LUA),
-        addresses=tuple(_listen(one) for one in options["address"]) or ("*",),
+        addresses=tuple(_listen(one) for one in options["address"]) or _everywhere(),
         threads=options["threads"],
         connections=options["max_connections"] or _connections(),
         access_log="" if log == "off" else log,
@@ -174,6 +174,11 @@ def _key(option: str, text: str) -> tuple[str, str] | None:
     if not (slash and namespace and name):
         raise cli.UserError(f"--{option} {text}: write it as NAMESPACE/NAME")
     return namespace, name
+
+
+def _everywhere() -> tuple[str, ...]:
+    """Return all addresses of this host, of IPv6 only where the kernel has it."""
+    return ("*", "[::]") if Path("/proc/net/if_inet6").exists() else ("*",)
 
 
 def _listen(text: str) -> str:

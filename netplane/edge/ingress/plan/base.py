@@ -135,9 +135,14 @@ def _binds(settings: Settings, listener: Listener) -> Iterable[str]:
     for where in settings.addresses:
         # Several addresses cannot share an id: the first has it, the others follow in steps that no port reaches.
         number = port + 100000 * settings.addresses.index(where)
-        yield f"  bind {where}:{port}{tail.replace(f'id {port}', f'id {number}')}" + (
+        yield f"  bind {where}:{port}{_alone(where)}{tail.replace(f'id {port}', f'id {number}')}" + (
             tls if listener.protocol == "HTTPS" else ""
         )
+
+
+def _alone(where: str) -> str:
+    """All of IPv6 is bound beside all of IPv4, so that clients of that are not seen under mapped addresses."""
+    return " v6only" if where == "[::]" else ""
 
 
 def _passthrough(settings: Settings, maps: str) -> Iterable[str]:
@@ -149,7 +154,7 @@ def _passthrough(settings: Settings, maps: str) -> Iterable[str]:
         yield "  mode tcp"
         yield "  no log"
         for where in settings.addresses:
-            yield f"  bind {where}:{port}" + (" accept-proxy" if settings.accepts_proxy else "")
+            yield f"  bind {where}:{port}{_alone(where)}" + (" accept-proxy" if settings.accepts_proxy else "")
         yield "  tcp-request inspect-delay 5s"
         yield f"  tcp-request content set-var(sess.slot) req.ssl_sni,lower,map_str({maps}/sni.map)"
         yield (
