@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest -q
 SRC := netplane cni proxy tests
 
 .PHONY: help lab lab-down test check bench setup test-setup packages lint types contracts unit kernel api cluster \
-  runtimes vm machines test-vagrant clean
+  runtimes vm scenarios machines test-vagrant clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ lab: setup ## start a three-node cluster on this machine
 lab-down: setup ## remove every trace of it
 	@$(BIN)/netplane lab down
 
-test: check kernel api cluster runtimes vm machines ## run every check (about 30 minutes; needs root)
+test: check kernel api cluster runtimes vm scenarios ## run every check (about 35 minutes; needs root)
 
 check: test-setup lint types contracts unit ## the fast ones: lint, types, import contracts, unit and property tests
 
@@ -89,8 +89,11 @@ VM_TESTS ?= tests/vm
 vm: test-setup ## the tests that need Debian's own kernel, in an emulated machine
 	$(BIN)/python -m tests.vm.machine --timeout 1500 -- $(CURDIR)/$(PYTEST) -p no:cacheprovider $(VM_TESTS)
 
-machines: test-setup ## judge labs and a cluster of virtual machines by the same scenarios
-	$(PYTEST) tests/vagrant
+scenarios: test-setup ## judge labs of both runtimes by the scenarios of vagrant/
+	$(PYTEST) tests/vagrant -k lab
+
+machines: test-setup ## judge a cluster of virtual machines by the same (emulated: about 15 minutes)
+	$(PYTEST) tests/vagrant -k machines
 
 test-vagrant: test-setup ## the same through Vagrant itself, with all scenarios (an hour under emulation)
 	$(BIN)/python -m tests.vagrant.vagrant
