@@ -44,7 +44,7 @@ DOOR_LIMIT = 15.0  # seconds until the front door answers for the application
 def run(spec: LabSpec, folders: Folders) -> None:
     """Apply the guestbook, wait for it, and ask its front end from a pod's node, another node and the outside."""
     change.require_up(spec, folders)
-    documents = [*yaml.safe_load_all(GUESTBOOK.read_text()), _secret(certificate(folders))]
+    documents = [_secret(certificate(folders)), *yaml.safe_load_all(GUESTBOOK.read_text())]
     with Steps() as steps:
         with steps.step("apply the guestbook", total=len(documents)) as advance:
             asyncio.run(_apply(folders, documents, advance))
