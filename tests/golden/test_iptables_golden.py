@@ -6,7 +6,6 @@ After a wanted change: `NETPLANE_GOLDEN=write pytest tests/golden/test_iptables_
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from netplane.model.address import Family
 from netplane_proxy.plan import ledger, oracle
 from netplane_proxy.plan.iptables import book
 from tests.golden.test_proxy_cases import CASES, snapshot
+from tests.support import golden
 from tests.support.clusters import NODE, backend
 from tests.support.ports import UDP, balancer, cluster_ip, forwarding, node_port, service_port
 from tests.support.xtables_simulator import Simulator, judge
@@ -58,6 +58,4 @@ def test_the_text_is_what_people_know() -> None:
     ]  # fmt: skip
     made = book.of(forwarding(*ports, node=NODE)).sides[Family.V4]
     printed = objects.text(diff.tables(made.chains, {}))
-    if os.environ.get("NETPLANE_GOLDEN") == "write":
-        (FOLDER / "everything.txt").write_text(printed)
-    assert printed == (FOLDER / "everything.txt").read_text()
+    golden.check(FOLDER / "everything.txt", printed)

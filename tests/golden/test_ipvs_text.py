@@ -6,7 +6,6 @@ After a wanted change: `NETPLANE_GOLDEN=write pytest tests/golden/test_ipvs_text
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,15 @@ from netplane.model.address import Family
 from netplane_proxy.plan.ipvs import rows, tables
 from netplane_proxy.plan.ipvs.book import Book
 from netplane_proxy.plan.ipvs.tables import LAYOUTS
+from tests.support import golden
 from tests.support.clusters import NODE, decide, endpoint, local, piece, service
 
 FOLDER = Path(__file__).parent / "ipvs"
 
 
-def check(name: str, text: str) -> None:
-    path = FOLDER / name
-    if os.environ.get("NETPLANE_GOLDEN") == "write":
-        path.write_text(text)
-    assert text == path.read_text()
-
-
 @pytest.mark.parametrize("family", list(Family), ids=str)
 def test_the_table_beside_ipvs_reads_as_agreed(family: Family) -> None:
-    check(f"table-{family.name.lower()}.nft", tables.text(LAYOUTS[family], NODE))
+    golden.check(FOLDER / f"table-{family.name.lower()}.nft", tables.text(LAYOUTS[family], NODE))
 
 
 def test_beside_ipvs_pods_known_by_interface_are_matched_by_it() -> None:
@@ -63,4 +56,4 @@ def test_servers_and_elements_of_a_service_with_everything_are_as_agreed() -> No
     changes = diff.servers(demand.servers, {}, lingers=rows.lingers)
     lines = [*map(str, changes.grow), *map(str, changes.shrink)]
     lines += sorted(command("add", *pair) for pair in demand.added)
-    check("service-with-everything.txt", "".join(f"{line}\n" for line in lines))
+    golden.check(FOLDER / "service-with-everything.txt", "".join(f"{line}\n" for line in lines))

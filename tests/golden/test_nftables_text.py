@@ -5,7 +5,6 @@ After a wanted change: `NETPLANE_GOLDEN=write pytest tests/golden/test_nftables_
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,10 @@ from netplane.model import address
 from netplane.model.address import Family
 from netplane_proxy.plan.nftables import adopt, balance, skeleton
 from netplane_proxy.plan.nftables.layout import LAYOUTS
+from tests.support import golden
 from tests.support.clusters import NODE, decide, local, piece, service
 
 FOLDER = Path(__file__).parent / "nftables"
-
-
-def check(name: str, text: str) -> None:
-    path = FOLDER / name
-    if os.environ.get("NETPLANE_GOLDEN") == "write":
-        path.write_text(text)
-    assert text == path.read_text()
 
 
 @pytest.mark.parametrize("family", list(Family), ids=str)
@@ -31,7 +24,7 @@ def test_the_skeleton_reads_as_agreed(family: Family) -> None:
     sets = LAYOUTS[family]
     speaker = address.parse("172.30.0.11" if family is Family.V4 else "fd00:30::11")
     given = skeleton.Parameters(classes=((1, 10800),), loopback=speaker)
-    check(f"skeleton-{family.name.lower()}.nft", skeleton.text(sets, given) + balance.text(sets, 3))
+    golden.check(FOLDER / f"skeleton-{family.name.lower()}.nft", skeleton.text(sets, given) + balance.text(sets, 3))
 
 
 def test_pods_known_by_interface_are_matched_by_it_and_by_nothing_else() -> None:
@@ -73,4 +66,4 @@ def test_a_service_with_everything_compiles_as_agreed() -> None:
     made, standing = adopt.book(NODE, seen)
     adopt.place(made, standing, facts)
     text = "".join(f"{change.batch()}\n# next transaction\n" for change in adopt.compare(made, seen))
-    check("service-with-everything.nft", text)
+    golden.check(FOLDER / "service-with-everything.nft", text)

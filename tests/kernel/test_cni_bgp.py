@@ -15,7 +15,8 @@ import pytest
 from netplane.kernel import bird
 from netplane.kernel.link import run as link
 from netplane_cni.plan import bgp
-from tests.support.cni_nodes import NETPLANE, Machine, World, echo, ip, talk, until
+from tests.support.cni_nodes import NETPLANE, Machine, World, ip, until
+from tests.support.cni_traffic import echo, talk
 
 ROUTER = """
 log stderr { error, fatal, bug };

@@ -16,8 +16,9 @@ from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane_cni.plan import attach
 from netplane_cni.plan.bridge import BRIDGE
-from tests.support.cni_nodes import Machine, Pod, World, echo, reaches, talk, until
+from tests.support.cni_nodes import Machine, Pod, World, until
 from tests.support.cni_nursery import Nursery
+from tests.support.cni_traffic import echo, reaches, talk
 
 GROUP, PORT = "239.1.2.3", 9000
 FAMILIES = {"v4": (4,), "v6": (6,), "dual": (4, 6)}

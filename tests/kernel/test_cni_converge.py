@@ -14,8 +14,9 @@ from netplane.kernel.link.objects import Address, LinkName, add, remove
 from netplane.kube import types
 from netplane_cni.plan import fabric
 from tests.support.cni_api import ApiInside
-from tests.support.cni_nodes import Machine, World, echo, ip, talk, until
+from tests.support.cni_nodes import Machine, World, ip, until
 from tests.support.cni_nursery import Nursery
+from tests.support.cni_traffic import echo, talk
 
 COUNT = 6
 LIMIT = 3.0

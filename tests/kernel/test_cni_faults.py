@@ -17,7 +17,8 @@ import pytest
 from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane_cni.plan import attach
-from tests.support.cni_nodes import Machine, Pod, World, echo, reaches, talk, until
+from tests.support.cni_nodes import Machine, Pod, World, until
+from tests.support.cni_traffic import echo, reaches, talk
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = {

@@ -20,7 +20,8 @@ from netplane.kernel.link.objects import LinkChange, change
 from netplane_cni.plan import attach
 from netplane_cni.run import leases as journals
 from netplane_cni.spec import POD_ANNOTATIONS
-from tests.support.cni_nodes import Machine, Pod, World, echo, talk, until
+from tests.support.cni_nodes import Machine, Pod, World, until
+from tests.support.cni_traffic import echo, talk
 
 
 @pytest.fixture

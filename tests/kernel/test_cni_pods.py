@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from netplane.kernel import netns
-from tests.support.cni_nodes import World, echo, reaches, talk, until
+from tests.support.cni_nodes import World, until
+from tests.support.cni_traffic import echo, reaches, talk
 
 CLIENT = ("172.31.0.2", "fd00:31::2")
 

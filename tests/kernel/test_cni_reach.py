@@ -12,8 +12,9 @@ import pytest
 from netplane.kernel.link import run as link
 from netplane.kernel.link.objects import Address, Bridge, LinkChange, Veth, add, change
 from netplane_cni.plan import fabric
-from tests.support.cni_nodes import Machine, World, echo, ip, talk, until
+from tests.support.cni_nodes import Machine, World, ip, until
 from tests.support.cni_nursery import Nursery
+from tests.support.cni_traffic import echo, talk
 
 SECOND = "br2"
 

@@ -12,7 +12,8 @@ import pytest
 from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane.kernel.link.objects import Address, Route, replace
-from tests.support.cni_nodes import Pod, World, echo, ip, talk
+from tests.support.cni_nodes import Pod, World, ip
+from tests.support.cni_traffic import echo, talk
 
 CLIENT = "172.31.0.2", "fd00:31::2"
 BOTH = pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])

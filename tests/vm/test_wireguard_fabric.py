@@ -21,8 +21,9 @@ from netplane_cni.plan import fabric
 from netplane_cni.plan import wireguard as plans
 from tests.support import cni_nodes
 from tests.support.cni_api import ApiInside
-from tests.support.cni_nodes import Machine, Pod, World, echo, talk
+from tests.support.cni_nodes import Machine, Pod, World
 from tests.support.cni_nursery import nursery
+from tests.support.cni_traffic import echo, talk
 
 T = TypeVar("T")
 ETH_P_ALL = 3
