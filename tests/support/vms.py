@@ -290,7 +290,7 @@ def main(folder: str, verb: str, *words: str) -> int:
     named = next((machine for machine in made.machines if machine.name in words[:1]), made.machines[0])
     match verb:
         case "can":
-            return int(words[0] not in ("power", "cable", "restart-server", "upgrade", "ipvs"))
+            return int(words[0] not in ("power", "cable", "restart-server", "restart-daemons", "ipvs"))
         case "off":
             named.power_off()
         case "on":
@@ -300,7 +300,7 @@ def main(folder: str, verb: str, *words: str) -> int:
             named.set_link(is_up=verb == "mend")
         case "restart-server":
             named.ssh("systemctl kill --signal=KILL netplane-server")
-        case "upgrade":
+        case "restart-daemons":
             named.ssh("systemctl restart netplane-cni netplane-agent netplane-proxy", limit=240)
         case "proxy-mode":
             change = f"sed -i 's/^mode:.*/mode: {words[1]}/' /etc/netplane/proxy.yaml"

@@ -4,13 +4,13 @@ set -eu
 export VAGRANT_CWD="${VAGRANT_CWD:-$(cd "$(dirname "$0")/../.." && pwd)}"
 on() { node=$1; shift; vagrant ssh "$node" --no-tty --command "sudo sh -c '$*'" </dev/null; }
 case ${1:?} in
-  can) case ${2:?} in power | cable | restart-server | upgrade | ipvs) ;; *) exit 1 ;; esac ;;
+  can) case ${2:?} in power | cable | restart-server | restart-daemons | ipvs) ;; *) exit 1 ;; esac ;;
   off) vagrant halt --force "${2:?}" ;;
   on) vagrant up --no-provision "${2:?}" ;;
   cut) on "${2:?}" 'systemd-run --quiet --on-active=90 ip link set eth1 up; ip link set eth1 down' ;;
   mend) on "${2:?}" 'ip link set eth1 up' ;;
   restart-server) on node1 'systemctl kill --signal=KILL netplane-server' ;;
-  upgrade) on "${2:?}" 'touch /opt/netplane/lib/upgraded; systemctl restart netplane-cni netplane-agent netplane-proxy' ;;
+  restart-daemons) on "${2:?}" 'systemctl restart netplane-cni netplane-agent netplane-proxy' ;;
   proxy-mode) on "${2:?}" "sed -i s/^mode:.*/mode:\ ${3:?}/ /etc/netplane/proxy.yaml; systemctl restart netplane-proxy" ;;
   *) echo "vagrant cannot: $*" >&2; exit 1 ;;
 esac
