@@ -166,6 +166,17 @@ async def test_grace_over_means_kill(runtime: Runtime, node: NodeFolders) -> Non
     assert next(s for s in runtime.containers() if s.id == container).exit_code == 137
 
 
+async def test_stopping_a_container_that_never_ran_leaves_nothing_of_it_alive(
+    runtime: Runtime, node: NodeFolders
+) -> None:
+    place = await runtime.run_sandbox(sandbox(node))
+    container = await runtime.create_container(place, shell("sleep 100"))
+    await runtime.stop_container(container, 2)
+    assert [status.state for status in runtime.containers() if status.state != "exited"] == []
+    again = await run(runtime, place, shell("sleep 100", attempt=1, log_path="main/1.log"))
+    assert runtime_state(runtime, again) == "running"
+
+
 async def test_a_program_that_is_not_there_is_a_start_error(runtime: Runtime, node: NodeFolders) -> None:
     place = await runtime.run_sandbox(sandbox(node))
     container = await runtime.create_container(place, shell("", command=("/no/such",)))

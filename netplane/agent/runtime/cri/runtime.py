@@ -139,6 +139,10 @@ class Cri:
         with contextlib.suppress(NotThere):
             await self._connection.runtime("StopContainer", request, LIMIT + seconds)
         await self._listing.refresh_container(container_id)
+        status = self._listing.containers.get(container_id)
+        if status is not None and status.state == "created":
+            # It never ran, or the runtime lost with the machine's power that it did. Runtimes stop only what runs.
+            await self.remove_container(container_id)
 
     async def remove_container(self, container_id: str) -> None:
         """Forget it."""
