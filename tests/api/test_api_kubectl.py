@@ -97,6 +97,12 @@ def test_explain_reads_the_schema(kubectl: Kubectl) -> None:
     assert "Periodic probe of container liveness" in kubectl("explain", "pod.spec.containers.livenessProbe")
 
 
+def test_explain_reads_the_one_document_of_old_clients_too(kubectl: Kubectl) -> None:
+    told = kubectl("explain", "--output=plaintext-openapiv2", "deploy.spec.strategy")
+    assert "RESOURCE: strategy <Object>" in told
+    assert "The deployment strategy to use to replace existing pods with new ones." in told
+
+
 def test_an_unknown_field_is_refused(kubectl: Kubectl, namespace: str) -> None:
     broken = DEPLOYMENT.replace("replicas: 2", "replicas: 2\n  replica: 3")
     told = kubectl("-n", namespace, "apply", "-f", "-", stdin=broken, is_refused=True)
@@ -201,6 +207,7 @@ def test_a_defined_resource_is_served_scaled_and_gone_again(kubectl: Kubectl, na
     kubectl("-n", namespace, "create", "-f", "-", stdin=json.dumps(widget))
     shown = kubectl("-n", namespace, "get", f"widgets.{group}", "one", "-o", "jsonpath={.spec.size}")
     assert shown == "3"
+    assert "size\t<integer>" in kubectl("explain", "--output=plaintext-openapiv2", f"widgets.{group}.spec")
     kubectl("-n", namespace, "scale", f"widgets.{group}", "one", "--replicas=5")
     assert kubectl("-n", namespace, "get", f"widgets.{group}", "one", "-o", "jsonpath={.spec.size}") == "5"
     kubectl("delete", "crd", f"widgets.{group}", "--timeout=10s")

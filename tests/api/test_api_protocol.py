@@ -285,6 +285,18 @@ def test_openapi_documents_may_be_cached_for_ever_under_their_hash(api: Client) 
     assert (code, headers["cache-control"]) == (200, "public, immutable")
 
 
+def test_the_v2_document_is_told_in_the_form_that_is_asked_for_and_from_the_clients_cache(api: Client) -> None:
+    code, document = api.ask("GET", "/openapi/v2")
+    assert (code, document["swagger"]) == (200, "2.0")
+    assert "io.k8s.api.core.v1.Pod" in document["definitions"]
+    asked = {"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
+    code, body, headers = api.raw("GET", "/openapi/v2", headers=asked)
+    assert (code, body[:5]) == (200, b"\n\x032.0")
+    assert headers["content-type"] == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    code, body, _ = api.raw("GET", "/openapi/v2", headers={**asked, "If-None-Match": headers["etag"]})
+    assert (code, body) == (304, b"")
+
+
 def test_the_old_paths_of_watches_watch(api: Client, namespace: str) -> None:
     old = f"/api/v1/watch/namespaces/{namespace}/configmaps/one?resourceVersion=0"
     with api.watch(old) as events:

@@ -20,13 +20,13 @@ def fields(kubectl: Path) -> dict[str, dict[int, tuple[str, int]]]:
     for match in _GZIP.finditer(content):
         try:
             unpacked = zlib.decompressobj(31).decompress(content[match.start() : match.start() + _LONGEST])
-            file = _message(unpacked)
+            file = parsed(unpacked)
             package = file[2][0].decode()
         except (zlib.error, ValueError, IndexError, UnicodeDecodeError, AttributeError):
             continue
         if package.startswith("k8s.io."):
             for each in file[4]:
-                message = _message(each)
+                message = parsed(each)
                 found[_short(f"{package}.{message[1][0].decode()}")] = dict(map(_field, message[2]))
     return found
 
@@ -36,11 +36,12 @@ def _short(name: str) -> str:
 
 
 def _field(raw: bytes) -> tuple[int, tuple[str, int]]:
-    parts = _message(raw)
+    parts = parsed(raw)
     return parts[3][0], (parts[1][0].decode(), parts[5][0])
 
 
-def _message(data: bytes) -> dict[int, list[Any]]:
+def parsed(data: bytes) -> dict[int, list[Any]]:
+    """Return a protobuf message of numbers and bytes: field number to values."""
     parts: dict[int, list[Any]] = defaultdict(list)
     position = 0
     while position < len(data):

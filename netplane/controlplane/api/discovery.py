@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import orjson
 
 from netplane.controlplane.api import cluster, http, negotiate, options
-from netplane.controlplane.registry import catalog, discovery, openapi
+from netplane.controlplane.registry import catalog, discovery, openapi, swagger
 from netplane.kube.types import Object
 
 _CACHE_FOR_EVER = (
@@ -45,6 +47,11 @@ VERSION: Object = {
 }
 
 
+class _Tagged(NamedTuple):
+    body: bytes
+    tag: str
+
+
 class Discovery:
     """Answers the paths that are about the API itself; everything is built once for each registry."""
 
@@ -53,8 +60,9 @@ class Discovery:
         self._registry: catalog.Registry | None = None
         self._documents: openapi.Documents | None = None
         self._bodies: dict[tuple[str, str], bytes] = {}
+        self._swaggers: dict[bool, _Tagged] = {}
 
-    def answer(self, request: http.Request) -> http.Response | None:
+    async def answer(self, request: http.Request) -> http.Response | None:
         """Return the answer to a GET, None when the path is not ours."""
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
@@ -64,7 +72,7 @@ class Discovery:
         if path == "/":
             return http.json(200, {"paths": self._paths()})
         if path.startswith("/openapi/"):
-            return self._openapi(request, path)
+            return await self._swagger(request) if path == "/openapi/v2" else self._openapi(request, path)
         if path == "/api" or path == "/apis" or path.startswith(("/api/", "/apis/")):
             return self._discovery(request, path)
         return None
@@ -75,6 +83,7 @@ class Discovery:
             self._registry = registry
             self._documents = openapi.Documents(registry, self._documents)
             self._bodies.clear()
+            self._swaggers.clear()
         return registry, self._documents
 
     def _paths(self) -> list[str]:
@@ -91,7 +100,7 @@ class Discovery:
                 path, version, lambda: discovery.aggregated(registry, is_core=path == "/api", version=version)
             )
             content_type = discovery.aggregated_content_type(version).encode()
-            return _tagged(request, body, content_type)
+            return _tagged(request, _Tagged(body, hashlib.sha256(body).hexdigest().upper()), content_type)
         body = self._kept(path, "", lambda: self._plain(registry, path))
         return http.Response(200, body) if body else None
 
@@ -117,12 +126,20 @@ class Discovery:
             self._bodies[key] = orjson.dumps(made)
         return self._bodies[key]
 
+    async def _swagger(self, request: http.Request) -> http.Response:
+        registry, _ = self._refreshed()
+        is_protobuf = "proto-openapi.spec.v2" in request.accept
+        made = self._swaggers.get(is_protobuf)
+        if made is None:
+            make = swagger.as_protobuf if is_protobuf else swagger.as_json
+            body = await asyncio.to_thread(make, registry)
+            made = _Tagged(body, hashlib.sha256(body).hexdigest().upper())
+            if registry is self._registry:
+                self._swaggers[is_protobuf] = made
+        return _tagged(request, made, swagger.PROTOBUF.encode() if is_protobuf else http.JSON)
+
     def _openapi(self, request: http.Request, path: str) -> http.Response | None:
         _, documents = self._refreshed()
-        if path == "/openapi/v2":
-            if "protobuf" in request.accept:
-                return http.Response(200, openapi.v2_protobuf(), openapi.V2_CONTENT_TYPE.encode())
-            return http.Response(200, openapi.v2_json())
         if path == "/openapi/v3":
             return http.Response(200, documents.index())
         found = documents.document(path.removeprefix("/openapi/v3/"))
@@ -148,12 +165,12 @@ def _aggregated_version(accept: str) -> discovery.AggregatedVersion | None:
     return None
 
 
-def _tagged(request: http.Request, body: bytes, content_type: bytes) -> http.Response:
-    tag = hashlib.sha256(body).hexdigest().upper()
+def _tagged(request: http.Request, found: _Tagged, content_type: bytes) -> http.Response:
+    tag = found.tag
     headers = [(b"etag", b'"' + tag.encode() + b'"'), (b"vary", b"Accept"), (b"cache-control", b"public")]
     if _has_tag(request, tag):
         return http.Response(304, b"", content_type, headers)
-    return http.Response(200, body, content_type, headers)
+    return http.Response(200, found.body, content_type, headers)
 
 
 def _has_tag(request: http.Request, tag: str) -> bool:

@@ -117,7 +117,7 @@ class Api:
         """Serve a path that is no resource: discovery, health, metrics, netplane's own."""
         asked = rbac.Attributes(verb=request.method.lower(), path=request.path)
         self._allow(request, asked)
-        response = self._discovery.answer(request)
+        response = await self._discovery.answer(request)
         if response is not None:
             await http.respond(request.send, response)
             return

@@ -1,6 +1,6 @@
-"""The OpenAPI documents: one v3 document for each group version, and a v2 document that says next to nothing.
+"""The OpenAPI v3 documents, one for each group version. The one v2 document for all of them is swagger's.
 
-kubectl reads v3 for `explain`, `apply` and `diff`; up to 1.28 it insists on a v2 document but needs nothing in it.
+kubectl reads v3 for `explain`, `apply` and `diff`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from netplane.controlplane.registry.schema import definitions
 from netplane.controlplane.registry.types import ResourceType
 
 VERSION = "v1.33.0+netplane"
-V2_CONTENT_TYPE = "application/octet-stream"
-"""kubectl 1.27 takes the v2 document only under a type that is not the one it asked for."""
-
 _COMPONENTS = "#/components/schemas/"
 _ACTIONS = {
     "list": ("get", False), "create": ("post", False), "deletecollection": ("delete", False),
@@ -46,7 +43,7 @@ _PATCHES = {
     "application/merge-patch+json": {"type": "object"},
     "application/strategic-merge-patch+json": {"type": "object"},
 }
-_DELETING = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
+DELETING = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +83,6 @@ class Documents:
         return self._built[fingerprint]
 
 
-def v2_protobuf() -> bytes:
-    """Return the smallest gnostic OpenAPIv2 Document: swagger, info and no paths."""
-    info = _field(1, b"Kubernetes") + _field(2, VERSION.encode())
-    return _field(1, b"2.0") + _field(2, info) + _field(8, b"")
-
-
-def v2_json() -> bytes:
-    """Return the same as JSON."""
-    info = {"title": "Kubernetes", "version": VERSION}
-    return orjson.dumps({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}})
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return bytes([number << 3 | 2, len(value)]) + value
-
-
 def _path(group: str, version: str) -> str:
     return f"apis/{group}/{version}" if group else f"api/{version}"
 
@@ -119,14 +100,14 @@ def _document(types: tuple[ResourceType, ...]) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for rt in types:
-        name = _schema_name(rt)
+        name = schema_name(rt)
         if rt.crd is not None:
-            _add_custom(rt, name, known)
+            known |= custom(rt)
         _collect(name, known, schemas)
         if f"{name}List" in known:
             _collect(f"{name}List", known, schemas)
-        paths |= _paths(rt, name)
-    _collect(_DELETING, known, schemas)
+        paths |= operations(rt, name)
+    _collect(DELETING, known, schemas)
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
@@ -135,7 +116,8 @@ def _document(types: tuple[ResourceType, ...]) -> dict[str, Any]:
     }
 
 
-def _schema_name(rt: ResourceType) -> str:
+def schema_name(rt: ResourceType) -> str:
+    """Return the name under which the documents define the objects of a type."""
     if rt.crd is None:
         return rt.definition
     return ".".join([*reversed(rt.group.split(".")), rt.version, rt.kind])
@@ -173,8 +155,9 @@ def _convert(schema: Any, references: list[str]) -> Any:
     return result
 
 
-def _add_custom(rt: ResourceType, name: str, known: dict[str, Any]) -> None:
-    """Define a custom resource and its list, with the standard metadata."""
+def custom(rt: ResourceType) -> dict[str, Any]:
+    """Return the definitions of a custom resource and its list by name, with the standard metadata."""
+    name = schema_name(rt)
     version = next(each for each in (rt.crd or {})["spec"]["versions"] if each["name"] == rt.version)
     schema = dict((version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"})
     meta = "io.k8s.apimachinery.pkg.apis.meta.v1"
@@ -185,16 +168,17 @@ def _add_custom(rt: ResourceType, name: str, known: dict[str, Any]) -> None:
     schema["x-kubernetes-group-version-kind"] = [{**gvk, "kind": rt.kind}]
     items = {"type": "array", "items": {"$ref": f"#/$defs/{name}"}}
     listed = {**top, "metadata": {"$ref": f"#/$defs/{meta}.ListMeta"}, "items": items}
-    known[name] = schema
-    known[f"{name}List"] = {
+    many = {
         "type": "object",
         "required": ["items"],
         "properties": listed,
         "x-kubernetes-group-version-kind": [{**gvk, "kind": rt.list_kind}],
     }
+    return {name: schema, f"{name}List": many}
 
 
-def _paths(rt: ResourceType, name: str) -> dict[str, Any]:
+def operations(rt: ResourceType, name: str) -> dict[str, Any]:
+    """Return the paths of a type whose objects are defined as `name`: path to method to operation, as v3 tells it."""
     root = rt.resource.path(namespace="{namespace}")
     paths: dict[str, Any] = {}
     for verb in rt.verbs:
@@ -238,5 +222,5 @@ def _operation(rt: ResourceType, verb: str, shown: str) -> dict[str, Any]:
         patches = {each: {"schema": schema} for each, schema in _PATCHES.items()}
         operation["requestBody"] = {"content": patches, "required": True}
     elif verb in ("delete", "deletecollection"):
-        operation["requestBody"] = {"content": {"application/json": {"schema": {"$ref": _COMPONENTS + _DELETING}}}}
+        operation["requestBody"] = {"content": {"application/json": {"schema": {"$ref": _COMPONENTS + DELETING}}}}
     return operation

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from netplane.controlplane.registry import builtin, discovery, openapi, schema, tables
+from netplane.controlplane.registry import builtin, discovery, openapi, schema, swagger, tables
+from tests.support.kubectl_descriptors import parsed
 from tests.support.registry_objects import created, pod, type_of
 from tests.unit.registry.test_registry_custom import definition
 
@@ -80,9 +81,61 @@ def test_a_new_definition_leaves_the_other_documents_as_they_were() -> None:
     assert second.document("api/v1") is kept
 
 
-def test_the_v2_document_is_thirty_bytes_or_so() -> None:
-    assert openapi.v2_protobuf().startswith(b"\n\x032.0")
-    assert len(openapi.v2_protobuf()) < 60
+def test_every_reference_of_the_v2_document_is_in_it() -> None:
+    document = swagger.document(builtin().with_crd(definition()))
+    referred = {part.partition('"')[0] for part in orjson.dumps(document).decode().split('"#/definitions/')[1:]}
+    assert referred <= document["definitions"].keys()
+    assert len(document["definitions"]) > 400
+
+
+def test_the_v2_document_keeps_kinds_list_keys_and_patch_strategies() -> None:
+    told = swagger.document(builtin())["definitions"]
+    kinds = told["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"]
+    assert kinds == [{"group": "apps", "kind": "Deployment", "version": "v1"}]
+    containers = told["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"]
+    assert containers["x-kubernetes-list-map-keys"] == ["name"]
+    assert (containers["x-kubernetes-patch-strategy"], containers["x-kubernetes-patch-merge-key"]) == ("merge", "name")
+    assert containers["items"] == {"$ref": "#/definitions/io.k8s.api.core.v1.Container"}
+    port = told["io.k8s.apimachinery.pkg.util.intstr.IntOrString"]
+    assert (port["type"], port["format"]) == ("string", "int-or-string")
+
+
+def test_the_v2_document_tells_what_may_be_asked_of_each_path() -> None:
+    told = swagger.document(builtin())["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]
+    assert [each["name"] for each in told["parameters"]] == ["namespace", "name"]
+    body, *queries = told["patch"]["parameters"]
+    assert (body["in"], body["required"]) == ("body", True)
+    assert {each["name"] for each in queries} == {"dryRun", "fieldManager", "fieldValidation", "force"}
+    shown = told["get"]["responses"]["200"]["schema"]
+    assert shown == {"$ref": "#/definitions/io.k8s.api.apps.v1.Deployment"}
+
+
+def test_the_v2_document_tells_no_shape_of_what_it_has_no_words_for() -> None:
+    crd = definition()
+    fields = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    fields["free"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": {"a": {}}}
+    fields["maybe"] = {"type": "string", "nullable": True, "description": "Perhaps."}
+    registry = builtin().with_crd(crd)
+    (custom,) = (each for each in registry.all() if each.crd is not None and each.conversion is None)
+    told = swagger.document(registry)["definitions"][openapi.schema_name(custom)]
+    spec = told["properties"]["spec"]["properties"]
+    assert spec["free"] == {"x-kubernetes-preserve-unknown-fields": True}
+    assert spec["maybe"] == {"description": "Perhaps."}
+
+
+def test_the_protobuf_of_the_v2_document_names_every_definition_and_path() -> None:
+    registry = builtin().with_crd(definition())
+    document = swagger.document(registry)
+    parts = parsed(swagger.as_protobuf(registry))
+    assert parts[1] == [b"2.0"]
+    paths = [parsed(each)[1][0].decode() for each in parsed(parts[8][0])[2]]
+    assert paths == list(document["paths"])
+    definitions = {parsed(each)[1][0].decode(): parsed(each)[2][0] for each in parsed(parts[9][0])[1]}
+    assert list(definitions) == list(document["definitions"])
+    deployment = parsed(definitions["io.k8s.api.apps.v1.Deployment"])
+    (extension,) = (parsed(each) for each in deployment[31])
+    assert extension[1] == [b"x-kubernetes-group-version-kind"]
+    assert orjson.loads(parsed(extension[2][0])[2][0]) == [{"group": "apps", "kind": "Deployment", "version": "v1"}]
 
 
 def test_a_row_holds_the_object_its_metadata_or_nothing() -> None:
