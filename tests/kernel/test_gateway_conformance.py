@@ -34,7 +34,7 @@ def test_gatewayclass_observed_generation_bump(door: ingress.Door) -> None:
 
 def test_gateway_observed_generation_bump(place: Place) -> None:
     place.apply(g.gateway("door"))
-    place.door.until(lambda: place.gateway_status() == {"Accepted": "True", "Programmed": "True"})
+    place.told(lambda: place.gateway_status() == {"Accepted": "True", "Programmed": "True"})
     before = place.door.api.get("Gateway", "door", namespace=place.namespace)
     listeners = [*before["spec"]["listeners"], g.listener("more", 8081)]
     place.door.api.patch(before, {"spec": {"listeners": listeners}})
@@ -48,8 +48,7 @@ def test_gateway_observed_generation_bump(place: Place) -> None:
 
 def test_gateway_modify_listeners(place: Place) -> None:
     routed(place, g.rule("v1"), listeners=(g.listener("one"), g.listener("two", 8081)))
-    place.expect("any:8081/", "v1")
-    assert place.ask("any/") == "v1"
+    place.table(("any:8081/", "v1"), ("any/", "v1"))
     gateway = place.door.api.get("Gateway", "door", namespace=place.namespace)
     # A patch, as a status may be written between reading and replacing.
     place.door.api.patch(gateway, {"spec": {"listeners": [g.listener("one"), g.listener("three", 8082)]}})
@@ -91,19 +90,20 @@ def test_gateway_invalid_tls_configuration(place: Place, what: str) -> None:
     broken = {"tls.crt": "nonsense", "tls.key": "nonsense"}
     place.apply(o.secret("secret", broken, kind="kubernetes.io/tls"))
     place.apply(g.gateway("door", g.listener("https", 443, "HTTPS", secrets=[reference]), g.listener("ok")))
-    place.door.until(lambda: place.listener_status("https")["ResolvedRefs"] == "False InvalidCertificateRef")
-    assert place.listener_status("https")["Programmed"] == "False Invalid"
-    assert place.listener("https")["supportedKinds"] == [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]
-    assert place.listener_status("ok")["Programmed"] == "True"
+    place.told(lambda: place.listener_status("https")["ResolvedRefs"] == "False InvalidCertificateRef")
+    place.told(lambda: place.listener_status("https")["Programmed"] == "False Invalid")
+    kinds = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]
+    place.told(lambda: place.listener("https")["supportedKinds"] == kinds)
+    place.told(lambda: place.listener_status("ok")["Programmed"] == "True")
 
 
 def test_gateway_invalid_route_kind(place: Place) -> None:
     bad, good = {"group": "gateway.networking.k8s.io", "kind": "InvalidRoute"}, {"kind": "HTTPRoute"}
     place.apply(g.gateway("door", g.listener("bad", kinds=[bad]), g.listener("mixed", 8081, kinds=[bad, good])))
-    place.door.until(lambda: place.listener_status("bad")["ResolvedRefs"] == "False InvalidRouteKinds")
-    assert place.listener_status("mixed")["ResolvedRefs"] == "False InvalidRouteKinds"
-    assert place.listener("bad")["supportedKinds"] == []
-    assert [each["kind"] for each in place.listener("mixed")["supportedKinds"]] == ["HTTPRoute"]
+    place.told(lambda: place.listener_status("bad")["ResolvedRefs"] == "False InvalidRouteKinds")
+    place.told(lambda: place.listener_status("mixed")["ResolvedRefs"] == "False InvalidRouteKinds")
+    place.told(lambda: place.listener("bad")["supportedKinds"] == [])
+    place.told(lambda: [each["kind"] for each in place.listener("mixed")["supportedKinds"]] == ["HTTPRoute"])
 
 
 def test_gateway_secret_reference_grants(place: Place) -> None:
@@ -113,16 +113,16 @@ def test_gateway_secret_reference_grants(place: Place) -> None:
     reference = {"name": "certificate", "namespace": other}
     listener = g.listener("https", 443, "HTTPS", hostname="secret.example", secrets=[reference])
     routed(place, g.rule("v1"), listeners=(listener,))
-    place.door.until(lambda: place.listener_status("https")["ResolvedRefs"] == "False RefNotPermitted")
+    place.told(lambda: place.listener_status("https")["ResolvedRefs"] == "False RefNotPermitted")
     place.apply(
         g.grant("g", namespace=other, source=("Gateway", place.namespace), target=("Secret", "certificate")),
         namespace=other,
     )
-    place.door.until(lambda: place.listener_status("https")["ResolvedRefs"] == "True")
+    place.told(lambda: place.listener_status("https")["ResolvedRefs"] == "True")
     trust = o.key_pair("secret.example")[0]
-    place.door.until(lambda: place.of(place.door.ask("https://secret.example/", trust=trust)) == "v1")
+    place.told(lambda: place.of(place.door.ask("https://secret.example/", trust=trust)) == "v1")
     place.door.api.delete("ReferenceGrant", "g", namespace=other)
-    place.door.until(lambda: place.listener_status("https")["ResolvedRefs"] == "False RefNotPermitted")
+    place.told(lambda: place.listener_status("https")["ResolvedRefs"] == "False RefNotPermitted")
 
 
 def test_gateway_http_listener_isolation(place: Place) -> None:
@@ -132,8 +132,6 @@ def test_gateway_http_listener_isolation(place: Place) -> None:
         place.apply(g.route(name, g.rule("v1", matches=[g.match(f"/{name}")]), parents=[g.parent(section=name)]))
     asked = {"any": "bar.com", "com": "bar.example.com", "foo": "bar.foo.example.com", "abc": "abc.foo.example.com"}
     rows = [(f"{host}/{path}", "v1" if path == name else "404") for name, host in asked.items() for path in hosts]
-    for name, host in asked.items():
-        place.expect(f"{host}/{name}", "v1")
     place.table(*rows)
 
 
@@ -143,7 +141,6 @@ def test_gateway_http_listener_isolation(place: Place) -> None:
 def test_httproute_simple_same_namespace(place: Place) -> None:
     routed(place, g.rule("v1"))
     place.expect("any/", "v1")
-    assert place.route_status("route") == {"Accepted": "True", "ResolvedRefs": "True"}
 
 
 def test_httproute_cross_namespace(place: Place) -> None:
@@ -156,7 +153,7 @@ def test_httproute_cross_namespace(place: Place) -> None:
     place.door.api.apply(o.namespace(other, purpose="none"))
     place.expect("any/", "404")
     refused = "False NotAllowedByListeners"
-    place.door.until(lambda: place.route_status("route", namespace=other)["Accepted"] == refused)
+    place.told(lambda: place.route_status("route", namespace=other)["Accepted"] == refused)
 
 
 def test_httproute_invalid_cross_namespace_parent_ref(place: Place) -> None:
@@ -169,22 +166,23 @@ def test_httproute_invalid_cross_namespace_parent_ref(place: Place) -> None:
     def verdict() -> bool:
         return place.route_status("route", namespace=other)["Accepted"] == "False NotAllowedByListeners"
 
-    place.door.until(verdict)
-    assert place.ask("any/") == "404"
-    assert place.listener("http")["attachedRoutes"] == 0
+    place.told(verdict)
+    place.expect("any/", "404")
+    place.told(lambda: place.listener("http")["attachedRoutes"] == 0)
 
 
 def test_httproute_invalid_parent_ref_not_matching_section_name(place: Place) -> None:
     place.apply(g.gateway("door"))
     place.apply(g.route("route", g.rule("v1"), parents=[g.parent(section="nowhere")]))
-    place.door.until(lambda: place.route_status("route")["Accepted"] == "False NoMatchingParent")
+    place.told(lambda: place.route_status("route")["Accepted"] == "False NoMatchingParent")
 
 
 def test_httproute_observed_generation_bump(place: Place) -> None:
     routed(place, g.rule("v1"))
     route = place.door.api.get("HTTPRoute", "route", namespace=place.namespace)
     route["spec"]["rules"][0]["backendRefs"][0]["name"] = "v2"
-    place.door.api.replace(route)
+    # A patch, as a status may be written between reading and replacing.
+    place.door.api.patch(route, {"spec": {"rules": route["spec"]["rules"]}})
     place.expect("any/", "v2")
 
     def generations() -> set[int]:
@@ -198,13 +196,12 @@ def test_httproute_reference_grant(place: Place) -> None:
     other = f"{place.namespace}-backends"
     place.door.api.apply(o.namespace(other))
     place.door.service("web", namespace=other)
-    routed(place, g.rule(g.backend("web", namespace=other)))
+    routed(place, g.rule(g.backend("web", namespace=other)), refs="False RefNotPermitted")
     place.expect("any/", "500")
-    assert place.route_status("route")["ResolvedRefs"] == "False RefNotPermitted"
     grant = g.grant("g", namespace=other, source=("HTTPRoute", place.namespace), target=("Service", "web"))
     place.apply(grant, namespace=other)
     place.expect("any/", f"{other}/web")
-    place.door.until(lambda: place.route_status("route")["ResolvedRefs"] == "True")
+    place.told(lambda: place.route_status("route")["ResolvedRefs"] == "True")
     place.door.api.delete("ReferenceGrant", "g", namespace=other)
     place.expect("any/", "500")
 
@@ -217,21 +214,21 @@ def test_httproute_partially_invalid_via_invalid_reference_grant(place: Place) -
         place,
         g.rule("v1", matches=[g.match("/v1")]),
         g.rule(g.backend("web", namespace=other), matches=[g.match("/v2")]),
+        refs="False RefNotPermitted",
     )
     place.table(("any/v1", "v1"), ("any/v2", "500"))
-    assert place.route_status("route") == {"Accepted": "True", "ResolvedRefs": "False RefNotPermitted"}
 
 
 def test_httproute_invalid_nonexistent_backend_ref(place: Place) -> None:
-    routed(place, g.rule("nowhere"))
+    routed(place, g.rule("nowhere"), refs="False BackendNotFound")
     place.expect("any/", "500")
-    place.door.until(lambda: place.route_status("route")["ResolvedRefs"] == "False BackendNotFound")
 
 
 def test_httproute_invalid_backend_ref_unknown_kind(place: Place) -> None:
-    routed(place, g.rule(g.backend("v1", kind="NonExistent", group="gateway.networking.k8s.io")))
+    routed(
+        place, g.rule(g.backend("v1", kind="NonExistent", group="gateway.networking.k8s.io")), refs="False InvalidKind"
+    )
     place.expect("any/", "500")
-    assert place.route_status("route")["ResolvedRefs"] == "False InvalidKind"
 
 
 def test_httproute_service_without_endpoints_answers_503(place: Place) -> None:
@@ -248,7 +245,6 @@ def test_an_ingress_and_a_gateway_share_the_door(place: Place) -> None:
     routed(place, g.rule("v1", matches=[g.match("/gateway")]), hostnames=["shared.example"])
     ingress_object = o.ingress("shared", o.rule("shared.example", o.path("/", "v2")), namespace=place.namespace)
     place.apply(ingress_object)
-    place.expect("shared.example/", "v2")
     place.table(("shared.example/gateway", "v1"), ("shared.example/x", "v2"), ("other.example/gateway", "404"))
 
 
@@ -257,5 +253,5 @@ def test_a_gateway_that_is_wrong_does_not_disturb_the_others(place: Place) -> No
     place.apply(
         g.gateway("bad", g.listener("tcp", 9999, "TCP"), g.listener("https", 80, "HTTPS", secrets=[{"name": "x"}]))
     )
-    place.door.until(lambda: place.gateway_status("bad")["Accepted"] == "False ListenersNotValid")
-    assert place.ask("any/") == "v1"
+    place.told(lambda: place.gateway_status("bad")["Accepted"] == "False ListenersNotValid")
+    place.expect("any/", "v1")

@@ -45,7 +45,6 @@ def test_httproute_matching_across_routes(place: Place) -> None:
     place.apply(
         g.route("two", g.rule("v2", matches=[g.match("/v2"), g.match("/", headers=headers)]), hostnames=["example.com"])
     )
-    place.expect("example.com/v2", "v2")
     place.table(
         ("example.com/", "v1"),
         ("example.net/example", "v1"),
@@ -181,7 +180,7 @@ def test_the_older_route_wins_what_two_claim(place: Place) -> None:
     time.sleep(1.05)
     place.apply(g.route("a-younger", g.rule("v2", matches=[g.match("/"), g.match("/younger")])))
     place.expect("any/younger", "v2")
-    assert place.ask("any/") == "v1"
+    place.expect("any/", "v1")
     place.door.api.delete("HTTPRoute", "b-older", namespace=place.namespace)
     place.expect("any/", "v2")
 
@@ -200,7 +199,6 @@ def test_httproute_listener_hostname_matching(place: Place) -> None:
     place.apply(g.route("one", g.rule("v1"), parents=[g.parent(section="one")]))
     place.apply(g.route("two", g.rule("v2"), parents=[g.parent(section="two")]))
     place.apply(g.route("three", g.rule("v3"), parents=[g.parent(section="three"), g.parent(section="four")]))
-    place.expect("baz.bar.com/", "v3")
     place.table(
         ("bar.com/", "v1"),
         ("foo.bar.com/", "v2"),
@@ -236,8 +234,7 @@ def test_httproute_hostname_intersection(place: Place) -> None:
     )
     place.apply(g.route("another", g.rule("v3", matches=[g.match("/s3")]), hostnames=["*.anotherwildcard.io"]))
     place.apply(g.route("none", g.rule("v1"), hostnames=["specific.but.wrong.com", "wildcard.io"]))
-    place.expect("one.anotherwildcard.io/s3", "v3")
-    place.door.until(lambda: place.route_status("none")["Accepted"] == "False NoMatchingListenerHostname")
+    place.told(lambda: place.route_status("none")["Accepted"] == "False NoMatchingListenerHostname")
     place.table(
         ("very.specific.com/s1", "v1"),
         ("non.matching.com/s1", "404"),

@@ -81,6 +81,8 @@ def host_rules(door: ingress.Door) -> None:
         )
     )
     door.answers("http://foo.bar.com/", "foo-bar-com")
+    door.answers("https://foo.bar.com/", "foo-bar-com", trust=o.key_pair("foo.bar.com")[0])
+    door.answers("http://bar.foo.com/", "wildcard-foo-com")
     door.until(lambda: is_exposed(door, "host-rules"))
 
 
@@ -139,6 +141,8 @@ def test_all_pods_of_a_service_are_used(door: ingress.Door) -> None:
     pods = door.service("balanced", pods=10)
     door.api.apply(o.ingress("load-balancing", o.rule("load-balancing", o.path("/", "balanced"))))
     door.answers("http://load-balancing/", "balanced")
+    # Pods reach the engine one after the other.
+    door.until(lambda: {door.ask("http://load-balancing/").said["pod"] for _ in range(20)} == set(pods))
     answers = [door.ask("http://load-balancing/") for _ in range(100)]
     assert {answer.status for answer in answers} == {200}
     assert {answer.said["pod"] for answer in answers} == set(pods)
@@ -172,6 +176,10 @@ def path_rules(door: ingress.Door) -> None:
         )
     )
     door.answers("http://exact-path-rules/foo", "foo-exact")
+    for path, service in (("foo", "foo-prefix"), ("aaa/bbb", "aaa-slash-bbb-prefix"), ("aaa", "aaa-prefix")):
+        door.answers(f"http://prefix-path-rules/{path}", service)
+    for path, service in (("aaa/bbb", "aaa-slash-bbb-slash-prefix"), ("foo/", "foo-slash-exact")):
+        door.answers(f"http://trailing-slash-path-rules/{path}", service)
     door.until(lambda: is_exposed(door, "path-rules"))
 
 

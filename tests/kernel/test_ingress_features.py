@@ -18,7 +18,7 @@ import pytest
 
 from tests.support import echo_backends, ingress
 from tests.support import ingress_objects as o
-from tests.support.ingress_serve import PREFIX, serve
+from tests.support.ingress_serve import PREFIX, known, serve
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ingress.Door]:
         made.api.apply(o.ingress_class())
         made.service("web", pods=3)
         made.service("other")
+        known(made, "web", "other")
         yield made
 
 
@@ -35,7 +36,7 @@ def test_plain_requests_are_sent_to_https_and_answers_over_it_say_to_stay(door: 
     serve(door, "secure.example", tls=True, ssl_redirect="true", hsts_max_age="600")
     answer = door.refuses("http://secure.example/a?b=c", 308)
     assert answer.headers["location"] == "https://secure.example/a?b=c"
-    assert door.ask("https://secure.example/").headers["strict-transport-security"] == "max-age=600"
+    assert door.answers("https://secure.example/", "web").headers["strict-transport-security"] == "max-age=600"
 
 
 def test_paths_and_hosts_are_rewritten(door: ingress.Door) -> None:
@@ -94,8 +95,13 @@ def test_browsers_learn_which_origins_may_ask(door: ingress.Door) -> None:
 
 def test_clients_that_ask_too_often_are_told_so(door: ingress.Door) -> None:
     serve(door, "limited.example", limit_rps="1")
-    statuses = [door.ask("http://limited.example/").status for _ in range(7)]
-    assert statuses == [200] * 5 + [429] * 2
+    statuses = [0]
+    # However slow this machine is, who asks without a pause asks more than once a second.
+    while statuses[-1] != 429 and len(statuses) < 200:
+        statuses.append(door.ask("http://limited.example/").status)
+    assert statuses[1:6] == [200] * 5
+    assert statuses[-1] == 429
+    assert set(statuses[1:-1]) == {200}
 
 
 def test_bodies_that_are_too_large_are_refused(door: ingress.Door) -> None:
@@ -108,7 +114,7 @@ def test_bodies_that_are_too_large_are_refused(door: ingress.Door) -> None:
 
 def test_slow_backends_are_given_up(door: ingress.Door) -> None:
     serve(door, "slow.example", proxy_read_timeout="100ms")
-    assert door.ask("http://slow.example/", headers={"x-echo-delay": "2"}).status == 504
+    door.refuses("http://slow.example/", 504, headers={"x-echo-delay": "9"})
 
 
 def test_a_cookie_keeps_a_client_at_its_pod(door: ingress.Door) -> None:
@@ -140,7 +146,7 @@ def test_backends_are_spoken_to_over_tls_and_verified(door: ingress.Door) -> Non
     names = {f"{PREFIX}backend-protocol": "HTTPS"}
     rule = o.rule("inner.example", o.path("/", "inner", port=8443))
     door.api.apply(o.ingress("inner", rule, annotations=names))
-    assert door.answers("http://inner.example/", "inner").said["secure"] is True
+    door.until(lambda: door.answers("http://inner.example/", "inner").said["secure"])
     door.api.apply(o.secret("stranger-ca", {"ca.crt": o.key_pair("stranger.example")[0]}))
     names |= {f"{PREFIX}proxy-ssl-verify": "on", f"{PREFIX}proxy-ssl-secret": "stranger-ca"}
     door.api.apply(o.ingress("inner", rule, annotations=names))
@@ -190,7 +196,7 @@ def test_clients_show_certificates(door: ingress.Door) -> None:
     serve(door, "mutual.example", tls=True, auth_tls_secret="clients")
     door.refuses("https://mutual.example/", 403)
     (door.folder / "client.pem").write_text(certificate + key)
-    assert status_with(door, "mutual.example", str(door.folder / "client.pem")) == 200
+    door.until(lambda: status_with(door, "mutual.example", str(door.folder / "client.pem")) == 200)
     stranger = o.key_pair("stranger.example")
     (door.folder / "stranger.pem").write_text("".join(stranger))
     assert status_with(door, "mutual.example", str(door.folder / "stranger.pem")) == 403
@@ -208,7 +214,9 @@ def status_with(door: ingress.Door, host: str, pem: str) -> int:
 
 def secured(context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
     """Connect to the door over TLS."""
-    return context.wrap_socket(socket.create_connection((ingress.DOOR, 443), timeout=5), server_hostname=host)
+    return context.wrap_socket(
+        socket.create_connection((ingress.DOOR, 443), timeout=ingress.PATIENCE), server_hostname=host
+    )
 
 
 def test_http2_is_spoken_where_the_client_can(door: ingress.Door) -> None:
@@ -224,7 +232,7 @@ def test_certificates_change_and_vanish_without_a_reload(door: ingress.Door) -> 
     door.until(lambda: o.serial_of(door.ask("https://rolling.example/").certificate) == 7)
     door.api.delete("Secret", "rolling-tls")
     door.until(lambda: o.serial_of(door.ask("https://rolling.example/").certificate) not in (1, 7))
-    assert "SecretNotFound" in {each["reason"] for each in door.until(lambda: door.events("rolling"))}
+    door.until(lambda: "SecretNotFound" in {each["reason"] for each in door.events("rolling")})
     assert door.metric("netplane_ingress_reloads_total") == 0
 
 
@@ -232,31 +240,36 @@ def test_the_access_log_names_ingress_service_and_pod(door: ingress.Door) -> Non
     serve(door, "logged.example")
     answer = door.answers('http://logged.example/a"b', "web", headers={"User-Agent": 'x"\\y'})
 
-    def line() -> dict[str, object]:
-        rows = [each for each in door.log_tail().splitlines() if '"host":"logged.example"' in each]
-        found: dict[str, object] = json.loads(rows[-1])
-        return found
+    wanted = {
+        "owner": "Ingress/default/logged",
+        "service": "default/web:8080",
+        "pod": f"web-{answer.said['pod'].replace('.', '-')}",
+        "status": 200,
+        "path": '/a"b',
+        "agent": 'x"\\y',
+    }
+    door.until(lambda: any(wanted.items() <= row.items() for row in logged(door, "logged.example")))
 
-    row = door.until(line)
-    assert (row["owner"], row["service"], row["status"]) == ("Ingress/default/logged", "default/web:8080", 200)
-    assert row["pod"] == f"web-{answer.said['pod'].replace('.', '-')}"
-    assert (row["path"], row["agent"]) == ('/a"b', 'x"\\y')
+
+def logged(door: ingress.Door, host: str) -> list[dict[str, Any]]:
+    """Return what the access log says of a host, without a line that is being written."""
+    whole = [line for line in door.log_tail().splitlines() if line.endswith("}") and line.startswith("{")]
+    return [json.loads(line) for line in whole if f'"host":"{host}"' in line]
 
 
 def test_metrics_count_by_ingress_and_service(door: ingress.Door) -> None:
     serve(door, "counted.example")
-    for _ in range(3):
-        door.answers("http://counted.example/", "web")
+    assert [door.ask("http://counted.example/").status for _ in range(3)] == [200] * 3
     counts = 'netplane_ingress_requests_total{kind="Ingress",name="counted",namespace="default"} 3.0'
     door.until(lambda: counts in door.management("/metrics").body.decode())
-    assert door.metric("netplane_ingress_service_endpoints", service="web") >= 3
+    door.until(lambda: door.metric("netplane_ingress_service_endpoints", service="web") >= 3)
 
 
 def test_a_dead_engine_is_back_at_once_with_everything(door: ingress.Door) -> None:
     serve(door, "alive.example", tls=True)
     os.kill(json.loads(door.management("/status").body)["engine"]["pid"], signal.SIGKILL)
     door.answers("http://alive.example/", "web")
-    assert door.ask("https://alive.example/", trust=o.key_pair("alive.example")[0]).status == 200
+    door.answers("https://alive.example/", "web", trust=o.key_pair("alive.example")[0])
 
 
 def test_a_killed_controller_drops_nothing_and_the_next_goes_on_with_the_engine(door: ingress.Door) -> None:
@@ -291,7 +304,7 @@ def test_tls_is_passed_through_and_connections_may_say_who_they_are(tmp_path_fac
 
 def proxied(port: int, host: str) -> dict[str, Any]:
     """Ask with a PROXY protocol header in front; return what the pod said."""
-    with socket.create_connection((ingress.DOOR, port), timeout=5) as plain:
+    with socket.create_connection((ingress.DOOR, port), timeout=ingress.PATIENCE) as plain:
         plain.sendall(b"PROXY TCP4 198.51.100.7 203.0.113.10 4000 80\r\n")
         stream = plain if port == 80 else ssl._create_unverified_context().wrap_socket(plain, server_hostname=host)
         stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -67,22 +67,31 @@ class Place:
         return self.door.until(is_so)
 
     def table(self, *rows: tuple[str, str] | tuple[str, str, Mapping[str, Any]]) -> None:
-        """Wait for the first row, and hold the door to all: URL, who answers, how it is asked."""
-        self.expect(rows[0][0], rows[0][1], **(rows[0][2] if len(rows[0]) == 3 else {}))
-        found = [(row[0], self.ask(row[0], **(row[2] if len(row) == 3 else {}))) for row in rows]
-        assert found == [row[:2] for row in rows]
+        """Wait until all rows hold together: URL, who answers, how it is asked.
+
+        Routes, Services and endpoints come over watches of their own, and what they say reaches the engine by turns.
+        """
+
+        def all_hold() -> bool:
+            found = [(row[0], self.ask(row[0], **(row[2] if len(row) == 3 else {}))) for row in rows]
+            wrong = [(one, row[1]) for one, row in zip(found, rows, strict=True) if one[1] != row[1]]
+            assert not wrong, f"(found, wanted): {wrong}"
+            return True
+
+        self.door.until(all_hold)
 
     def route_status(self, name: str, *, namespace: str = "") -> dict[str, str]:
         """Return the conditions of a route's only parent, in short."""
-        status = self.door.api.get("HTTPRoute", name, namespace=namespace or self.namespace).get("status", {})
-        parents = status.get("parents") or []
+        parents = self._status("HTTPRoute", name, namespace=namespace).get("parents") or []
         assert len(parents) == 1, parents
         return gateway_reader.conditions(parents[0]["conditions"])
 
     def listener(self, name: str, gateway: str = "door") -> Object:
         """Return a listener's status."""
-        status = self.door.api.get("Gateway", gateway, namespace=self.namespace)["status"]
-        return next(each for each in status["listeners"] if each["name"] == name)
+        listeners = self._status("Gateway", gateway).get("listeners") or []
+        found: list[Object] = [each for each in listeners if each["name"] == name]
+        assert found, f"no status of listener {name} yet: {listeners}"
+        return found[0]
 
     def listener_status(self, name: str, gateway: str = "door") -> dict[str, str]:
         """Return a listener's conditions, in short."""
@@ -90,8 +99,15 @@ class Place:
 
     def gateway_status(self, gateway: str = "door") -> dict[str, str]:
         """Return a Gateway's conditions, in short."""
-        status = self.door.api.get("Gateway", gateway, namespace=self.namespace)["status"]
-        return gateway_reader.conditions(status["conditions"])
+        return gateway_reader.conditions(self._status("Gateway", gateway).get("conditions") or [])
+
+    def _status(self, kind: str, name: str, *, namespace: str = "") -> Object:
+        status: Object = self.door.api.get(kind, name, namespace=namespace or self.namespace).get("status") or {}
+        return status
+
+    def told(self, claim: Callable[[], object]) -> None:
+        """Wait until a claim about what is written or answered holds, for all of that comes in its own time."""
+        self.door.until(claim)
 
     def close(self) -> None:
         """Take down what was made, the newest first."""
@@ -112,8 +128,8 @@ def place(door: ingress.Door) -> Iterator[Place]:
         made.close()
 
 
-def routed(place: Place, *rules: Object, listeners: tuple[Object, ...] = (), **route: Any) -> None:
-    """Make the Gateway and a route of these rules, and wait until the route is accepted."""
+def routed(place: Place, *rules: Object, listeners: tuple[Object, ...] = (), refs: str = "True", **route: Any) -> None:
+    """Make the Gateway and a route of these rules; wait until it is served as accepted, its references being `refs`."""
     place.apply(g.gateway("door", *listeners))
     place.apply(g.route("route", *rules, **route))
-    place.door.until(lambda: place.route_status("route")["Accepted"] == "True")
+    place.told(lambda: place.route_status("route") == {"Accepted": "True", "ResolvedRefs": refs})

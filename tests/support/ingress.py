@@ -25,11 +25,11 @@ from urllib.parse import urlsplit
 from netplane.kernel import netns
 from netplane.kube.types import Object
 from tests.support import apiserver, echo_backends, ingress_objects, tls
-from tests.support.ingress_api import Api
+from tests.support.ingress_api import Api, Refused
 
 DOOR = "203.0.113.10"
 """The address under which the door is published and asked."""
-PATIENCE = 10.0
+PATIENCE = 20.0
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _NETWORK = """
 link set lo up
@@ -77,7 +77,7 @@ class Controller:
         """Signal it and wait for its end; return its exit code."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(timeout=10)
+            return self.process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
@@ -197,7 +197,7 @@ class Door:
                 if found:
                     return found
                 last = repr(found)
-            except (AssertionError, OSError, http.client.HTTPException, KeyError, IndexError) as error:
+            except (AssertionError, OSError, http.client.HTTPException, LookupError, ValueError, Refused) as error:
                 last = repr(error)
             time.sleep(0.02)
         raise AssertionError(f"not within {limit} s: {last}\n{self.log_tail()}")
@@ -238,7 +238,7 @@ class Door:
         with open(log, "ab") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=self.folder)
         self.controller = Controller(command, log, process)
-        self.until(self.is_ready, limit=20)
+        self.until(self.is_ready, limit=3 * PATIENCE)
         return self.controller
 
     def is_ready(self) -> bool:

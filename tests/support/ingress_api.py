@@ -23,6 +23,7 @@ _PLURALS = {
     "HTTPRoute": "httproutes",
     "ReferenceGrant": "referencegrants",
 }
+_OVERTAKEN_MOST = 20
 _CLUSTER_SCOPED = {"Namespace", "IngressClass", "GatewayClass", "CustomResourceDefinition"}
 
 
@@ -50,6 +51,16 @@ class Api:
         except Refused as refused:
             if refused.code != 409:
                 raise
+        for _ in range(_OVERTAKEN_MOST):
+            try:
+                return self._put_over(obj)
+            except Refused as refused:
+                if refused.code != 409:
+                    raise
+        raise AssertionError(f"{obj['kind']} {obj['metadata']['name']} is written by others all the time")
+
+    def _put_over(self, obj: Object) -> Object:
+        """Replace what is there; Refused(409) when a status was written between reading and replacing."""
         there = self.get(obj["kind"], obj["metadata"]["name"], namespace=obj["metadata"].get("namespace", "default"))
         merged = {**obj, "metadata": {**obj["metadata"], "resourceVersion": there["metadata"]["resourceVersion"]}}
         if obj["kind"] == "Service":

@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-_PATIENCE = 10.0
+_PATIENCE = 20.0
 
 
 @dataclass

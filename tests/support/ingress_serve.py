@@ -27,6 +27,14 @@ def serve(
         door.until(lambda: door.ask(f"https://{host}/", trust=certificate).status)
 
 
+def known(door: ingress.Door, *services: str) -> None:
+    """Wait until the engine reaches these Services, which came to the controller over watches of their own."""
+    for service in services:
+        name = f"known-{service}"
+        door.api.apply(o.ingress(name, o.rule(f"{name}.example", o.path("/", service))))
+        door.answers(f"http://{name}.example/", service)
+
+
 def committed(door: ingress.Door) -> int:
     """Return the revision that the engine holds."""
     return int(json.loads(door.management("/status").body)["committed"] or 0)
