@@ -59,7 +59,7 @@ class FakeDaemon:
             connection.sendall(self.answer)
 
 
-@pytest.fixture(scope="module", params=["c", "python"])
+@pytest.fixture(scope="module", params=["bare", "c", "python"])
 def plugin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     if request.param == "python":
         yield ["/usr/bin/python3", "-I", "-S", shim.__file__]
@@ -67,7 +67,7 @@ def plugin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     compiler = shutil.which("cc")
     assert compiler is not None, "no C compiler: make setup installs one"
     out = tmp_path_factory.mktemp("shim") / "shim"
-    strict = ["-Wall", "-Wextra", "-Werror"]
+    strict = ["-Wall", "-Wextra", "-Werror", *(install.BUILDS[0] if request.param == "bare" else ())]
     subprocess.run([compiler, "-Os", *strict, "-D_GNU_SOURCE", "-o", str(out), str(SHIM_C)], check=True)
     yield [str(out)]
 
@@ -141,6 +141,7 @@ async def test_the_plugin_is_installed_once_and_runs(tmp_path: Path) -> None:
             [str(binary)], env={"CNI_COMMAND": "ADD"}, stdin=subprocess.DEVNULL, capture_output=True, check=True
         )
     assert done.stdout == b"fine"
+    assert binary.stat().st_size < 20_000, "it was not built without the C library"
     assert {path.name for path in (tmp_path / "bin").iterdir()} == {"netplane-cni", "loopback"}
     assert len(install.uninstall(tmp_path / "bin", tmp_path)) == 2
 
