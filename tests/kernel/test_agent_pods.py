@@ -91,8 +91,8 @@ async def test_a_pod_sees_its_volumes_its_environment_and_what_its_init_containe
     first = shell("echo left >/shared/x", "init", volumeMounts=mounts[:1])
     api.seed(PODS, pod_object(main, initContainers=[first], volumes=volumes))
     await until(api, lambda: kept.condition("Ready") == "True")
+    await until(api, lambda: log(node) == "left\nfrom maphidden\n10.9.0.7 64\ntmpfs\n")
     await until(api, lambda: (node.root / "host" / "w").exists())
-    assert log(node) == "left\nfrom maphidden\n10.9.0.7 64\ntmpfs\n"
     api.seed(CONFIGMAPS, {"metadata": {"name": "cm", "namespace": "default"}, "data": {"a.txt": "new"}})
     runtime = kept.services.runtime
     container = runtime.containers("u1")[0]
@@ -210,7 +210,7 @@ async def test_pods_run_on_while_containerd_is_dead_and_are_the_same_when_it_is_
         assert daemon is not None
         async with node.runtime().opened() as runtime, keep(api, runtime, node) as kept:
             api.seed(PODS, pod_object(shell(f"echo begun; {FOREVER}")))
-            await until(api, lambda: kept.condition("Ready") == "True")
+            await until(api, lambda: kept.condition("Ready") == "True" and log(node) == "begun\n")
             before = kept.container()["containerID"]
             daemon.kill()
             assert not (await runtime.status()).runtime.ok
