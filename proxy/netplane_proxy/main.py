@@ -61,7 +61,7 @@ _METRICS = "127.0.0.1:10249"
     "--localhost-nodeports/--no-localhost-nodeports",
     "--iptables-localhost-nodeports/--no-iptables-localhost-nodeports",
     default=True,
-    help="Let the node reach NodePorts at 127.0.0.1 and ::1 (but in IPVS mode), without route_localnet.",
+    help="Let the node reach NodePorts at 127.0.0.1 and ::1, without route_localnet.",
 )
 @click.option("--cluster-cidr", default="", help="Networks of all pods; tells pods' packets from others'.")
 @click.option("--service-cidr", default="", help="Networks of cluster IPs: packets to unknown ones are rejected.")

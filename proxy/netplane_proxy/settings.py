@@ -105,8 +105,7 @@ def of_options(options: Mapping[str, Any]) -> host.Settings:
         pod_interface=_pod_interface(options),
         masquerade_bit=options["masquerade_bit"],
         masquerade_all=options["masquerade_all"],
-        # IPVS could do so only by route_localnet, which lets the network speak to loopback services.
-        has_localhost_nodeports=options["localhost_nodeports"] and options["mode"] != "ipvs",
+        has_localhost_nodeports=options["localhost_nodeports"],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 import struct
 import time
@@ -14,14 +15,16 @@ import pytest
 
 from netplane.kernel import netns, sysctl
 from netplane.kernel.ipvs.objects import Change, Destination, Load, Virtual
+from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.service import Protocol
-from netplane_proxy.plan.forwarding import PortForwarding
+from netplane_proxy.plan.forwarding import NodeFacts, PortForwarding
+from netplane_proxy.plan.host import LOOPBACK
 from netplane_proxy.run import ipvs
 from netplane_proxy.run.ipvs.host import LINK, SYSCTLS
 from netplane_proxy.run.ipvs.target import IpvsTarget
 from tests.support.ports import UDP, cluster_ip, forwarding, node_port, service_port, vip
-from tests.support.topology import CLIENT, FACTS, NODE, POD1, POD2, Answer, Topology, backend
+from tests.support.topology import CLIENT, FACTS, NODE, POD1, POD2, PORT, Answer, Topology, backend
 
 T = TypeVar("T")
 families = pytest.mark.parametrize("family", list(Family), ids=str)
@@ -45,9 +48,13 @@ def run(lab: Topology, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return netns.run_in(lab.places["node"], lambda: asyncio.run(make()))
 
 
-def hold(lab: Topology, target: IpvsTarget, *ports: PortForwarding) -> int:
+LOOPS = dataclasses.replace(FACTS, nodeport_addresses=(*FACTS.nodeport_addresses, *LOOPBACK.values()))
+"""The node with NodePorts at its loopback addresses."""
+
+
+def hold(lab: Topology, target: IpvsTarget, *ports: PortForwarding, node: NodeFacts = FACTS) -> int:
     """Make the node forward exactly this."""
-    return run(lab, lambda: target.replace(forwarding(*ports, node=FACTS))).operations
+    return run(lab, lambda: target.replace(forwarding(*ports, node=node))).operations
 
 
 def change(lab: Topology, target: IpvsTarget, port: PortForwarding) -> None:
@@ -108,6 +115,32 @@ def test_a_server_of_the_node_itself_is_reached(lab: Topology, target: IpvsTarge
     hold(lab, target, service_port(cluster_ip(family), cluster=[backend(NODE, family)]))
     for place in ("pod1", "client", "node"):
         assert lab.ask(place, (vip(family), 80)).name == "node"
+
+
+@families
+@protocols
+def test_with_ipvs_the_node_reaches_node_ports_at_its_loopback_address(
+    lab: Topology, target: IpvsTarget, family: Family, protocol: Protocol
+) -> None:
+    here = address.text(LOOPBACK[family])
+    many = [backend(one, family) for one in (POD1, POD2, NODE)]
+    served = service_port(node_port(protocol=protocol), cluster=many)
+    local = service_port(node_port(30081, protocol=protocol, local=True), cluster=many[:1], name="local")
+    nobody = service_port(node_port(30082, protocol=protocol), name="nobody", family=family)
+    hold(lab, target, served, local, node=LOOPS)
+    change(lab, target, nobody)
+    assert hold(lab, target, served, local, nobody, node=LOOPS) == 0
+    assert {one.name for one in lab.ask_often("node", (here, 30080), protocol, 9)} == {"pod1", "pod2", "node"}
+    assert lab.ask("node", (here, 30081), protocol).name == "pod1"
+    assert lab.fate("node", (here, 30082), protocol, patience=15) == "refused"
+    assert lab.ask("node", (here, PORT), protocol) == Answer("node", here)
+    assert lab.ask("node", (NODE[family], 30080), protocol).name
+    assert lab.run("node", "cat", "/proc/sys/net/ipv4/conf/all/route_localnet").strip() == "0"
+    run(lab, lambda: target.commit({local.key: None, nobody.key: None}, "3"))
+    assert hold(lab, target, served, node=LOOPS) == 0
+    assert hold(lab, target, served) > 0  # told to have none there from now on
+    assert lab.fate("node", (here, 30080), protocol, patience=15) == "refused"
+    assert lab.ask("node", (NODE[family], 30080), protocol).name
 
 
 @families

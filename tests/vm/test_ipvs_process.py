@@ -17,6 +17,7 @@ from tests.support.proxy_process import ECHO_PORT, Nursery, Proxies, Steady, pro
 from tests.support.topology import POD1, POD2, Topology
 
 WEB = "10.96.0.1", 80
+LOCALHOST = "127.0.0.1", 30080
 V4 = Family.V4
 PODS = {"pod1": POD1[V4], "pod2": POD2[V4]}
 
@@ -25,7 +26,10 @@ PODS = {"pod1": POD1[V4], "pod2": POD2[V4]}
 def rig(lab: Topology, tmp_path: Path, proxy_nursery: Nursery) -> Iterator[Proxies]:
     with proxies(lab, tmp_path, proxy_nursery) as made:
         made.put(kube_objects.node())
-        made.put(kube_objects.service())
+        service = kube_objects.service()
+        service["spec"]["type"] = "NodePort"
+        service["spec"]["ports"][0]["nodePort"] = LOCALHOST[1]
+        made.put(service)
         yield made
 
 
@@ -53,8 +57,14 @@ def test_a_killed_process_goes_on_where_it_was_and_cleanup_leaves_no_trace(rig: 
     before = parameters()
     rig.put(endpoints("pod1", "pod2"))
     first = rig.start("ipvs")
-    with Steady(lab, "client", WEB, stays=True) as old, Steady(lab, "node", WEB, stays=False) as new:
+    with (
+        Steady(lab, "client", WEB, stays=True) as old,
+        Steady(lab, "node", WEB, stays=False) as new,
+        Steady(lab, "node", LOCALHOST, stays=True) as looped,
+        Steady(lab, "node", LOCALHOST, stays=False) as looping,
+    ):
         old.more(1)
+        looped.more(1)
         (leaving,) = old.answered
         (other,) = set(PODS) - {leaving}
         was, stays = f"{PODS[leaving]}:{ECHO_PORT}", f"{PODS[other]}:{ECHO_PORT}"
@@ -63,17 +73,21 @@ def test_a_killed_process_goes_on_where_it_was_and_cleanup_leaves_no_trace(rig: 
         wait(lambda: weights(lab).get(was) == 0)
         first.kill()
         new.more(5)
+        looping.more(5)
         second = rig.start("ipvs")
         assert weights(lab) == {was: 0, stays: 1}
-        old.more(5)
-        new.more(5)
+        for one in (old, new, looped, looping):
+            one.more(5)
         assert old.answered == {leaving}
+        assert len(looped.answered) == 1
         old.__exit__()
+        looped.__exit__()
         wait(lambda: was not in weights(lab))
         assert weights(lab) == {stays: 1}
         # Asked to end, it leaves all as it is.
         second.stop()
         new.more(5)
+        looping.more(5)
         assert lab.run("node", "ip", "-br", "link", "show", LINK).startswith(LINK)
     rig.command("cleanup")
     assert weights(lab) == {}

@@ -1,8 +1,9 @@
-"""NodePorts at the loopback addresses, for iptables, which alone could bring them there only by route_localnet.
+"""NodePorts at the loopback addresses, for iptables and IPVS, which alone could do so only by route_localnet.
 
-A loopback address can neither leave the node nor be answered to. So a small nftables table gives connections to a
+A loopback address can neither leave the node nor be answered to. So two nftables chains give connections to a
 NodePort there the node's own address as source, before anything is tracked, and their answers the loopback address at
-the very end. It is stateless, and every packet that is not sent from the loopback address passes at its first look.
+the very end. They are stateless, and every packet that is not sent from the loopback address passes at its first look.
+Beside iptables they are a table of their own; beside IPVS they stand in the table that is there anyway.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def ports(row: PortForwarding) -> frozenset[Element]:
 
 
 def chains(family: Family, own: Packed) -> dict[str, tuple[str, ...]]:
-    """Return the table's chains; their names tell what they hold."""
+    """Return the chains, which ask a set `nodeports`; their names tell what they hold."""
     ip, here, node = ("ip" if family is Family.V4 else "ip6"), address.text(LOOPBACK[family]), address.text(own)
     mark = hashlib.sha256(f"1 {node}".encode()).hexdigest()[:8]
     return {

@@ -20,6 +20,7 @@ from netplane.model.service import Protocol
 from netplane.model.snapshot import Snapshot
 from netplane_proxy.plan import ledger
 from netplane_proxy.plan.forwarding import Backend, PortForwarding
+from netplane_proxy.plan.host import LOOPBACK
 from netplane_proxy.plan.ipvs.tables import LAYOUTS
 from netplane_proxy.plan.meaning import Meaning
 from netplane_proxy.run.ipvs.host import LINK, SYSCTLS, Host
@@ -104,6 +105,26 @@ async def test_a_second_look_finds_nothing_to_do_nor_does_another_process() -> N
     assert (await target.replace(wanted)).operations
     assert (await target.replace(wanted)).operations == 0
     assert (await machine.target().replace(wanted)).operations == 0
+
+
+async def test_node_ports_stand_at_loopback_for_as_long_as_they_are_wanted_there() -> None:
+    machine = Machine()
+    looped = dataclasses.replace(NODE, nodeport_addresses=(*NODE.nodeport_addresses, *LOOPBACK.values()))
+    target = machine.target()
+
+    def chains() -> int:
+        return sum(name.startswith(("from_", "to_")) for name in machine.nft.chains(SETS.table))
+
+    await target.replace(forwarding(web(1), node=looped))
+    assert set(machine.ipvs.servers()) == {WEB, NODEPORT, NODEPORT._replace(address=LOOPBACK[V4])}
+    assert machine.addresses() == {"10.96.0.1"}  # the loopback address has a link of its own
+    assert (chains(), len(machine.elements(SETS.nodeports))) == (2, 1)
+    assert (await machine.target().replace(forwarding(web(1), node=looped))).operations == 0
+    await target.commit({web().key: None}, "2")
+    assert machine.elements(SETS.nodeports) == {}
+    await target.replace(forwarding(web(1), node=NODE))
+    assert set(machine.ipvs.servers()) == {WEB, NODEPORT}
+    assert (chains(), machine.elements(SETS.nodeports)) == (0, {})
 
 
 async def test_where_the_client_decides_a_server_by_mark_has_all_backends() -> None:

@@ -11,6 +11,7 @@ from netplane.kernel.nft.objects import Element, Set, u32
 from netplane.model import address
 from netplane.model.address import Family, Packed
 from netplane.model.service import Protocol
+from netplane_proxy.plan import localhost
 from netplane_proxy.plan.forwarding import Backend, Frontend, Kind, NodeFacts, PortForwarding
 from netplane_proxy.plan.ipvs import tables
 from netplane_proxy.plan.ipvs.tables import LAYOUTS, Layout
@@ -81,16 +82,18 @@ def of_port(port: PortForwarding, node: NodeFacts, *, scheduler: str, number: in
         scheduling = _STICKY_BY_MARK if port.affinity_seconds else Scheduling(scheduler)
         servers[virtual] = _server(scheduling, port.cluster, port.serving)
     elements += [(sets.addresses, Element(where)) for where in here]
+    if localhost.speaker(node, sets.family) is not None:
+        elements += [(sets.nodeports, one) for one in sorted(localhost.ports(port))]
     if port.frontends:
         elements += [(sets.hairpin, Element(ip + ip)) for ip in port.hairpin]
     return Row(servers, tuple(elements))
 
 
 def addresses(frontend: Frontend, node: NodeFacts, family: Family) -> Sequence[Packed]:
-    """Return where a frontend stands. Loopback has no NodePorts: IPVS sends nothing from there to elsewhere."""
+    """Return where a frontend stands."""
     if frontend.address is not None:
         return (frontend.address,)
-    return [ip for ip in node.nodeport_addresses if address.family(ip) is family and not _is_loopback(ip)]
+    return [ip for ip in node.nodeport_addresses if address.family(ip) is family]
 
 
 def _backends(port: PortForwarding, kind: Kind) -> tuple[Backend, ...]:
@@ -135,7 +138,3 @@ def _guard(port: PortForwarding, kind: Kind) -> str:
     if kind is Kind.EXTERNAL_LOCAL:
         return "split" if port.local else "split_silent"
     return "serve" if _backends(port, kind) else "silent"
-
-
-def _is_loopback(ip: Packed) -> bool:
-    return ip[0] == 127 if len(ip) == 4 else ip == address.parse("::1")

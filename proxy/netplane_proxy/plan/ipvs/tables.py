@@ -27,6 +27,7 @@ from netplane.kernel.nft.objects import (
 )
 from netplane.model.address import Family, Packed, Prefix
 from netplane.model.service import Protocol
+from netplane_proxy.plan import localhost
 from netplane_proxy.plan.forwarding import NodeFacts
 from netplane_proxy.plan.nftables import skeleton
 
@@ -39,7 +40,7 @@ class Layout:
     """The sets and maps of one family's table.
 
     `addresses` are all that stand on the dummy link, `owned` the places of all virtual servers of ours: both until the
-    last connection there has ended.
+    last connection there has ended. `nodeports` are those that stand at the loopback address too.
     """
 
     family: Family
@@ -53,6 +54,7 @@ class Layout:
     addresses: Set
     owned: Set
     hairpin: Set
+    nodeports: Set
     service_cidrs: Set
     pod_cidrs: Set
 
@@ -67,6 +69,7 @@ class Layout:
             self.addresses,
             self.owned,
             self.hairpin,
+            self.nodeports,
             self.pod_cidrs,
             self.frontends,
             self.service_cidrs,
@@ -95,6 +98,7 @@ def _layout(family: Family) -> Layout:
         addresses=Set(table, "addresses", (destination,)),
         owned=Set(table, "owned", place),
         hairpin=Set(table, "hairpin", (source, destination)),
+        nodeports=Set(table, "nodeports", (PROTOCOL, PORT)),
         service_cidrs=Set(table, "service_cidrs", (destination,), is_interval=True),
         pod_cidrs=Set(table, "pod_cidrs", (source,), is_interval=True),
     )
@@ -143,7 +147,7 @@ def text(sets: Layout, node: NodeFacts) -> str:
     family, icmp = ("ip", "icmp") if sets.family is Family.V4 else ("ip6", "icmpv6")
     chains = "".join(
         f"\tchain {name} {{\n{''.join(f'{chr(9) * 2}{line}{chr(10)}' for line in lines)}\t}}\n"
-        for name, *lines in (*_guards(), *_hooks(), *_sources(node, sets.family))
+        for name, *lines in (*_guards(), *_hooks(), *_sources(node, sets.family), *_loopback(node, sets.family))
     )
     written = f"table {sets.table} {{\n{declared}{chains}}}\n"
     for word, meaning in {**skeleton.pods(node.pod_interfaces), "{ip}": family, "{icmp}": icmp}.items():
@@ -221,3 +225,10 @@ def _sources(node: NodeFacts, family: Family) -> Written:
         *(f"meta l4proto {protocol} {original}" for protocol in ("tcp", "udp", "sctp")),
         "{ip} saddr . {ip} daddr @hairpin goto conceal",
     )
+
+
+def _loopback(node: NodeFacts, family: Family) -> Written:
+    """Yield what lets the node reach NodePorts at its loopback address: IPVS sends nothing from there to elsewhere."""
+    own = localhost.speaker(node, family)
+    if own is not None:
+        yield from ((name, *rules) for name, rules in localhost.chains(family, own).items())
