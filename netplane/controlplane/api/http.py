@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -68,9 +70,14 @@ class Request:
 
     async def body(self) -> bytes:
         """Read the whole body; raise 413 past the limit, 408 when it does not come, Disconnected without a client."""
+        reading = self._read()
+        try:
+            waited_for = reading.send(None)
+        except StopIteration as read:  # all of it was there: most bodies come with their head
+            return cast(bytes, read.value)
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                return await self._read()
+                return await _resumed(reading, waited_for)
         except TimeoutError:
             raise status.ApiStatus(408, "Timeout", "the body of the request did not arrive in time") from None
 
@@ -88,6 +95,22 @@ class Request:
             parts.append(part)
             if not message.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@types.coroutine
+def _resumed(begun: Coroutine[Any, Any, bytes], waited_for: Any) -> Generator[Any, Any, bytes]:
+    """Go on with a coroutine that was begun by hand and waits for something."""
+    while True:
+        try:
+            sent = yield waited_for
+        except BaseException as error:  # the end of the wait is the coroutine's own to handle
+            step = functools.partial(begun.throw, error)
+        else:
+            step = functools.partial(begun.send, sent)
+        try:
+            waited_for = step()
+        except StopIteration as done:
+            return cast(bytes, done.value)
 
 
 @dataclass(slots=True)

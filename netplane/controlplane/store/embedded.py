@@ -204,8 +204,8 @@ class Embedded:
         if not self._outbox:
             self._loop.call_soon(self._send)
         self._outbox.append(row)
-        # A client that hangs up must not take the write back: others may already build on it.
-        await asyncio.shield(staged.done)
+        # A client that hangs up ends the wait, not the write: others may already build on it.
+        await staged.done
         return last
 
     def _send(self) -> None:

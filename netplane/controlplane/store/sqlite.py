@@ -37,15 +37,34 @@ COMMIT;
 """
 """Format 1 kept the values inside the key's tree (WITHOUT ROWID), which costs half as much again for each write."""
 CREATE, UPDATE, DELETE = 0, 1, 2
-_KEEP = (
-    "INSERT INTO current",
-    "(?,?,?,?,?)",
-    " ON CONFLICT(storage, namespace, name) DO UPDATE"
-    " SET revision=excluded.revision, value=excluded.value WHERE excluded.revision > revision",
-)
-_LOG = ("INSERT INTO log", "(?,?,?,?,?,?)", "")
+_TAKE = """
+CREATE TEMP VIEW batch AS SELECT
+  0 AS revision, '' AS storage, '' AS namespace, '' AS name, 0 AS op, x'' AS value, 0 AS logged, 0 AS newest;
+CREATE TEMP TRIGGER take INSTEAD OF INSERT ON batch BEGIN
+  INSERT INTO current SELECT new.storage, new.namespace, new.name, new.revision, new.value WHERE new.op <> 2
+    ON CONFLICT(storage, namespace, name) DO UPDATE
+    SET revision=excluded.revision, value=excluded.value WHERE excluded.revision > revision;
+  DELETE FROM current WHERE new.op = 2 AND storage=new.storage AND namespace=new.namespace AND name=new.name
+    AND revision < new.revision;
+  INSERT INTO log SELECT new.revision, new.storage, new.namespace, new.name, new.op, new.value WHERE new.logged;
+  INSERT INTO meta SELECT 'revision', new.newest WHERE new.newest > 0
+    ON CONFLICT(key) DO UPDATE SET value=max(value, excluded.value);
+END;
+"""
+"""What becomes of a row lives in SQLite, so that a batch is one statement and a transaction of its own: each statement
+gives the interpreter away several times, and waits each time until it has it back. An object deleted and made again in
+one batch: the guards by revision make the order irrelevant."""
 _AT_ONCE = 64
-"""Rows of one statement; batches are cut into powers of two, so that few statements are made and all are remembered."""
+_NOTHING = (None,) * 8
+
+
+def _take(count: int) -> str:
+    rows = ",".join(["(?,?,?,?,?,?,?,?)"] * count)
+    return f"INSERT INTO batch SELECT * FROM (VALUES{rows}) WHERE column1 IS NOT NULL"
+
+
+_TAKES = {count: _take(count) for count in (1, 2, 4, 8, 16, 32, _AT_ONCE)}
+"""The statements by how many rows they have; a batch between is filled up with nothing, so that few are prepared."""
 
 
 class Broken(Exception):
@@ -87,6 +106,7 @@ class Database:
             )
             self._db.execute("INSERT OR IGNORE INTO meta VALUES('format', ?)", (_FORMAT,))
             self._check_format(str(mode))
+            self._db.executescript(_TAKE)
         except sqlite3.Error as error:
             raise Broken(f"{path}: {error}") from error
 
@@ -127,31 +147,27 @@ class Database:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Commit the rows in one transaction; on an error nothing of them is kept."""
-        kept = [(r.storage, *r.key, r.revision, r.value) for r in rows if r.op != DELETE]
-        gone = [(r.storage, *r.key, r.revision) for r in rows if r.op == DELETE]
-        log = [(r.revision, r.storage, *r.key, r.op, r.value) for r in rows if r.logged]
+        if len(rows) <= _AT_ONCE:
+            self._insert(rows)
+            return
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            # An object deleted and made again in one batch: the guards by revision make the order irrelevant.
-            self._insert(_KEEP, kept)
-            self._db.executemany("DELETE FROM current WHERE storage=? AND namespace=? AND name=? AND revision<?", gone)
-            self._insert(_LOG, log)
-            self._set("revision", max(row.revision for row in rows))
+            for start in range(0, len(rows), _AT_ONCE):
+                self._insert(rows[start : start + _AT_ONCE])
             self._db.execute("COMMIT")
         except sqlite3.Error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _insert(self, statement: tuple[str, str, str], rows: Sequence[tuple[object, ...]]) -> None:
-        """Insert many rows by few statements: each gives the interpreter away, and waits until it has it back."""
-        head, row, tail = statement
-        start = 0
-        while start < len(rows):
-            count = min(_AT_ONCE, 1 << ((len(rows) - start).bit_length() - 1))
-            values = [value for each in rows[start : start + count] for value in each]
-            self._db.execute(f"{head} VALUES{','.join([row] * count)}{tail}", values)
-            start += count
+    def _insert(self, rows: Sequence[Row]) -> None:
+        newest = max(row.revision for row in rows)
+        values: list[object] = []
+        for each in rows:
+            told = newest if each.revision == newest else 0
+            values += (each.revision, each.storage, *each.key, each.op, each.value, each.logged, told)
+        count = 1 << (len(rows) - 1).bit_length()
+        self._db.execute(_TAKES[count], values + list(_NOTHING) * (count - len(rows)))
 
     def compact(self, *, below: int, limit: int = 200) -> int:
         """Delete up to `limit` log rows under a revision, oldest first; return how many went."""

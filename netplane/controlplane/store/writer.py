@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -32,11 +33,11 @@ class Writer:
         self._db = database
         self._loop = loop
         self._committed = committed
-        self._pending: list[sqlite.Row] = []
-        self._wake = threading.Condition()
-        self._stopped = False
-        self._failed = False
+        self._posted: queue.SimpleQueue[tuple[int, Sequence[sqlite.Row]] | None] = queue.SimpleQueue()
+        self._turn = 0
+        self._failed_turn = -1
         self._compact_below = 0
+        self._compacted_below = 0
         self._stop_checkpoints = threading.Event()
         self._threads = [
             threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True),
@@ -50,55 +51,55 @@ class Writer:
 
     def submit(self, rows: Sequence[sqlite.Row]) -> None:
         """Queue rows for the next commit."""
-        with self._wake:
-            self._pending += rows
-            self._wake.notify()
+        self._posted.put((self._turn, rows))
 
     def resume(self) -> None:
         """Forget what is queued and write again, after the owner has refused everything it had staged.
 
         From a failed batch on nothing is written: later rows may build on the rows that were lost.
         """
-        with self._wake:
-            self._pending.clear()
-            self._failed = False
+        self._turn += 1
 
     def compact(self, *, below: int) -> None:
         """Let the log's rows under a revision go, a slice at a time."""
-        with self._wake:
-            self._compact_below = max(self._compact_below, below)
-            self._wake.notify()
+        self._compact_below = max(self._compact_below, below)
+        self._posted.put((self._turn, ()))
 
     def stop(self) -> None:
         """Commit what waits, stop the threads and close the file. Blocks for as long as the disk takes."""
-        with self._wake:
-            self._stopped = True
-            self._wake.notify()
+        self._posted.put(None)
         self._stop_checkpoints.set()
         for thread in self._threads:
             thread.join()
         self._db.close()
 
     def _write_for_ever(self) -> None:
-        last = 1
-        while True:
+        last, is_open = 1, True
+        while is_open:
             if last > 1:
                 # Under load a short wait makes fewer, larger commits; a lone writer never waits.
                 self._stop_checkpoints.wait(_LINGER)
-            with self._wake:
-                self._wake.wait_for(self._has_work)
-                batch, self._pending = ([] if self._failed else self._pending), []
-                below = self._compact_below
-                if not batch and self._stopped:
-                    return
+            batch, is_open = self._gathered(waits=self._compact_below <= self._compacted_below)
             last = len(batch)
             if batch:
                 self._commit(batch)
-            if below:
-                self._compact_slice(below)
+            if self._compact_below > self._compacted_below:
+                self._compact_slice(self._compact_below)
 
-    def _has_work(self) -> bool:
-        return bool(self._stopped or self._compact_below or (self._pending and not self._failed))
+    def _gathered(self, *, waits: bool) -> tuple[list[sqlite.Row], bool]:
+        """Return what was posted, after waiting for something, and whether more may come."""
+        batch: list[sqlite.Row] = []
+        while True:
+            try:
+                posted = self._posted.get(block=waits)
+            except queue.Empty:
+                return batch, True
+            if posted is None:
+                return batch, False
+            turn, rows = posted
+            if turn > self._failed_turn:
+                batch += rows
+            waits = False
 
     def _commit(self, batch: Sequence[sqlite.Row]) -> None:
         failure: Exception | None = None
@@ -106,8 +107,7 @@ class Writer:
             self._db.write(batch)
         except sqlite3.Error as error:
             failure = error
-            with self._wake:
-                self._failed = True
+            self._failed_turn = self._turn
         try:
             self._loop.call_soon_threadsafe(self._committed, batch, failure)
         except RuntimeError:
@@ -119,9 +119,7 @@ class Writer:
         except sqlite3.Error:
             done = True  # the next compaction tries again; a full disk shows at the next write
         if done:
-            with self._wake:
-                if self._compact_below == below:
-                    self._compact_below = 0
+            self._compacted_below = below
 
     def _checkpoint_for_ever(self) -> None:
         while not self._stop_checkpoints.wait(_CHECKPOINT_EVERY):
