@@ -24,10 +24,11 @@ from netplane.kernel.link.run import Socket
 from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
 from netplane.model.address import Packed
-from netplane_proxy import settings
+from netplane_proxy import kube_proxy, settings
 from netplane_proxy.plan.host import LOCAL_MODES
 from netplane_proxy.plan.ipvs.rows import SCHEDULERS
-from netplane_proxy.run import backends, iptables, ipvs, kube_proxy, marks
+from netplane_proxy.run import backends, iptables, ipvs, marks
+from netplane_proxy.run import kube_proxy as leftovers
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.ipvs.host import LINK
@@ -45,8 +46,7 @@ _TURN_SECONDS = 0.0005
 _METRICS = "127.0.0.1:10249"
 
 
-@settings.understands_kube_proxy_files
-@click.group(context_settings=config.SETTINGS, invoke_without_command=True)
+@click.group(cls=kube_proxy.Command, context_settings=config.SETTINGS, invoke_without_command=True)
 @config.command_options
 @click.option("--kubeconfig", default=None, help="How to reach the API server; else $KUBECONFIG, else in-cluster.")
 @click.option("--node-name", "--hostname-override", default=socket.gethostname().lower(), help="This node's name.")
@@ -69,7 +69,7 @@ _METRICS = "127.0.0.1:10249"
 @click.option("--pod-bridge-interface", default="", help="The pods' bridge, in local mode BridgeInterface.")
 @click.option("--pod-interface-name-prefix", default="", help="What names of pods' interfaces begin with, in local "
               "mode InterfaceNamePrefix.")  # fmt: skip
-@click.option("--masquerade-all", is_flag=True, help="Masquerade all traffic to cluster IPs.")
+@click.option("--masquerade-all/--no-masquerade-all", default=False, help="Masquerade all traffic to cluster IPs.")
 @click.option(
     "--masquerade-bit",
     "--iptables-masquerade-bit",
@@ -190,7 +190,7 @@ def _account(target: Target) -> dict[str, object]:
 
 async def _cleanup_kube_proxy() -> None:
     need_net_admin()
-    for what in await kube_proxy.remove() or ["nothing of kube-proxy was there"]:
+    for what in await leftovers.remove() or ["nothing of kube-proxy was there"]:
         click.echo(what)
 
 

@@ -1,96 +1,20 @@
-"""Read the proxy's options, and kube-proxy's own configuration file where the meaning is the same."""
+"""Read the proxy's options. What of them is kube-proxy's own is kube_proxy's."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import click
-import yaml
 
 from netplane.lib import cli
 from netplane.model import address
 from netplane.model.address import Prefix
+from netplane_proxy.kube_proxy import KIND
 from netplane_proxy.plan import host
 
-KIND = "KubeProxyConfiguration"
-
-_SAME_MEANING = {
-    "clientConnection.kubeconfig": "kubeconfig",
-    "hostnameOverride": "node_name",
-    "mode": "mode",
-    "clusterCIDR": "cluster_cidr",
-    "nodePortAddresses": "nodeport_addresses",
-    "healthzBindAddress": "healthz_bind_address",
-    "metricsBindAddress": "metrics_bind_address",
-    "detectLocalMode": "detect_local_mode",
-    "detectLocal.bridgeInterface": "pod_bridge_interface",
-    "detectLocal.interfaceNamePrefix": "pod_interface_name_prefix",
-    "iptables.localhostNodePorts": "localhost_nodeports",
-    "ipvs.scheduler": "ipvs_scheduler",
-}
-"""Fields of KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1) to our options."""
-
-_OF_MODE = {"masqueradeAll": "masquerade_all", "masqueradeBit": "masquerade_bit"}
-"""Fields of the mode's own section; IPVS takes those of iptables, as kube-proxy does."""
-
-_PORTS = {"healthz_bind_address": 10256, "metrics_bind_address": 10249}
-_LISTS = {"cluster_cidr", "nodeport_addresses"}
-
-
-def read_kube_proxy_file(path: Path) -> dict[str, Any] | None:
-    """Return the options that a KubeProxyConfiguration sets; None when the file is of another kind.
-
-    Empty fields mean their default, as they do for kube-proxy. Fields without a counterpart here (sync periods, the
-    other modes' sections, conntrack sizes) are passed over: an existing file shall just work.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None  # the common reader says what is wrong with it
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        return None
-    section = "nftables" if content.get("mode") in (None, "", "nftables") else "iptables"
-    fields = _SAME_MEANING | {f"{section}.{field}": option for field, option in _OF_MODE.items()}
-    found: dict[str, Any] = {}
-    for field, option in fields.items():
-        value = _at(content, field)
-        if value in (None, "", []):
-            continue
-        if option in _LISTS and isinstance(value, list):
-            value = ",".join(value)
-        elif option in _PORTS:
-            value = _with_port(str(value), _PORTS[option])
-        found[option] = value
-    return found
-
-
-def _with_port(text: str, port: int) -> str:
-    """Add the usual port to a bare address, as kube-proxy does with its file's."""
-    try:
-        ip = address.parse(text.strip("[]"))
-    except ValueError:
-        return text
-    return address.with_port(ip, port)
-
-
-def understands_kube_proxy_files(command: click.Group) -> click.Group:
-    """Let the command's --config also take a KubeProxyConfiguration, as defaults below flags and environment."""
-    (parameter,) = (one for one in command.params if one.name == "config")
-    read_ours = parameter.callback
-    assert read_ours is not None
-
-    def read(context: click.Context, option: click.Parameter, path: Path | None) -> None:
-        found = read_kube_proxy_file(path) if path is not None else None
-        if found is None:
-            read_ours(context, option, path)
-        else:
-            context.default_map = {**(context.default_map or {}), **found}
-
-    parameter.callback = read
-    return command
+_PORTS = {"healthz-bind-address": 10256, "metrics-bind-address": 10249}
+"""The ports of addresses that are given without one."""
 
 
 def of_options(options: Mapping[str, Any]) -> host.Settings:
@@ -144,9 +68,11 @@ def prefixes(option: str, text: str) -> tuple[Prefix, ...]:
 
 
 def bind(option: str, text: str) -> tuple[str, int] | None:
-    """Read `0.0.0.0:10256` or `[::]:10256`; None when it is empty, which turns the server off."""
+    """Read `0.0.0.0:10256`, `[::]:10256` or an address alone; None when it is empty, which turns the server off."""
     if not text:
         return None
+    with contextlib.suppress(ValueError):
+        return address.text(address.parse(text.strip("[]"))), _PORTS[option]
     ip, _, port = text.rpartition(":")
     try:
         where = address.text(address.parse(ip.strip("[]")))
@@ -156,10 +82,3 @@ def bind(option: str, text: str) -> tuple[str, int] | None:
     if not 0 <= number <= 65535:
         raise cli.UserError(f"--{option}: port {number} is beyond 65535")
     return where, number
-
-
-def _at(content: Mapping[str, Any], field: str) -> Any:
-    value: Any = content
-    for part in field.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from netplane.lib import cli
@@ -115,7 +113,14 @@ def test_a_network_that_is_none_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("0.0.0.0:10256", ("0.0.0.0", 10256)), ("[::]:1", ("::", 1)), ("", None)]
+    ("text", "expected"),
+    [
+        ("0.0.0.0:1", ("0.0.0.0", 1)),
+        ("[::]:1", ("::", 1)),
+        ("", None),
+        ("::", ("::", 10256)),
+        ("10.0.0.1", ("10.0.0.1", 10256)),
+    ],
 )
 def test_a_bind_address_reads(text: str, expected: object) -> None:
     assert settings.bind("healthz-bind-address", text) == expected
@@ -125,46 +130,3 @@ def test_a_bind_address_reads(text: str, expected: object) -> None:
 def test_a_bind_address_that_is_none_is_named(text: str) -> None:
     with pytest.raises(cli.UserError, match="--healthz-bind-address"):
         settings.bind("healthz-bind-address", text)
-
-
-def test_a_kube_proxy_file_gives_what_means_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "config.conf"
-    path.write_text(
-        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n"
-        "clusterCIDR: 10.244.0.0/16\nnodePortAddresses: [10.0.0.0/8, 192.0.2.0/24]\nhostnameOverride: ''\n"
-        "clientConnection: {kubeconfig: /var/lib/kube-proxy/kubeconfig.conf, qps: 0}\n"
-        "nftables: {masqueradeAll: true, masqueradeBit: null, syncPeriod: 0s}\nconntrack: {min: null}\n"
-        "iptables: {localhostNodePorts: false}\ndetectLocalMode: InterfaceNamePrefix\n"
-        "detectLocal: {bridgeInterface: '', interfaceNamePrefix: veth}\n"
-    )
-    assert settings.read_kube_proxy_file(path) == {
-        "mode": "nftables",
-        "cluster_cidr": "10.244.0.0/16",
-        "nodeport_addresses": "10.0.0.0/8,192.0.2.0/24",
-        "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf",
-        "masquerade_all": True,
-        "localhost_nodeports": False,
-        "detect_local_mode": "InterfaceNamePrefix",
-        "pod_interface_name_prefix": "veth",
-    }
-
-
-def test_the_section_of_the_mode_says_how_to_masquerade_and_bare_addresses_get_their_port(tmp_path: Path) -> None:
-    path = tmp_path / "config.conf"
-    path.write_text(
-        "kind: KubeProxyConfiguration\nmode: ipvs\niptables: {masqueradeBit: 7}\nnftables: {masqueradeBit: 9}\n"
-        "healthzBindAddress: 0.0.0.0\nmetricsBindAddress: '::'\n"
-    )
-    assert settings.read_kube_proxy_file(path) == {
-        "mode": "ipvs",
-        "masquerade_bit": 7,
-        "healthz_bind_address": "0.0.0.0:10256",
-        "metrics_bind_address": "[::]:10249",
-    }
-
-
-@pytest.mark.parametrize("content", ["kind: Other", "cluster-cidr: 10.0.0.0/8", "[", ""])
-def test_any_other_file_is_left_to_the_common_reader(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text(content)
-    assert settings.read_kube_proxy_file(path) is None
