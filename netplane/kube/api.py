@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,8 @@ class ObjectList:
 
     items: list[Object]
     resource_version: str
+    read: Sequence[watching.Read] = ()
+    """What a reader made of further items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,12 @@ class Api(Protocol):
         label_selector: str = "",
         field_selector: str = "",
         limit: int = 500,
+        reader: watching.Reader | None = None,
     ) -> AsyncGenerator[ObjectList, None]:
-        """Yield the objects page by page, so that a large list is never in memory whole."""
+        """Yield the objects page by page, so that a large list is never in memory whole.
+
+        What the `reader` understands may come as `read` instead of among the items.
+        """
 
     async def create(
         self,
@@ -118,9 +124,11 @@ class Api(Protocol):
         field_selector: str = "",
         timeout_seconds: int | None = None,
         send_initial_events: bool = False,
+        reader: watching.Reader | None = None,
     ) -> AsyncGenerator[watching.Event, None]:
         """Yield changes after `resource_version` until the server ends the watch; raises `errors.Gone` when too old.
 
         A bookmark at the given `resource_version` comes first, once the server has agreed.
         With `send_initial_events` (WatchList) first what there is as ADDED, then a bookmark that says so.
+        What the `reader` understands may come as `read` instead of as object.
         """

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from netplane.kube import errors, transport
+from netplane.kube import errors, quick, transport
 from netplane.kube import watch as watching
 from netplane.kube.api import Api, ObjectList, Patch, PatchKind, Response
 from netplane.kube.kubeconfig import Config, load
@@ -77,19 +77,22 @@ class Client:
         label_selector: str = "",
         field_selector: str = "",
         limit: int = 500,
+        reader: watching.Reader | None = None,
     ) -> AsyncGenerator[ObjectList, None]:
         """Yield the objects page by page; every page is of the same moment."""
         params = _params(labelSelector=label_selector, fieldSelector=field_selector, limit=limit)
+        path = resource.path(namespace=namespace)
         while True:
-            content = await self._json("GET", resource.path(namespace=namespace), params)
-            metadata, items = content.get("metadata") or {}, content.get("items") or []
-            for item in items:  # Items of a typed list come without their type.
+            answer = await self.request("GET", path, params=params)
+            page = quick.page(answer.body, reader) if reader is not None else None
+            page = page or _page(_content(answer, f"GET {path}"))
+            for item in page.items:  # Items of a typed list come without their type.
                 item.setdefault("apiVersion", resource.api_version)
                 item.setdefault("kind", resource.kind)
-            yield ObjectList(items, str(metadata.get("resourceVersion") or ""))
-            if not metadata.get("continue"):
+            yield ObjectList(page.items, page.resource_version, page.read)
+            if not page.token:
                 return
-            params["continue"] = metadata["continue"]
+            params["continue"] = page.token
 
     async def create(
         self,
@@ -162,6 +165,7 @@ class Client:
         field_selector: str = "",
         timeout_seconds: int | None = None,
         send_initial_events: bool = False,
+        reader: watching.Reader | None = None,
     ) -> AsyncGenerator[watching.Event, None]:
         """Yield changes after `resource_version` until the server ends the watch; raises `errors.Gone` when too old."""
         params = _params(
@@ -174,7 +178,7 @@ class Client:
             sendInitialEvents="true" if send_initial_events else "",
             resourceVersionMatch="NotOlderThan" if send_initial_events else "",
         )
-        decoder = watching.Decoder()
+        decoder = watching.Decoder(reader)
         async with self._transport.open("GET", resource.path(namespace=namespace), params=params) as answer:
             if answer.status >= 400:
                 wait = transport.retry_after(answer)
@@ -221,13 +225,23 @@ class Client:
         content_type: str = "application/json",
     ) -> Object:
         answer = await self.request(method, path, params=params, body=body, content_type=content_type)
-        try:
-            content: Any = answer.json()
-        except ValueError as error:
-            raise errors.InternalError(500, "InternalError", f"{method} {path} did not answer in JSON") from error
-        if not isinstance(content, dict):
-            raise errors.InternalError(500, "InternalError", f"{method} {path} did not answer with an object")
-        return content
+        return _content(answer, f"{method} {path}")
+
+
+def _page(content: Object) -> quick.Page:
+    metadata = content.get("metadata") or {}
+    version, token = metadata.get("resourceVersion"), metadata.get("continue")
+    return quick.Page(content.get("items") or [], (), str(version or ""), token or "")
+
+
+def _content(answer: Response, asked: str) -> Object:
+    try:
+        content: Any = answer.json()
+    except ValueError as error:
+        raise errors.InternalError(500, "InternalError", f"{asked} did not answer in JSON") from error
+    if not isinstance(content, dict):
+        raise errors.InternalError(500, "InternalError", f"{asked} did not answer with an object")
+    return content
 
 
 def _params(**values: str | int | None) -> dict[str, str]:

@@ -132,8 +132,9 @@ class FakeApi:
         label_selector: str = "",
         field_selector: str = "",
         limit: int = 500,
+        reader: watching.Reader | None = None,
     ) -> AsyncGenerator[ObjectList, None]:
-        """Yield the objects page by page."""
+        """Yield the objects page by page; a reader has no bytes to read here."""
         whole = await self.list(
             resource, namespace=namespace, label_selector=label_selector, field_selector=field_selector
         )
@@ -235,6 +236,7 @@ class FakeApi:
         field_selector: str = "",
         timeout_seconds: int | None = None,
         send_initial_events: bool = False,
+        reader: watching.Reader | None = None,
     ) -> AsyncGenerator[watching.Event, None]:
         """Yield what was and will be changed after `resource_version`, until `cut_watches`."""
         self._act("watch", resource, (namespace, ""))

@@ -16,7 +16,7 @@ from netplane.kube import errors
 from netplane.kube.api import Api
 from netplane.kube.store import Change, Pending, Staged, Store, Transform
 from netplane.kube.types import Key, Resource
-from netplane.kube.watch import Event
+from netplane.kube.watch import Event, Reader
 from netplane.lib import clock as clocks
 from netplane.lib import log
 
@@ -32,13 +32,17 @@ _SHORT_WATCH_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which objects to keep, and what of each. The transform keeps memory small: facts instead of decoded JSON."""
+    """Which objects to keep, and what of each. The transform keeps memory small: facts instead of decoded JSON.
+
+    A reader makes the same facts of what it understands, and does it sooner.
+    """
 
     resource: Resource
     namespace: str = ""
     label_selector: str = ""
     field_selector: str = ""
     transform: Transform | None = None
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,12 @@ class _Follower:
             namespace=query.namespace,
             label_selector=query.label_selector,
             field_selector=query.field_selector,
+            reader=query.reader,
         )
         async with contextlib.aclosing(pages):
             async for page in pages:
                 self.store.stage(staged, page.items)
+                self.store.stage_read(staged, page.read)
                 version = page.resource_version
         self._replace(staged, version, self._clock.monotonic())
 
@@ -212,6 +218,7 @@ class _Follower:
                 resource_version="" if initial else self.version,
                 timeout_seconds=self._rng.randint(300, 600),
                 send_initial_events=initial,
+                reader=query.reader,
             )
         )
 

@@ -73,12 +73,16 @@ class Store:
         """Take in one event; return the change it made, if any."""
         if event.type == "BOOKMARK":
             return None
-        key, version = key_of(event.object), _version(event.object)
+        read = event.read
+        if read is None:
+            key, version = key_of(event.object), _version(event.object)
+        else:
+            key, version = read.key, _number(read.revision)
         if event.type == "DELETED":
             return self._remove(key, version)
-        if version and version <= max(self._versions.get(key, 0), self._tombstones.get(key, 0)):
+        if version and (version <= self._versions.get(key, 0) or version <= self._tombstones.get(key, 0)):
             return None
-        return self._put(key, self._kept(key, event.object), version)
+        return self._put(key, self._kept(key, event.object) if read is None else read.fact, version)
 
     def stage(self, staged: Staged, objects: Iterable[Object]) -> None:
         """Add objects to a copy in the making."""
@@ -92,9 +96,20 @@ class Store:
     def stage_event(self, staged: Staged, event: watch.Event) -> None:
         """Take an event into a copy in the making: WatchList tells what there is as events."""
         if event.type == "DELETED":
-            staged.entries.pop(key_of(event.object), None)
+            staged.entries.pop(key_of(event.object) if event.read is None else event.read.key, None)
+        elif event.read is not None:
+            self.stage_read(staged, (event.read,))
         elif event.type != "BOOKMARK":
             self.stage(staged, (event.object,))
+
+    def stage_read(self, staged: Staged, objects: Iterable[watch.Read]) -> None:
+        """Add what was read already to a copy in the making."""
+        entries = staged.entries
+        for key, revision, fact in objects:
+            version = _number(revision)
+            there = entries.get(key)
+            if there is None or not version or version > there.version:
+                entries[key] = _entry((fact, version))
 
     def replace(self, staged: Staged) -> list[Change]:
         """Put the copy in place, whatever was there before; return only what differs."""
@@ -125,7 +140,8 @@ class Store:
 
     def _put(self, key: Key, new: Any, version: int) -> Change | None:
         self._versions[key] = version
-        self._tombstones.pop(key, None)
+        if self._tombstones:
+            self._tombstones.pop(key, None)
         old = self._values.get(key)
         if old == new:
             return None
@@ -180,5 +196,8 @@ class Pending:
 
 def _version(obj: Object) -> int:
     """Return the resourceVersion as a number, 0 when it is not one: then every event counts as newer."""
-    text = obj["metadata"].get("resourceVersion", "")
-    return int(text) if text.isdigit() else 0
+    return _number(obj["metadata"].get("resourceVersion", ""))
+
+
+def _number(revision: str) -> int:
+    return int(revision) if revision.isdigit() else 0

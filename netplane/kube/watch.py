@@ -5,29 +5,52 @@ A watch is a sequence of JSON documents, one a line (Kubernetes API concepts, "E
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from netplane.kube import errors
-from netplane.kube.types import EventType, Object
+from netplane.kube.types import EventType, Key, Object
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 """Annotation of the bookmark that ends the initial events of a WatchList (KEP-3157)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One change. A BOOKMARK's object holds a resourceVersion and no more."""
+class Read(NamedTuple):
+    """What a reader made of one object."""
+
+    key: Key
+    revision: str
+    fact: Any
+
+
+class Reader(Protocol):
+    """Reads objects straight from their JSON (`quick`). None: the object is to be decoded whole."""
+
+    def item(self, data: bytes | memoryview) -> Read | None:
+        """Read one object."""
+
+    def event(self, data: bytes) -> tuple[EventType, Read] | None:
+        """Read one event of a watch."""
+
+
+class Event(NamedTuple):
+    """One change. A BOOKMARK's object holds a resourceVersion and no more.
+
+    Where a reader understood it, `read` is what it made of the object, and `object` is empty.
+    """
 
     type: EventType
     object: Object
     received: float = 0.0
     """When its bytes came, by the reader's monotonic clock."""
+    read: Read | None = None
 
     @property
     def resource_version(self) -> str:
         """Where a later watch may resume."""
+        if self.read is not None:
+            return self.read.revision
         version: str = self.object.get("metadata", {}).get("resourceVersion", "")
         return version
 
@@ -52,10 +75,11 @@ class Decoder:
     (`errors.Gone` when the history was compacted), and later bytes are ignored.
     """
 
-    __slots__ = ("_parts", "error")
+    __slots__ = ("_parts", "_reader", "error")
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader | None = None) -> None:
         self._parts: list[bytes] = []
+        self._reader = reader
         self.error: errors.ApiError | None = None
 
     def feed(self, data: bytes, *, received: float = 0.0) -> list[Event]:
@@ -74,6 +98,8 @@ class Decoder:
         return events
 
     def _decode(self, line: bytes, received: float) -> Event | None:
+        if self._reader is not None and (told := self._reader.event(line)) is not None:
+            return Event(told[0], {}, received, told[1])
         try:
             document = orjson.loads(line)
             kind, content = document["type"], document["object"]

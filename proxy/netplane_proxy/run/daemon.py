@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netplane.kernel.errors import KernelError
-from netplane.kube import decode, informer
+from netplane.kube import decode, informer, quick
 from netplane.kube.api import Api
 from netplane.kube.informer import Batch, Query
 from netplane.kube.types import ENDPOINTSLICES, NODES, SERVICES
@@ -318,8 +318,8 @@ def _backends(row: PortForwarding | None) -> int:
 def queries(node_name: str) -> tuple[Query, ...]:
     """Return what the proxy needs to know of the cluster."""
     return (
-        Query(SERVICES, label_selector=_OURS, transform=decode.service),
-        Query(ENDPOINTSLICES, label_selector=_OURS, transform=decode.endpoint_slice),
+        Query(SERVICES, label_selector=_OURS, transform=decode.service, reader=quick.SERVICES),
+        Query(ENDPOINTSLICES, label_selector=_OURS, transform=decode.endpoint_slice, reader=quick.ENDPOINT_SLICES),
         Query(NODES, field_selector=f"metadata.name={node_name}", transform=decode.node),
     )
 
