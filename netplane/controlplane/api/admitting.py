@@ -27,6 +27,11 @@ def is_judged(at: cluster.Cluster) -> bool:
     return at.webhooks.any_validating() or at.policies.any()
 
 
+def is_asked(at: cluster.Cluster) -> bool:
+    """Whether anybody is to be asked about a deletion."""
+    return at.webhooks.any_mutating() or is_judged(at)
+
+
 async def changed(
     at: cluster.Cluster,
     request: http.Request,
@@ -90,8 +95,6 @@ async def check_deletion(
     told: webhooks.Told,
 ) -> None:
     """Ask about the deletion of an object; raise what forbids it."""
-    if not (at.webhooks.any_mutating() or is_judged(at)):
-        return
     metadata = old["metadata"]
     namespace = metadata.get("namespace", metadata["name"] if of.kind == "Namespace" and not of.group else "")
     call = hooks.Call(
@@ -99,7 +102,7 @@ async def check_deletion(
         options=_deleting(wanted),
     )  # fmt: skip
     await at.webhooks.mutate(call, told)
-    at.policies.check(call, at.registry, told)
+    await at.policies.check(call, at.registry, told)
     await at.webhooks.validate(call, told)
 
 
@@ -126,7 +129,7 @@ async def check_connection(at: cluster.Cluster, request: http.Request, of: types
 
 async def _validate(at: cluster.Cluster, request: http.Request, call: hooks.Call) -> None:
     told = _told(request)
-    at.policies.check(call, at.registry, told)
+    await at.policies.check(call, at.registry, told)
     await at.webhooks.validate(call, told)
 
 

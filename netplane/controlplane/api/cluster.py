@@ -16,7 +16,9 @@ from netplane.controlplane.api import (
     addresses,
     agents,
     authorize,
+    callers,
     conditions,
+    converting,
     pki,
     places,
     policies,
@@ -92,6 +94,7 @@ class Cluster:
     agents: agents.Agents = field(init=False)
     meter: sampling.Meter = field(init=False)
     webhooks: webhooks.Webhooks = field(init=False)
+    converter: converting.Converter = field(init=False)
     policies: policies.Policies = field(init=False)
     problems: dict[str, str] = field(default_factory=dict)
     bookings: Counter[str] = field(default_factory=Counter)
@@ -105,15 +108,20 @@ class Cluster:
             clock=self.clock,
         )
         self.meter = sampling.Meter(self.agents, self.clock)
-        self.policies = policies.Policies(self.store)
-        self.webhooks = webhooks.Webhooks(
-            self.store,
+        caller = callers.Caller(
             place=lambda namespace, name, port: places.of_service(self.store, namespace, name, str(port)),
             way=lambda to: tunnels.session(self.agents, to),
+        )
+        self.converter = converting.Converter(caller.post, new_uid)
+        self.webhooks = webhooks.Webhooks(
+            self.store,
+            caller,
+            self.converter,
             versions=self.versions_of,
             conditions=conditions.hold,
             new_uid=new_uid,
         )
+        self.policies = policies.Policies(self.store, self.converter)
 
     def versions_of(self, of: types.ResourceType) -> tuple[types.ResourceType, ...]:
         """Return every served version of a type."""
@@ -186,7 +194,7 @@ def name_suffix() -> str:
 
 def index(labels_of: catalog.Registry) -> protocol.Indexer:
     """Return the function that reads labels and selectable fields of stored objects, by the registry's types."""
-    by_storage = {storage(of): of.field_labels for of in labels_of.all() if of.conversion is None}
+    by_storage = {storage(of): of.field_labels for of in labels_of.all() if of.is_storage}
 
     def read(name: str, obj: Object) -> history.Index:
         fields = by_storage.get(name)

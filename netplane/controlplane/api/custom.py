@@ -53,14 +53,16 @@ async def _take(at: cluster.Cluster, event: history.Event) -> None:
         at.registry = at.registry.without_crd(event.key[1])
         _LOG.info("definition gone", name=event.key[1])
         return
-    if event.old is None or _spec(event.old) != _spec(event.new):
+    if event.old is None or _served(event.old) != _served(event.new):
         _serve(at, event.new)
         _LOG.info("definition served", name=event.key[1])
     await _settle(at, event.new)
 
 
-def _spec(record: history.Record) -> object:
-    return orjson.loads(record.value).get("spec")
+def _served(record: history.Record) -> object:
+    """What decides how a definition is served: its spec, and the versions in which objects may be kept."""
+    crd = orjson.loads(record.value)
+    return crd.get("spec"), (crd.get("status") or {}).get("storedVersions")
 
 
 async def _settle(at: cluster.Cluster, record: history.Record) -> None:

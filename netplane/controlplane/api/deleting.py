@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import orjson
+
 from netplane.controlplane.api import (
     access,
     admission,
@@ -41,7 +43,7 @@ async def delete(at: cluster.Cluster, request: http.Request, of: types.ResourceT
     obj, is_gone = await remove(at, request.user, of, key, wanted, told=told)
     if is_gone and not wanted.is_dry_run:
         return http.json(200, status.success(of, obj["metadata"]["name"], obj["metadata"]["uid"]))
-    return reading.answer(at, request, of, obj)
+    return reading.answer(at, request, of, await at.converter.shown(of, obj))
 
 
 async def remove(
@@ -53,7 +55,7 @@ async def remove(
     *,
     told: webhooks.Told | None = None,
 ) -> tuple[Object, bool]:
-    """Delete an object or mark it as being deleted; return it and whether it is gone. Raises 404 and 409.
+    """Delete an object or mark it as being deleted; return it as it is kept and whether it is gone. Raises 404 and 409.
 
     Webhooks are asked where `told` is there to hold what they say.
     """
@@ -62,21 +64,21 @@ async def remove(
         record = at.store.latest(storage, key)
         if record is None:
             raise status.not_found(of, key[1])
-        obj = render.decoded(of, record)
+        obj: Object = orjson.loads(record.value)
         _check_preconditions(of, obj, wanted)
         admission.before_delete(user, of, obj)
-        if told is not None:
-            await admitting.check_deletion(at, of, user, obj, wanted, told)
+        if told is not None and admitting.is_asked(at):
+            shown = render.decoded(of, await at.converter.record(of, record))
+            await admitting.check_deletion(at, of, user, shown, wanted, told)
         decision = deletion.decide(of.kind, obj, wanted, now=at.clock.now())
         if wanted.is_dry_run or not decision.is_change:
             return decision.obj, decision.is_removal
-        kept = of.conversion.to_stored(decision.obj) if of.conversion is not None else decision.obj
         act = at.store.delete if decision.is_removal else at.store.update
         try:
-            await writing.keep(act(storage, kept, expected=record.revision))
+            await writing.keep(act(storage, decision.obj, expected=record.revision))
         except (protocol.Conflict, protocol.Missing):
             continue
-        return kept, decision.is_removal
+        return decision.obj, decision.is_removal
     raise status.conflict(of, key[1])
 
 
@@ -111,6 +113,6 @@ async def delete_collection(at: cluster.Cluster, request: http.Request, of: type
             if refusal.code == 404:
                 continue
             raise
-        items.append(obj)
+        items.append(await at.converter.shown(of, obj))
     metadata = render.list_metadata(at.store.revision, token=page.token, remaining=page.remaining)
     return http.json(200, {"kind": of.list_kind, "apiVersion": of.api_version, "metadata": metadata, "items": items})

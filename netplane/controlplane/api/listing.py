@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import orjson
+
 from netplane.controlplane.api import options, status
 from netplane.controlplane.registry import types
 from netplane.controlplane.store import cache, history
@@ -49,26 +51,31 @@ def choice(of: types.ResourceType, asked: options.Query, *, namespace: str) -> C
     for field in kept:
         if field.path not in of.field_labels and field.path not in ("metadata.name", "metadata.namespace"):
             raise status.bad_request(f'field label not supported: "{field.path}"')
-    return Choice(namespace, _predicate(labels, tuple(kept)), name)
+    return Choice(namespace, _predicate(of, labels, tuple(kept)), name)
 
 
-def _predicate(labels: select.Selector, fields: tuple[select.FieldRequirement, ...]) -> Matches | None:
+def _predicate(
+    of: types.ResourceType, labels: select.Selector, fields: tuple[select.FieldRequirement, ...]
+) -> Matches | None:
     if not labels.requirements and not fields:
         return None
 
     def matches(record: history.Record) -> bool:
-        return all((_field(record, f.path) == f.value) != f.is_negated for f in fields) and (
-            not labels.requirements or labels.matches(record.index.labels)
-        )
+        if labels.requirements and not labels.matches(record.index.labels):
+            return False
+        return all((_field(of, record, f.path) == f.value) != f.is_negated for f in fields)
 
     return matches
 
 
-def _field(record: history.Record, path: str) -> str:
+def _field(of: types.ResourceType, record: history.Record, path: str) -> str:
     if path == "metadata.name":
         return record.key[1]
     if path == "metadata.namespace":
         return record.key[0]
+    if of.crd is not None:
+        # The index is made by types that are there when the store opens; a definition's fields are read when asked for.
+        return of.field_labels[path](orjson.loads(record.value))
     fields: Mapping[str, str] = record.index.fields
     return fields.get(path, "")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from netplane.controlplane.api import conditions, hooks, status, webhooks
+from netplane.controlplane.api import conditions, converting, hooks, render, status, webhooks
 from netplane.controlplane.registry import catalog, types
 from netplane.controlplane.registry.cel import engine
 from netplane.controlplane.registry.cluster.policies import VARIABLES
@@ -53,15 +53,16 @@ class Failure:
 class Policies:
     """The cluster's policies. Reads them anew only when one has changed."""
 
-    def __init__(self, store: protocol.Store) -> None:
+    def __init__(self, store: protocol.Store, converter: converting.Converter) -> None:
         self._store = store
+        self._converter = converter
         self._known: tuple[int, int, tuple[Bound, ...]] = (-1, -1, ())
 
     def any(self) -> bool:
         """Whether any policy is bound at all."""
         return bool(self._store.cache(BINDINGS).records)
 
-    def check(self, call: hooks.Call, registry: catalog.Registry, told: webhooks.Told) -> None:
+    async def check(self, call: hooks.Call, registry: catalog.Registry, told: webhooks.Told) -> None:
         """Judge a write; raise what forbids it."""
         if call.of.group == hooks.GROUP:
             return
@@ -69,7 +70,7 @@ class Policies:
             of = self._concerned(bound, call, registry)
             if of is None:
                 continue
-            failures = self._failures(bound, webhooks.converted(call, of), of, registry, told)
+            failures = await self._failures(bound, await self._converter.call(call, of), of, registry, told)
             _enforce(bound, call, failures, told)
 
     def _bound(self) -> tuple[Bound, ...]:
@@ -97,7 +98,7 @@ class Policies:
             return None
         return of
 
-    def _failures(
+    async def _failures(
         self, bound: Bound, call: hooks.Call, of: types.ResourceType, registry: catalog.Registry, told: webhooks.Told
     ) -> list[Failure]:
         variables: dict[str, Any] = conditions.variables_of(call, of)
@@ -110,13 +111,13 @@ class Policies:
             if stated and not conditions.all_hold(stated, variables, budget, VARIABLES):
                 return []
             found: list[Failure] = []
-            for params in self._params(bound, call, registry):
+            for params in await self._params(bound, call, registry):
                 found += _validations(bound, variables | {"params": params}, budget, told)
         except hooks.BadAnswer as error:
             return [] if bound.is_ignorable else [Failure(str(error))]
         return found
 
-    def _params(self, bound: Bound, call: hooks.Call, registry: catalog.Registry) -> list[Object | None]:
+    async def _params(self, bound: Bound, call: hooks.Call, registry: catalog.Registry) -> list[Object | None]:
         kind, reference = bound.policy["spec"].get("paramKind"), bound.binding["spec"].get("paramRef")
         if not kind or not reference:
             return [None]
@@ -136,7 +137,7 @@ class Policies:
             records = [each for each in cache.range(namespace=namespace) if select.matches(chosen, each.index.labels)]
         if not records and reference.get("parameterNotFoundAction") == "Deny":
             raise hooks.BadAnswer("failed to configure binding: no params found for policy binding with `Deny` action")
-        return [orjson.loads(each.value) for each in records]
+        return [render.decoded(of, each) for each in await self._converter.records(of, records)]
 
 
 def _matching(

@@ -34,6 +34,7 @@ async def get(at: cluster.Cluster, request: http.Request, of: types.ResourceType
     record = at.record(of, (request.target.namespace, request.target.name))
     if record is None:
         raise status.not_found(of, request.target.name)
+    record = await at.converter.record(of, record)
     if how.shape == "object" and not how.is_yaml:
         return http.Response(200, render.served(of, record))
     return answer(at, request, of, render.decoded(of, record))
@@ -60,7 +61,8 @@ async def list_(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
         await fresh(at, wanted.at_least)
     page = listing.page(at.store.cache(cluster.storage(of)), chosen, wanted, current=at.store.revision)
     metadata = render.list_metadata(page.revision, token=page.token, remaining=page.remaining)
-    chunks = render.many(of, page.records, metadata, how, at.clock.now(), include=include(request))
+    records = await at.converter.records(of, page.records)
+    chunks = render.many(of, records, metadata, how, at.clock.now(), include=include(request))
     if how.is_yaml:
         return http.Response(200, render.as_yaml(chunks), YAML)
     if len(page.records) <= 100:

@@ -58,7 +58,7 @@ async def get(at: cluster.Cluster, request: http.Request, of: types.ResourceType
     record = at.record(of, (request.target.namespace, request.target.name))
     if record is None:
         raise status.not_found(of, request.target.name)
-    return http.json(200, scale_of(_paths(of), render.decoded(of, record)))
+    return http.json(200, scale_of(_paths(of), render.decoded(of, await at.converter.record(of, record))))
 
 
 async def update(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:

@@ -94,6 +94,7 @@ class Watch:
             else:
                 events = window.since(self._position, limit=_SLICE)
                 self._position += len(events)
+                events = await self._at.converter.events(self._of, events, with_old=self._chosen.matches is not None)
                 body = b"".join(self._lines(events))
             if body:
                 await self._write(body)
@@ -128,7 +129,8 @@ class Watch:
         position, revision = window.end, self._at.store.revision
         chosen = [record for record in records if self._chosen.includes(record)]
         for first in range(0, len(chosen), 100):
-            lines = [self._line("ADDED", record) for record in chosen[first : first + 100]]
+            shown = await self._at.converter.records(self._of, chosen[first : first + 100])
+            lines = [self._line("ADDED", record) for record in shown]
             await self._write(b"".join(lines))
             await asyncio.sleep(0)
         if start.ends_initial and self._wants_bookmarks:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import contextlib
 import copy
 import dataclasses
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,7 +12,7 @@ from typing import Any, Protocol
 import aiohttp
 import orjson
 
-from netplane.controlplane.api import access, hooks, places, status
+from netplane.controlplane.api import access, callers, converting, hooks, status
 from netplane.controlplane.registry import strategy, types
 from netplane.controlplane.store import protocol
 from netplane.kube import patch as patches
@@ -24,15 +20,8 @@ from netplane.kube.types import Object
 from netplane.lib import log
 
 _LOG = log.get("webhooks")
-_ANSWER_LIMIT = 8 << 20
 _KEPT = ("name", "namespace", "uid", "resourceVersion")
 _FAILURES = (hooks.BadAnswer, aiohttp.ClientError, TimeoutError, OSError)
-
-Place = Callable[[str, str, int], places.Endpoint | None]
-"""(namespace, Service name, port) to an endpoint, None when none is ready."""
-
-Way = Callable[[places.Endpoint], contextlib.AbstractAsyncContextManager[aiohttp.ClientSession]]
-"""An endpoint to a session that reaches it."""
 
 Versions = Callable[[types.ResourceType], Sequence[types.ResourceType]]
 """A type to all its versions that are served."""
@@ -58,27 +47,24 @@ class Webhooks:
     def __init__(
         self,
         store: protocol.Store,
+        caller: callers.Caller,
+        converter: converting.Converter,
         *,
-        place: Place,
-        way: Way,
         versions: Versions,
         conditions: Conditions,
         new_uid: Callable[[], str],
     ) -> None:
         self._store = store
-        self._place = place
-        self._way = way
+        self._caller = caller
+        self._converter = converter
         self._versions = versions
         self._conditions = conditions
         self._new_uid = new_uid
-        self._session: aiohttp.ClientSession | None = None
         self._known: dict[str, tuple[int, tuple[hooks.Hook, ...]]] = {}
-        self._trusts: dict[str, ssl.SSLContext] = {}
 
     async def close(self) -> None:
         """Close what is open."""
-        if self._session is not None:
-            await self._session.close()
+        await self._caller.close()
 
     def any_mutating(self) -> bool:
         """Whether there are mutating webhooks at all."""
@@ -93,7 +79,7 @@ class Webhooks:
         asked: list[hooks.Hook] = []
         again: list[hooks.Hook] = []
         for hook in self._hooks(hooks.MUTATING):
-            of = self._concerned(hook, call)
+            of = await self._concerned(hook, call)
             if of is None:
                 continue
             changed = await self._mutated(hook, call, of, told)
@@ -103,15 +89,17 @@ class Webhooks:
                 again = [each for each in asked if each.spec.get("reinvocationPolicy") == "IfNeeded"]
             asked.append(hook)
         for hook in again:
-            of = self._concerned(hook, call)
+            of = await self._concerned(hook, call)
             if of is not None:
                 call = dataclasses.replace(call, obj=await self._mutated(hook, call, of, told))
         return call.obj
 
     async def validate(self, call: hooks.Call, told: Told) -> None:
         """Ask the validating webhooks; raise what forbids the write."""
-        found = [(hook, self._concerned(hook, call)) for hook in self._hooks(hooks.VALIDATING)]
-        asked = [self._ask(hook, converted(call, of), of, told) for hook, of in found if of is not None]
+        found = [(hook, await self._concerned(hook, call)) for hook in self._hooks(hooks.VALIDATING)]
+        asked = [
+            self._ask(hook, await self._converter.call(call, of), of, told) for hook, of in found if of is not None
+        ]
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -124,14 +112,15 @@ class Webhooks:
             self._known[storage] = (cache.window.end, known)
         return known
 
-    def _concerned(self, hook: hooks.Hook, call: hooks.Call) -> types.ResourceType | None:
+    async def _concerned(self, hook: hooks.Hook, call: hooks.Call) -> types.ResourceType | None:
         record = self._store.cache("namespaces").records.get(("", call.namespace))
         labels: Mapping[str, str] = record.index.labels if record is not None else {}
         of = hooks.concerned(hook, call, self._versions(call.of), labels)
         if of is None or not hook.spec.get("matchConditions"):
             return of
         try:
-            return of if self._conditions(hook.spec["matchConditions"], converted(call, of), of) else None
+            asked = await self._converter.call(call, of)
+            return of if self._conditions(hook.spec["matchConditions"], asked, of) else None
         except hooks.BadAnswer as error:
             if hook.is_ignorable:
                 return None
@@ -140,7 +129,7 @@ class Webhooks:
             ) from error
 
     async def _mutated(self, hook: hooks.Hook, call: hooks.Call, of: types.ResourceType, told: Told) -> Object | None:
-        asked = converted(call, of)
+        asked = await self._converter.call(call, of)
         verdict = await self._ask(hook, asked, of, told, is_mutating=True)
         if not verdict.patch or asked.obj is None:
             return call.obj
@@ -158,7 +147,7 @@ class Webhooks:
             outcome = strategy.read(of, new, validation="Ignore")
             if outcome.error:
                 raise status.internal(f'admission webhook "{hook.name}" made an object that cannot be: {outcome.error}')
-        return convert(new, of, call.of)
+        return await self._converter.between(new, of, call.of)
 
     async def _ask(
         self, hook: hooks.Hook, call: hooks.Call, of: types.ResourceType, told: Told, *, is_mutating: bool = False
@@ -185,87 +174,5 @@ class Webhooks:
     ) -> hooks.Verdict:
         uid = self._new_uid()
         asked = hooks.review(call, of, uid, access.info(call.user))
-        body = await self.post(hook.spec["clientConfig"], orjson.dumps(asked), seconds=hook.seconds)
+        body = await self._caller.post(hook.spec["clientConfig"], orjson.dumps(asked), seconds=hook.seconds)
         return hooks.verdict(body, uid, is_mutating=is_mutating)
-
-    async def post(self, config: Mapping[str, Any], body: bytes, *, seconds: float) -> bytes:
-        """Send JSON to the place that a webhook's `clientConfig` names and return what it answered.
-
-        Raises BadAnswer, and aiohttp's and the system's errors.
-        """
-        if config.get("url"):
-            return await self._send(self._own_session(), str(config["url"]), "", config, body, seconds)
-        service = config["service"]
-        namespace, name, port = str(service["namespace"]), str(service["name"]), int(service.get("port") or 443)
-        found = self._place(namespace, name, port)
-        if found is None:
-            raise hooks.BadAnswer(f'no endpoints available for service "{name}" in namespace "{namespace}"')
-        host = f"[{found.address}]" if ":" in found.address else found.address
-        url = f"https://{host}:{found.port}/{str(service.get('path') or '').lstrip('/')}"
-        async with self._way(found) as session:
-            return await self._send(session, url, f"{name}.{namespace}.svc", config, body, seconds)
-
-    def _own_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        return self._session
-
-    async def _send(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        name: str,
-        config: Mapping[str, Any],
-        body: bytes,
-        seconds: float,
-    ) -> bytes:
-        """POST to a URL; `name` is what the certificate of a Service must be for."""
-        request = session.post(
-            url,
-            data=body,
-            headers={"Content-Type": "application/json", **({"Host": name} if name else {})},
-            timeout=aiohttp.ClientTimeout(total=seconds),
-            allow_redirects=False,
-            ssl=self._trust(str(config.get("caBundle") or "")),
-            server_hostname=name or None,
-        )
-        async with request as answer:
-            told = b""
-            async for part in answer.content.iter_any():
-                told += part
-                if len(told) > _ANSWER_LIMIT:
-                    raise hooks.BadAnswer(f"the answer has more than {_ANSWER_LIMIT} bytes")
-            if answer.status != 200:
-                raise hooks.BadAnswer(f"the webhook answered {answer.status} {answer.reason}")
-            return told
-
-    def _trust(self, bundle: str) -> ssl.SSLContext:
-        known = self._trusts.get(bundle)
-        if known is None:
-            try:
-                text = base64.b64decode(bundle, validate=True).decode() if bundle else None
-                known = ssl.create_default_context(cadata=text)
-            except (binascii.Error, ValueError, ssl.SSLError) as error:
-                raise hooks.BadAnswer(f"the caBundle cannot be read: {error}") from error
-            if len(self._trusts) > 64:
-                self._trusts.clear()
-            self._trusts[bundle] = known
-        return known
-
-
-def converted(call: hooks.Call, of: types.ResourceType) -> hooks.Call:
-    """Return the call with its objects in the version in which it is asked about."""
-    if of is call.of:
-        return call
-    obj = convert(call.obj, call.of, of) if call.obj is not None else None
-    old = convert(call.old, call.of, of) if call.old is not None else None
-    return dataclasses.replace(call, obj=obj, old=old)
-
-
-def convert(obj: Object, source: types.ResourceType, target: types.ResourceType) -> Object:
-    """Return an object in another version of its type."""
-    if source is target:
-        return obj
-    if source.conversion is not None:
-        obj = source.conversion.to_stored(obj)
-    return target.conversion.from_stored(obj) if target.conversion is not None else obj

@@ -179,9 +179,13 @@ async def _create_once(
         obj["metadata"]["managedFields"] = managed
     if writing.is_dry_run:
         return obj
-    kept = of.conversion.to_stored(obj) if of.conversion is not None else obj
+    if of.conversion is None:
+        await keep(at.store.create(cluster.storage(of), obj))
+        return obj
+    kept = await at.converter.stored(of, obj)
+    admission.check_namespace(at, of, obj, namespace)
     record = await keep(at.store.create(cluster.storage(of), kept))
-    return render.decoded(of, record) if of.conversion is not None else kept
+    return render.decoded(of, await at.converter.record(of, record))
 
 
 def _placed(of: types.ResourceType, obj: Object, namespace: str) -> Object:
@@ -272,8 +276,9 @@ async def modify(
         record = at.store.latest(cluster.storage(of), key)
         if record is None:
             raise status.not_found(of, target.name)
-        old = render.decoded(of, record)
-        new = change(render.decoded(of, record))
+        current = await at.converter.record(of, record)
+        old = render.decoded(of, current)
+        new = change(render.decoded(of, current))
         _guard(of, new, old)
         if seen is None:
             new = await admitting.changed(at, request, of, new, old, writing)
@@ -320,18 +325,18 @@ async def _replace(
     writing: options.Writing,
 ) -> Object:
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-    if same(new, old):
+    if same(new, old) and at.converter.is_current(of, record):
         # Nothing but perhaps the times in managedFields differs: the API writes nothing then, and no watcher stirs.
         return old
     if writing.is_dry_run:
         return new
-    kept = of.conversion.to_stored(new) if of.conversion is not None else new
+    kept = await at.converter.stored(of, new)
     name = cluster.storage(of)
     if deletion.is_over(of.kind, kept):
         final = await keep(at.store.delete(name, kept, expected=record.revision))
     else:
         final = await keep(at.store.update(name, kept, expected=record.revision))
-    return render.decoded(of, final) if of.conversion is not None else kept
+    return render.decoded(of, await at.converter.record(of, final)) if of.conversion is not None else kept
 
 
 def same(new: Object, old: Object) -> bool:

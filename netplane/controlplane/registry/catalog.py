@@ -41,7 +41,7 @@ class Registry:
 
     def stored_types(self) -> tuple[ResourceType, ...]:
         """The types whose objects the store keeps, one for each stored resource."""
-        return tuple(t for t in self._types if t.is_stored and t.conversion is None)
+        return tuple(t for t in self._types if t.is_stored and t.is_storage)
 
     def with_types(self, types: Iterable[ResourceType]) -> Registry:
         """Return a registry that serves these too, in place of those at the same URL."""

@@ -73,11 +73,16 @@ class ScalePaths:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How a served version is kept: as another resource. Both functions return a new object."""
+    """How a served version is kept: as another resource. Both functions return a new object.
+
+    With a `webhook` (a definition's WebhookConversion) it is for that to convert, and the functions take only what it
+    has converted.
+    """
 
     stored: Resource
     to_stored: Callable[[Object], Object]
     from_stored: Callable[[Object], Object]
+    webhook: Object | None = None
 
 
 def _nothing(_obj: Object) -> None:
@@ -193,6 +198,11 @@ class ResourceType:
     def stored(self) -> Resource:
         """The resource under which the store keeps the objects: another one for converted versions."""
         return self.conversion.stored if self.conversion else self.resource
+
+    @property
+    def is_storage(self) -> bool:
+        """Whether this is the version that the store keeps."""
+        return self.stored == self.resource
 
     @property
     def is_stored(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netplane.controlplane.registry import faults
+from netplane.controlplane.registry.cluster import hooks
 from netplane.controlplane.registry.crd import jsonpath, rules, validations
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import names
@@ -178,10 +179,21 @@ def _conversion(conversion: Object) -> list[Fault]:
     strategy = conversion.get("strategy", "")
     if strategy not in ("None", "Webhook"):
         return [faults.not_supported("spec.conversion.strategy", strategy, ("None", "Webhook"))]
-    if strategy == "Webhook" and not (conversion.get("webhook") or {}).get("clientConfig"):
-        detail = "required when strategy is set to Webhook"
-        return [faults.required("spec.conversion.webhook.clientConfig", detail)]
-    return []
+    webhook: Object | None = conversion.get("webhook")
+    at = "spec.conversion.webhook"
+    if strategy != "Webhook":
+        detail = "should not be set when strategy is not set to Webhook"
+        return [faults.forbidden(at, detail)] if webhook is not None else []
+    if not webhook or not webhook.get("clientConfig"):
+        return [faults.required(f"{at}.clientConfig", "required when strategy is set to Webhook")]
+    found = hooks.client_config(webhook["clientConfig"], f"{at}.clientConfig")
+    versions = webhook.get("conversionReviewVersions") or ()
+    if not versions:
+        found.append(faults.required(f"{at}.conversionReviewVersions"))
+    elif not {"v1", "v1beta1"} & set(versions):
+        detail = "must include at least one of v1, v1beta1"
+        found.append(faults.invalid(f"{at}.conversionReviewVersions", versions, detail))
+    return found
 
 
 def validate_update(new: Object, old: Object) -> list[Fault]:

@@ -52,7 +52,7 @@ def _type(crd: Object, version: Object) -> ResourceType:
         validate_create=create,
         validate_update=update,
         validate_status=lambda new, old: validate(new) + update(new, old),
-        conversion=None if stored == version["name"] else _conversion(resource, _resource(spec, stored)),
+        conversion=_conversion(crd, resource, _resource(spec, stored)),
         crd=crd,
     )
 
@@ -133,9 +133,25 @@ def _steps(path: str) -> tuple[str, ...]:
     return tuple(each for each in path.split(".") if each)
 
 
-def _conversion(served: Resource, stored: Resource) -> Conversion:
+def _conversion(crd: Object, served: Resource, stored: Resource) -> Conversion | None:
+    """Return how the objects are kept; None when all of them are kept in the served version."""
+    kept = {stored.version, *((crd.get("status") or {}).get("storedVersions") or ())}
+    if kept == {served.version}:
+        return None
+    declared = crd["spec"].get("conversion") or {}
+    if declared.get("strategy") == "Webhook":
+        return Conversion(stored, _converted_to(stored), _converted_to(served), webhook=declared["webhook"])
     return Conversion(
         stored,
         to_stored=lambda obj: {**obj, "apiVersion": stored.api_version},
         from_stored=lambda obj: {**obj, "apiVersion": served.api_version},
     )
+
+
+def _converted_to(wanted: Resource) -> Callable[[Object], Object]:
+    def check(obj: Object) -> Object:
+        if obj.get("apiVersion") != wanted.api_version:
+            raise ValueError(f"{obj.get('apiVersion')} has not been converted to {wanted.api_version}")
+        return obj
+
+    return check
