@@ -94,7 +94,7 @@ class FakeApi:
         self._oldest = self.revision
         self._history.clear()
 
-    async def until(self, holds: Callable[[], bool], *, seconds: float = 5.0) -> None:
+    async def until(self, holds: Callable[[], bool], *, seconds: float = 20.0) -> None:
         """Wait until the condition holds, looking again after each change; TimeoutError when it never does."""
         async with asyncio.timeout(seconds):
             while not holds():

@@ -229,7 +229,7 @@ async def test_attach_reaches_the_containers_own_process(runtime: Runtime, node:
         seen.extend(data)
         arrived.set()
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         forwarding = group.create_task(stream.forward(sink))
         await stream.write(b"word\n")
         await arrived.wait()
@@ -251,6 +251,19 @@ async def test_containers_share_localhost_and_ipc_and_see_their_mounts(runtime: 
     assert "stdout F answer" in text
     assert any("content" in line for line in text)
     assert any("/pause" in line for line in text)
+
+
+async def test_a_container_with_a_target_sees_its_processes_and_nobody_elses(
+    runtime: Runtime, node: NodeFolders
+) -> None:
+    place = await runtime.run_sandbox(sandbox(node))
+    await run(runtime, place, shell("exec sleep 1111", name="other", log_path="other/0.log"))
+    target = await run(runtime, place, shell("exec sleep 2222", name="target", log_path="target/0.log"))
+    container = await run(runtime, place, shell("ps; kill -TERM 1; true", target=target))
+    await ended_one(runtime, container)
+    text = "\n".join(log(node))
+    assert "sleep 2222" in text
+    assert "sleep 1111" not in text
 
 
 async def ended_one(runtime: Runtime, container_id: str) -> None:

@@ -99,7 +99,7 @@ def test_what_others_break_is_repaired(world: World) -> None:
         broken = [remove(route) for route in paths(one).routes if route.type == "unicast"]
         broken += [remove(LinkName(fabric.DEVICE))] if there else []
         socket.commit(broken)
-    until(lambda: ip("10.244.2.0") in networks(one), limit=2)
+    until(lambda: ip("10.244.2.0") in networks(one))
     with echo(b.netns) as server:
         talk(server, a.netns, b.addresses[0])
 
@@ -110,7 +110,7 @@ def test_a_smaller_mtu_of_the_underlay_is_followed(world: World) -> None:
     with link.Socket(one.netns) as socket:
         socket.commit([change(LinkChange(name="eth0", mtu=1400))])
     overhead = 50 if world.fabric == "vxlan" else 0
-    until(lambda: one.status()["mtu"] == 1400 - overhead, limit=2)
+    until(lambda: one.status()["mtu"] == 1400 - overhead)
 
 
 def test_nodes_that_clash_are_named_and_the_first_keeps_its_place(world: World) -> None:

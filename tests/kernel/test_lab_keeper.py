@@ -97,7 +97,7 @@ async def test_shutdown_ends_every_unit_and_the_keeper(tmp_path: Path, unit: Uni
     async with kept(tmp_path, unit) as task:
         shown = await until_ready(tmp_path, unit.name)
         await ask(tmp_path, "shutdown")
-        await asyncio.wait_for(asyncio.shield(task), 5)
+        await asyncio.wait_for(asyncio.shield(task), 20)
         assert not alive(shown.pid)
 
 
@@ -115,7 +115,7 @@ async def test_a_process_that_no_record_knows_is_ended_before_its_unit_starts(tm
     stray = await asyncio.create_subprocess_exec(*unit.argv, env={"NOTIFY_SOCKET": "/nowhere"}, stderr=-3)
     async with kept(tmp_path, unit):
         await until_ready(tmp_path, unit.name)
-        assert await asyncio.wait_for(stray.wait(), 5)
+        assert await asyncio.wait_for(stray.wait(), 20)
         await ask(tmp_path, "shutdown")
 
 

@@ -174,7 +174,7 @@ async def test_a_rule_exchanged_for_another_of_its_size_is_noticed(lab: Topology
     words[-1] = f"{POD2[V4]}:8080"
     began = time.monotonic()
     await asyncio.to_thread(lab.run, "node", tool(target, "iptables"), "-t", "nat", "-R", chain, "1", *words)
-    assert chain in await asyncio.wait_for(noticed, 5)
+    assert chain in await asyncio.wait_for(noticed, 20)
     await target.replace(forwarding(web(V4, POD1), node=FACTS))
     assert time.monotonic() - began < 6
     assert {lab.ask("client", WEB).name for _ in range(5)} == {"pod1"}
@@ -319,7 +319,7 @@ async def test_the_holder_of_the_lock_is_named_while_it_is_waited_for(
         (said,) = (record for record in caplog.records if record.name == "netplane.xtables")
         assert f"process {os.getpid()} (" in str(vars(said)["fields"])
         fcntl.flock(held, fcntl.LOCK_UN)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 20)
     assert lock.holder() == ""
 
 

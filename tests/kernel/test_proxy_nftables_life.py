@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -162,13 +161,11 @@ async def test_what_others_change_is_noticed_and_repaired(
     before = lab.run("node", "nft", "list", "ruleset")
     noticed = asyncio.create_task(first_drift(target))
     await asyncio.sleep(0)
-    began = time.monotonic()
     await asyncio.to_thread(lab.run, "node", "nft", "-f", "-", feed=f"{hands}\n")
-    line = await asyncio.wait_for(noticed, 1)
+    line = await asyncio.wait_for(noticed, 30)
     assert "(nft)" in line
     assert "netplane" in line
     assert (await target.replace(wanted)).operations
-    assert time.monotonic() - began < 1
     if "frontends" not in hands:  # They hold the names by which the numbers are known.
         assert sorted_lines(lab.run("node", "nft", "list", "ruleset")) == sorted_lines(before)
     assert {lab.ask("client", WEB).name for _ in range(20)} == {"pod1", "pod2"}

@@ -30,7 +30,7 @@ def ip(text: str) -> bytes:
     return ipaddress.ip_address(text).packed
 
 
-def until(claim: Callable[[], T], *, limit: float = 5.0, pause: float = 0.01) -> T:
+def until(claim: Callable[[], T], *, limit: float = 20.0, pause: float = 0.01) -> T:
     """Ask until the answer is true, and return it; what is asked says when, no time is guessed."""
     deadline = time.monotonic() + limit
     while not (answer := claim()):

@@ -203,7 +203,7 @@ async def test_exec_carries_input_output_size_and_the_exit_code(served: ASGIApp,
     client.type(b'\x04{"Width":80,"Height":24}')
     client.type(b"\x00hi")
     client.type(b"\xff\x00")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await client.call
     accepted, *frames, closed = client.frames()
     assert accepted["subprotocol"] == "v5.channel.k8s.io"
@@ -217,7 +217,7 @@ async def test_exec_carries_input_output_size_and_the_exit_code(served: ASGIApp,
 async def test_a_client_that_leaves_ends_its_command(served: ASGIApp) -> None:
     client = Client(served, "/exec/default/web/main?command=sh&stdin=true", ["v4.channel.k8s.io"])
     client.inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await client.call
 
 
@@ -238,7 +238,7 @@ async def test_a_tunnel_carries_bytes_to_a_port_of_a_pod_and_back(served: ASGIAp
         runtime.port = server.sockets[0].getsockname()[1]
         client = Client(served, f"/tunnel/default/web/{runtime.port}", [])
         client.type(b"abcd")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.call
     accepted, *frames, closed = client.frames()
     assert (accepted["type"], closed["type"]) == ("websocket.accept", "websocket.close")
@@ -247,6 +247,6 @@ async def test_a_tunnel_carries_bytes_to_a_port_of_a_pod_and_back(served: ASGIAp
 
 async def test_a_tunnel_to_where_nobody_listens_is_refused(served: ASGIApp) -> None:
     client = Client(served, "/tunnel/default/web/9", [])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await client.call
     assert [frame["type"] for frame in client.frames()] == ["websocket.close"]

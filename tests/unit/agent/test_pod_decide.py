@@ -77,6 +77,25 @@ def test_an_init_container_that_fails_is_tried_again_unless_never() -> None:
     assert decide(seen(never, failed)).actions == (StopSandbox("s0"),)
 
 
+def test_a_container_for_debugging_starts_first_whatever_the_others_do_and_only_once() -> None:
+    added = {"name": "look", "image": "busybox:1", "targetContainerName": "main"}
+    one = pod(initContainers=[{"name": "i"}], ephemeralContainers=[added])
+    assert decide(seen(one)).actions == (Start("look", 0),)
+    assert decide(seen(one, container("i"), busy={"look": "start"})).actions == ()
+    assert decide(seen(one, container("look"))).actions == (Start("i", 0),)
+    done = (container("look", "exited", code=1), container("i"))
+    assert decide(seen(one, *done)).actions == ()
+    one.obj["status"] = {"ephemeralContainerStatuses": [{"name": "look", "containerID": "x://1"}]}
+    assert decide(seen(one, container("i"))).actions == ()
+
+
+def test_a_pod_is_done_when_only_a_container_for_debugging_still_runs() -> None:
+    one = pod(ephemeralContainers=[{"name": "look", "image": "busybox:1"}], restartPolicy="Never")
+    decision = decide(seen(one, container("main", "exited"), container("look")))
+    assert decision.finished
+    assert [(each.name, type(each)) for each in decision.actions if isinstance(each, Stop)] == [("look", Stop)]
+
+
 def test_a_sidecar_must_be_started_before_what_follows() -> None:
     sidecar = {"name": "side", "restartPolicy": "Always", "startupProbe": PROBE}
     one = pod(initContainers=[sidecar])

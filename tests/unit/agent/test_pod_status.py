@@ -155,6 +155,19 @@ def test_on_the_nodes_own_network_the_address_is_the_nodes() -> None:
     assert found["podIPs"] == [{"ip": "172.30.0.11"}]
 
 
+def test_containers_for_debugging_have_statuses_of_their_own_and_are_never_ready() -> None:
+    one = pod(ephemeralContainers=[{"name": "look", "image": "busybox:1"}])
+    found = status(seen(one, container()))
+    assert found["ephemeralContainerStatuses"][0]["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    found = status(seen(one, container(), container("look")))
+    (added,) = found["ephemeralContainerStatuses"]
+    assert (added["name"], added["ready"], "running" in added["state"]) == ("look", False, True)
+    assert conditions(found)["Ready"][0] == "True"
+    lost = status(seen(one, container()), before=found)
+    assert lost["ephemeralContainerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+    assert qos.class_of(one) == "BestEffort"
+
+
 def test_a_finished_init_container_counts_as_ready() -> None:
     one = pod(initContainers=[{"name": "i"}])
     found = status(seen(one, container("i", "exited"), container("main")))

@@ -38,7 +38,7 @@ class Followed:
 
     async def next(self) -> dict[str, tuple[object, object]]:
         """Return the next batch: name to value before and after."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             batch = await anext(self.batches)
         return {change.key[1]: (_value(change.old), _value(change.new)) for change in batch.changes}
 

@@ -39,7 +39,7 @@ class Running:
     async def raw(self, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.ports["http"])
         writer.write(request)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             told = await reader.read()
         writer.close()
         return told
@@ -97,7 +97,7 @@ async def datagram(port: int, data: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(Client, remote_addr=("127.0.0.1", port))
     transport.sendto(data)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         told: bytes = await answered
     transport.close()
     return told

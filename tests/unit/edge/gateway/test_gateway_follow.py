@@ -49,12 +49,12 @@ async def test_gateways_are_read_and_their_statuses_written() -> None:
         await api.create(resource, obj)
     follower = run.Follower(api)
     async with following(follower) as changed:
-        await asyncio.wait_for(changed.wait(), 5)
+        await asyncio.wait_for(changed.wait(), 20)
         assert follower.is_active
         reading = follower.read(SERVICES, lambda _: "none", DOOR)
         assert [each.owner.name for each in reading.routing.routes] == ["web"]
         await follower.write(reading.statuses)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while follower.read(SERVICES, lambda _: "none", DOOR).statuses:  # noqa: ASYNC110  # nothing tells of it
                 await asyncio.sleep(0.01)
             changed.clear()
@@ -70,7 +70,7 @@ async def test_a_status_for_an_object_that_changed_meanwhile_is_left() -> None:
     await api.create(facts.GATEWAYCLASSES, g.gateway_class())
     follower = run.Follower(api)
     async with following(follower) as changed:
-        await asyncio.wait_for(changed.wait(), 5)
+        await asyncio.wait_for(changed.wait(), 20)
         (write,) = follower.read({}, lambda _: "none", DOOR).statuses
         newer = await api.get(facts.GATEWAYCLASSES, "netplane")
         await api.update(facts.GATEWAYCLASSES, {**newer, "spec": {**newer["spec"], "description": "new"}})
@@ -82,7 +82,7 @@ async def test_a_status_for_an_object_that_changed_meanwhile_is_left() -> None:
 async def test_an_api_without_the_types_is_no_failure() -> None:
     follower = run.Follower(Absent())
     async with following(follower):
-        await asyncio.wait_for(follower.looked.wait(), 5)
+        await asyncio.wait_for(follower.looked.wait(), 20)
         assert not follower.is_active
         assert follower.read({}, lambda _: "none", DOOR).routing.routes == ()
 
