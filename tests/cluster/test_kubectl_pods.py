@@ -71,6 +71,23 @@ def test_every_kubectl_that_speaks_websocket_runs_commands_and_copies(
     assert (tmp_path / "back").read_text() == "carried\n"
 
 
+@pytest.mark.parametrize("program", kubectls.since(30), ids=lambda path: Path(path).name)
+def test_every_kubectl_that_speaks_websocket_debugs_a_pod_that_runs(shown: Lab, program: str) -> None:
+    name = "look-" + Path(program).name.replace(".", "-")
+    command = [
+        program, "-n", "shown", "debug", "-i", "pod/serving", _IMAGE, "--target=serving", f"--container={name}",
+        "--profile=general", "--", "sh", "-c", "read word; echo heard $word; ps; sleep 1",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, input="hello\n", capture_output=True, text=True, timeout=60, env=environment(shown), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "heard hello" in tell(shown, program, "logs", "serving", "-c", name)
+    assert "sleep 3600" in tell(shown, program, "logs", "serving", "-c", name)
+    statuses = shown.get("-n", "shown", "pod", "serving")["status"]["ephemeralContainerStatuses"]
+    assert name in [each["name"] for each in statuses]
+
+
 @pytest.mark.parametrize("program", kubectls.since(31), ids=lambda path: Path(path).name)
 def test_every_kubectl_that_speaks_websocket_forwards_ports(shown: Lab, program: str) -> None:
     command = [program, "-n", "shown", "port-forward", "pod/serving", ":8080"]

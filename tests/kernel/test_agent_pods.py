@@ -154,6 +154,31 @@ async def test_a_pod_whose_pause_process_dies_gets_a_new_sandbox(kept: Rig, api:
     assert runtime.sandboxes("u1")[0].attempt == 1
 
 
+async def test_a_container_added_for_debugging_runs_beside_the_others_and_is_attached_to(
+    kept: Rig, api: FakeApi, node: NodeFolders
+) -> None:
+    api.seed(PODS, pod_object(shell(f"sleep 4321 & {FOREVER}")))
+    await until(api, lambda: kept.condition("Ready") == "True")
+    added = shell("ps; read x; exit 3", "look", stdin=True, targetContainerName="main")
+    await api.patch(PODS, "web", {"spec": {"ephemeralContainers": [added]}}, namespace="default", kind="strategic")
+
+    def state() -> Object:
+        statuses = kept.pod()["status"].get("ephemeralContainerStatuses") or [{"state": {}}]
+        found: Object = statuses[0]["state"]
+        return found
+
+    await until(api, lambda: "running" in state())
+    runtime = kept.services.runtime
+    look = next(status for status in runtime.containers("u1") if status.name == "look")
+    stream = await runtime.attach(look.id, stdin=True)
+    await stream.write(b"done\n")
+    await until(api, lambda: state().get("terminated", {}).get("exitCode") == 3)
+    await stream.close()
+    assert "sleep 4321" in log(node, "look/0.log")
+    assert kept.condition("Ready") == "True"
+    assert kept.container()["restartCount"] == 0
+
+
 async def test_probes_reach_a_server_in_the_pod(kept: Rig, api: FakeApi) -> None:
     http = {"httpGet": {"path": "/x", "port": "web"}, "periodSeconds": 1}
     tcp = {"tcpSocket": {"port": 8099}, "periodSeconds": 1}

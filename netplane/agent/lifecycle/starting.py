@@ -133,7 +133,18 @@ class Starting:
             mounts=mounts,
             image=image,
             termination_file=termination,
+            target=self._target(),
         )
+
+    def _target(self) -> str:
+        """Return the id of the container whose processes this one is to see. Raises ConfigError."""
+        name = self.container.target
+        if not name:
+            return ""
+        for status in self.services.runtime.containers(self.pod.uid):
+            if status.name == name and status.state == "running" and status.sandbox_id == self.sandbox.id:
+                return status.id
+        raise ConfigError(f'unable to find target container "{name}"')
 
     def _mounts(self, env: dict[str, str], ips: tuple[str, ...], termination: Path) -> tuple[Mount, ...]:
         termination.parent.mkdir(parents=True, exist_ok=True)

@@ -187,7 +187,7 @@ class Worker:
         now = self._services.clock.now()
         if self._objects_changed:
             self._objects_changed = False
-            names = {container.name for container in self.pod.all_containers}
+            names = {container.name for container in self.pod.all_containers + self.pod.ephemeral_containers}
             config_errors = {n for n in names if self._is_config_error(n)}
             self._memory.clear_holds(config_errors | {deciding.VOLUMES})
             self._refresh_at = now

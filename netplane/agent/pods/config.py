@@ -153,6 +153,7 @@ def container(
     mounts: Sequence[Mount],
     image: ImageStatus,
     termination_file: Path,
+    target: str = "",
 ) -> ContainerConfig:
     """Return the configuration of a container. Raises ConfigError for what its security context forbids."""
     variables = dict(env)
@@ -169,6 +170,7 @@ def container(
         stdin=wanted.stdin,
         stdin_once=wanted.stdin_once,
         tty=wanted.tty,
+        target=target,
         resources=qos.limits(pod, wanted, node_memory=node.memory, pids=node.pids_per_container),
         security=security(pod, wanted, image),
         labels={CONTAINER_NAME: wanted.name, POD_UID: pod.uid, POD_NAME: pod.name, POD_NAMESPACE: pod.namespace},

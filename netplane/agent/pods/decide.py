@@ -227,9 +227,18 @@ class _Run:
             self._try(SANDBOX, RunSandbox(attempt))
 
     def _containers(self) -> None:
+        self._start_ephemeral()
         if self._initialized() and self._seen.volumes_ready:
             for container in self._seen.pod.containers:
                 self._keep_running(container)
+
+    def _start_ephemeral(self) -> None:
+        """Start each that never ran, before all others and whatever became of them; none is started twice."""
+        seen = self._seen
+        known = {s["name"] for s in seen.pod.status.get("ephemeralContainerStatuses") or () if s.get("containerID")}
+        for container in seen.pod.ephemeral_containers:
+            if seen.latest(container.name) is None and container.name not in known:
+                self._start(container, None)
 
     def _initialized(self) -> bool:
         """Bring the init containers forward; whether the others may start."""

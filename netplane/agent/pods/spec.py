@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,7 +78,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container as its pod wants it."""
+    """One container as its pod wants it. An ephemeral one sees the processes of the container named `target`."""
 
     name: str
     image: str
@@ -90,6 +91,8 @@ class Container:
     stdin_once: bool = False
     is_init: bool = False
     is_sidecar: bool = False
+    is_ephemeral: bool = False
+    target: str = ""
     ports: tuple[Mapping[str, Any], ...] = ()
     env: tuple[Mapping[str, Any], ...] = ()
     env_from: tuple[Mapping[str, Any], ...] = ()
@@ -132,6 +135,7 @@ class Pod:
     host_network: bool
     deleted_at: datetime | None = None
     deletion_grace: int | None = None
+    ephemeral_containers: tuple[Container, ...] = ()
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -152,12 +156,12 @@ class Pod:
 
     @property
     def all_containers(self) -> tuple[Container, ...]:
-        """The init containers, then the others."""
+        """The init containers, then the others; without those that were added for debugging."""
         return self.init_containers + self.containers
 
     def container(self, name: str) -> Container | None:
         """Return the container of that name."""
-        return next((c for c in self.all_containers if c.name == name), None)
+        return next((c for c in self.all_containers + self.ephemeral_containers if c.name == name), None)
 
 
 def read(obj: Object) -> Pod:
@@ -172,6 +176,10 @@ def read(obj: Object) -> Pod:
         name=metadata["name"],
         containers=tuple(_container(c) for c in spec.get("containers") or ()),
         init_containers=tuple(_container(c, is_init=True) for c in spec.get("initContainers") or ()),
+        ephemeral_containers=tuple(
+            dataclasses.replace(_container(c), is_ephemeral=True, target=c.get("targetContainerName") or "")
+            for c in spec.get("ephemeralContainers") or ()
+        ),
         restart_policy=spec.get("restartPolicy") or "Always",
         grace=30 if grace is None else int(grace),
         host_network=bool(spec.get("hostNetwork")),

@@ -34,6 +34,10 @@ def status(seen: Observed, decision: Decision, extra: Extra, before: Mapping[str
     pod = seen.pod
     init = [_container_status(seen, c, decision, extra, before, "initContainerStatuses") for c in pod.init_containers]
     main = [_container_status(seen, c, decision, extra, before, "containerStatuses") for c in pod.containers]
+    added = [
+        _container_status(seen, c, decision, extra, before, "ephemeralContainerStatuses")
+        for c in pod.ephemeral_containers
+    ]
     is_over = (bool(pod.deleted_at) or seen.gone or decision.finished) and not any(map(is_running, seen.containers))
     ended = verdict(seen)
     phase = "Failed" if ended else _phase(pod, init, main, is_over=is_over)
@@ -49,6 +53,7 @@ def status(seen: Observed, decision: Decision, extra: Extra, before: Mapping[str
         "startTime": rfc3339(seen.started_at or seen.now),
         **({"initContainerStatuses": init} if init else {}),
         "containerStatuses": main,
+        **({"ephemeralContainerStatuses": added} if added else {}),
         "qosClass": before.get("qosClass") or qos.class_of(pod),
     }
     return result
@@ -100,7 +105,7 @@ def _container_status(
     waiting = decision.waiting.get(container.name) or extra.failures.get(container.name)
     known = next((s for s in before.get(group) or () if s["name"] == container.name), None)
     if latest is None and known and known.get("containerID"):
-        return _lost(seen, known)
+        return _lost(seen, container, known)
     previous = [s for s in seen.containers if s.name == container.name and s.state == "exited"]
     result: Object = {"name": container.name, "state": {}, "lastState": {}, "ready": False, "restartCount": 0}
     result |= {"image": container.image, "imageID": "", "started": False}
@@ -124,8 +129,8 @@ def _container_status(
     is_done = latest.state == "exited" and latest.exit_code == 0
     runs_to_its_end = container.is_init and not container.is_sidecar
     result |= {
-        "ready": is_done if runs_to_its_end else seen.is_ready(container, latest),
-        "started": seen.is_started(container, latest),
+        "ready": is_done if runs_to_its_end else not container.is_ephemeral and seen.is_ready(container, latest),
+        "started": not container.is_ephemeral and seen.is_started(container, latest),
         "restartCount": latest.attempt,
         "image": latest.image or container.image,
         "imageID": latest.image_ref,
@@ -147,7 +152,7 @@ def _with_mounts(result: Object, container: Container) -> Object:
     return result
 
 
-def _lost(seen: Observed, known: Mapping[str, Any]) -> Object:
+def _lost(seen: Observed, container: Container, known: Mapping[str, Any]) -> Object:
     """The runtime has forgotten it: what ran ended we know not how; what had ended stays as it was."""
     if "running" not in known["state"]:
         return dict(known)
@@ -158,7 +163,7 @@ def _lost(seen: Observed, known: Mapping[str, Any]) -> Object:
         "startedAt": None,
         "finishedAt": None,
     }
-    if seen.pod.deleted_at:
+    if seen.pod.deleted_at or container.is_ephemeral:
         return {**known, "ready": False, "started": False, "state": {"terminated": end}}
     waiting = {"waiting": {"reason": "ContainerCreating"}}
     return {**known, "ready": False, "started": False, "state": waiting, "lastState": {"terminated": end}}

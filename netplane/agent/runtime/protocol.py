@@ -116,7 +116,10 @@ class Security:
 
 @dataclass(frozen=True, slots=True)
 class ContainerConfig:
-    """One container to make. Empty `command` and `args` mean what the image says; `log_path` is below log_directory."""
+    """One container to make. Empty `command` and `args` mean what the image says; `log_path` is below log_directory.
+
+    `target` is the id of the container whose processes it shares, "" for none.
+    """
 
     name: str
     attempt: int
@@ -130,6 +133,7 @@ class ContainerConfig:
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    target: str = ""
     resources: Resources = Resources()
     security: Security = Security()
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -126,6 +126,8 @@ def resources(wanted: Resources, *, unified_cgroups: bool) -> cri.LinuxContainer
 
 def _security(config: ContainerConfig, options: cri.NamespaceOption) -> cri.LinuxContainerSecurityContext:
     security = config.security
+    if config.target:
+        options = cri.NamespaceOption(network=options.network, pid=cri.TARGET, ipc=options.ipc, target_id=config.target)
     message = cri.LinuxContainerSecurityContext(
         capabilities=cri.Capability(
             add_capabilities=security.add_capabilities, drop_capabilities=security.drop_capabilities

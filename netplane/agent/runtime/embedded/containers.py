@@ -19,7 +19,7 @@ from netplane.agent.runtime.embedded import bundle, crun, processes, records, ro
 from netplane.agent.runtime.embedded.bundle import Host, Place
 from netplane.agent.runtime.embedded.crun import Programs
 from netplane.agent.runtime.embedded.layout import Layout
-from netplane.agent.runtime.embedded.records import ContainerRecord
+from netplane.agent.runtime.embedded.records import ContainerRecord, Process
 from netplane.agent.runtime.embedded.sandboxes import Sandboxes
 from netplane.agent.runtime.protocol import ContainerConfig, RuntimeFailure
 from netplane.kernel import cgroup
@@ -200,10 +200,19 @@ class Containers:
             rootfs=str(root),
             cgroup=record.cgroup,
             hostname=hostname,
-            namespaces=self.sandboxes.namespaces(record.sandbox_id),
+            namespaces=self._namespaces(record.sandbox_id, config.target),
             files=self.sandboxes.files(record.sandbox_id),
         )
         (folder / "config.json").write_text(json.dumps(bundle.container(config, said, user, place, self.host)))
+
+    def _namespaces(self, sandbox_id: str, target: str) -> dict[str, str]:
+        joined = self.sandboxes.namespaces(sandbox_id)
+        if target:
+            process = self.by_id[target].process if target in self.by_id else Process()
+            if not processes.is_alive(process):
+                raise RuntimeFailure(f"the container {target[:12]} whose processes it is to see is not running")
+            joined["pid"] = f"/proc/{process.pid}/ns/pid"
+        return joined
 
     def _discard(self, record: ContainerRecord) -> None:
         rootfs.remove_if_present(self.layout.bundle(record.id) / "rootfs")

@@ -185,6 +185,7 @@ TYPES = (
         prepare_create=pod_admission.prepare,
         status_keeps_metadata=True,
         validate=pod_rules.pod,
+        validate_create=pod_rules.pod_create,
         validate_update=pod_rules.pod_update,
     ),
     ResourceType(

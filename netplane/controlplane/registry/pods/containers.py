@@ -15,6 +15,9 @@ from netplane.kube.types import Object
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
+_NOT_EPHEMERAL = (
+    "lifecycle", "livenessProbe", "ports", "readinessProbe", "resizePolicy", "resources", "startupProbe",
+)  # fmt: skip
 _PROPAGATIONS = ("Bidirectional", "HostToContainer", "None")
 
 
@@ -33,8 +36,23 @@ def container_list(spec: Object, path: str) -> list[Fault]:
         at = f"{path}.initContainers[{index}]"
         found += _container(each, at, volumes, seen) + _init(each, at)
     found += _host_ports(containers, f"{path}.containers", uses_host_network=bool(spec.get("hostNetwork")))
+    targets = set(seen)
     for index, each in enumerate(spec.get("ephemeralContainers") or ()):
-        found += _container(each, f"{path}.ephemeralContainers[{index}]", volumes, seen)
+        at = f"{path}.ephemeralContainers[{index}]"
+        found += _container(each, at, volumes, seen) + _ephemeral(each, at, targets)
+    return found
+
+
+def _ephemeral(container: Object, path: str, targets: set[str]) -> list[Fault]:
+    detail = "cannot be set for an Ephemeral Container"
+    found = [faults.forbidden(f"{path}.{name}", detail) for name in _NOT_EPHEMERAL if container.get(name)]
+    for index, mount in enumerate(container.get("volumeMounts") or ()):
+        for name in ("subPath", "subPathExpr"):
+            if mount.get(name):
+                found.append(faults.forbidden(f"{path}.volumeMounts[{index}].{name}", detail))
+    target = container.get("targetContainerName")
+    if target and target not in targets:
+        found.append(faults.not_found(f"{path}.targetContainerName", target))
     return found
 
 

@@ -52,6 +52,6 @@ def _completed(text: bytes) -> tuple[bytes, bytes] | None:
     pod: Object = {"spec": orjson.loads(text)}
     defaults.pod(pod)
     admission.prepare(pod)
-    if validate.pod(pod):
+    if validate.pod(pod) or validate.pod_create(pod):
         return None
     return orjson.dumps(pod["spec"]), orjson.dumps(pod["status"])

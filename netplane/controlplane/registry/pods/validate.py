@@ -24,6 +24,13 @@ def pod(obj: Object) -> list[Fault]:
     return spec_faults(obj.get("spec") or {}, "spec")
 
 
+def pod_create(obj: Object) -> list[Fault]:
+    """Return what a new Pod may not have that one which runs may."""
+    if not (obj.get("spec") or {}).get("ephemeralContainers"):
+        return []
+    return [faults.forbidden("spec.ephemeralContainers", "cannot be set on create")]
+
+
 def template_faults(template: Object, path: str) -> list[Fault]:
     """Return every fault of a PodTemplateSpec."""
     meta = template.get("metadata") or {}
