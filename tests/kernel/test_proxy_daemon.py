@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from netplane.kernel import netns
 from netplane.kube.fake import FakeApi
 from netplane.kube.types import ENDPOINTSLICES, NODES, SERVICES
-from netplane.lib import clock
-from netplane.model import address
-from netplane_proxy.plan import host, oracle
 from netplane_proxy.run import nftables
-from netplane_proxy.run.daemon import Daemon, Parts
-from netplane_proxy.run.flows import Conntrack, Sweeper
 from tests.support import kube_objects as objects
-from tests.support.clusters import NODE
 from tests.support.packet_lab import PacketLab, packet_lab
-
-SETTINGS = host.Settings(
-    "node-1",
-    cluster_cidrs=(address.prefix("10.244.0.0/16"),),
-    service_cidrs=(address.prefix("10.96.0.0/16"),),
-)
-POD_TO_WEB = oracle.parse("10.244.1.5 > 10.96.0.1:80/tcp", NODE)
+from tests.support.proxy_daemon import PATIENCE, goes_to, on_node, running
 
 
 @pytest.fixture
@@ -47,55 +33,28 @@ def api() -> FakeApi:
     return made
 
 
-@contextlib.asynccontextmanager
-async def running(api: FakeApi) -> AsyncIterator[Daemon]:
-    """Run a daemon in the namespace of this thread; stopping it leaves the rules."""
-    with contextlib.ExitStack() as stack:
-        target = stack.enter_context(contextlib.closing(nftables.open_target()))
-        sweeper = Sweeper(stack.enter_context(contextlib.closing(Conntrack())), clock=clock.SYSTEM)
-        daemon = Daemon(SETTINGS, Parts(api, target, sweeper))
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(daemon.run())
-            await api.until(lambda: bool(daemon.report()["verified"]))
-            yield daemon
-            task.cancel()
-
-
-def on_node(lab: PacketLab, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's course on a thread in the node's namespace."""
-    netns.run_in(lab.node, lambda: asyncio.run(test()))
-
-
-def goes_to(lab: PacketLab, packet: oracle.Packet = POD_TO_WEB) -> str:
-    """Send a packet and say where it went."""
-    (left,) = lab.send([packet])
-    if left is None:
-        return "nowhere"
-    return address.text(left.destination) if left.end == "sent" else left.end
-
-
 def test_packets_follow_the_api(lab: PacketLab, api: FakeApi) -> None:
     async def course() -> None:
         async with running(api):
             assert goes_to(lab) == "10.244.2.1"
             api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.2"))
-            await api.until(lambda: goes_to(lab) == "10.244.2.2")
+            await api.until(lambda: goes_to(lab) == "10.244.2.2", seconds=PATIENCE)
             api.seed(ENDPOINTSLICES, objects.endpoint_slice())
-            await api.until(lambda: goes_to(lab) == "refused")
+            await api.until(lambda: goes_to(lab) == "refused", seconds=PATIENCE)
             api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1"))
-            await api.until(lambda: goes_to(lab) == "10.244.2.1")
+            await api.until(lambda: goes_to(lab) == "10.244.2.1", seconds=PATIENCE)
             api.drop(SERVICES, "web", "default")
-            await api.until(lambda: goes_to(lab) == "refused")  # No silence where no Service is.
+            await api.until(lambda: goes_to(lab) == "refused", seconds=PATIENCE)  # No silence where no Service is.
 
     on_node(lab, course)
 
 
-def test_a_flushed_chain_is_repaired_within_a_second(lab: PacketLab, api: FakeApi) -> None:
+def test_a_flushed_chain_is_repaired_and_reported(lab: PacketLab, api: FakeApi) -> None:
     async def course() -> None:
         async with running(api) as daemon:
-            subprocess.run(["nft", "flush", "chain", "ip", "netplane", "services"], check=True, timeout=5)
-            await api.until(lambda: goes_to(lab) == "10.244.2.1", seconds=1)
-            await api.until(lambda: daemon.report()["repairs"] == "1")
+            subprocess.run(["nft", "flush", "chain", "ip", "netplane", "services"], check=True, timeout=30)
+            await api.until(lambda: goes_to(lab) == "10.244.2.1", seconds=PATIENCE)
+            await api.until(lambda: daemon.report()["repairs"] == "1", seconds=PATIENCE)
 
     on_node(lab, course)
 
@@ -103,8 +62,8 @@ def test_a_flushed_chain_is_repaired_within_a_second(lab: PacketLab, api: FakeAp
 def test_a_deleted_table_comes_back(lab: PacketLab, api: FakeApi) -> None:
     async def course() -> None:
         async with running(api):
-            subprocess.run(["nft", "delete", "table", "ip", "netplane"], check=True, timeout=5)
-            await api.until(lambda: goes_to(lab) == "10.244.2.1", seconds=1)
+            subprocess.run(["nft", "delete", "table", "ip", "netplane"], check=True, timeout=30)
+            await api.until(lambda: goes_to(lab) == "10.244.2.1", seconds=PATIENCE)
 
     on_node(lab, course)
 
@@ -128,7 +87,7 @@ def test_cleanup_leaves_no_trace(lab: PacketLab, api: FakeApi) -> None:
         with contextlib.closing(nftables.open_target()) as target:
             await target.cleanup()
             await target.cleanup()
-        listed = subprocess.run(["nft", "list", "ruleset"], check=True, timeout=5, capture_output=True, text=True)
+        listed = subprocess.run(["nft", "list", "ruleset"], check=True, timeout=30, capture_output=True, text=True)
         assert listed.stdout == ""
 
     on_node(lab, course)
@@ -137,48 +96,10 @@ def test_cleanup_leaves_no_trace(lab: PacketLab, api: FakeApi) -> None:
 def test_what_the_kernel_holds_can_be_listed_and_loaded_again(lab: PacketLab, api: FakeApi) -> None:
     async def course() -> None:
         async with running(api):
-            listed = subprocess.run(["nft", "list", "ruleset"], check=True, timeout=5, capture_output=True, text=True)
+            listed = subprocess.run(["nft", "list", "ruleset"], check=True, timeout=30, capture_output=True, text=True)
         text = f"flush ruleset\n{listed.stdout}"
-        subprocess.run(["nft", "-f", "-"], input=text, check=True, timeout=5, text=True)
+        subprocess.run(["nft", "-f", "-"], input=text, check=True, timeout=30, text=True)
         assert goes_to(lab) == "10.244.2.1"
-
-    on_node(lab, course)
-
-
-@pytest.mark.parametrize("target", ["10.96.0.53:80", "172.30.0.11:30053"])
-def test_a_udp_client_that_keeps_sending_moves_to_the_new_endpoint(lab: PacketLab, api: FakeApi, target: str) -> None:
-    packet = oracle.parse(f"172.31.0.2 > {target}/udp", NODE)
-
-    def seed(*ips: str) -> None:
-        api.seed(ENDPOINTSLICES, objects.endpoint_slice(*ips, of="dns", protocol="UDP"))
-
-    async def course() -> None:
-        made = objects.service("dns", "10.96.0.53", protocol="UDP", type="NodePort")
-        made["spec"]["ports"][0]["nodePort"] = 30053
-        api.seed(SERVICES, made)
-        seed("10.244.2.1")
-        async with running(api) as daemon:
-            flow = lab.flow(packet)
-            assert address.text(flow.send()) == "10.244.2.1"
-            seed("10.244.2.1", "10.244.2.2")
-            await api.until(lambda: daemon.report()["committed"] == str(api.revision))
-            assert address.text(flow.send()) == "10.244.2.1"
-            seed("10.244.2.2")
-            await api.until(lambda: address.text(flow.send()) == "10.244.2.2")
-
-    on_node(lab, course)
-
-
-def test_a_udp_client_that_was_there_first_reaches_a_service_that_comes(lab: PacketLab, api: FakeApi) -> None:
-    packet = oracle.parse("10.244.1.5 > 192.0.2.53:80/udp", NODE)
-
-    async def course() -> None:
-        async with running(api):
-            flow = lab.flow(packet)
-            assert address.text(flow.send()) == "192.0.2.53"
-            api.seed(SERVICES, objects.service("dns", "10.96.0.53", protocol="UDP", externalIPs=["192.0.2.53"]))
-            api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.7", of="dns", protocol="UDP"))
-            await api.until(lambda: address.text(flow.send()) == "10.244.2.7")
 
     on_node(lab, course)
 
@@ -196,7 +117,7 @@ def test_two_capabilities_are_enough(lab: PacketLab) -> None:
     done = netns.run_in(
         lab.node,
         lambda: subprocess.run(
-            [*limits, sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
+            [*limits, sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
         ),
     )
     assert (done.stdout, done.stderr) == ("True\n", "")

@@ -16,6 +16,7 @@ from netplane.kernel import netns
 from netplane.model.address import Family
 from netplane.model.service import Protocol
 from tests.support import apiserver, kube_objects, static_api
+from tests.support.proxy_process import traces
 from tests.support.topology import POD1, POD2, Topology, topology
 
 WEB = "10.96.0.1", 80
@@ -60,10 +61,11 @@ def lab(tmp_path: Path) -> Iterator[Topology]:
 
 
 @contextlib.contextmanager
-def proxy(lab: Topology, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def proxy(lab: Topology, folder: Path, mode: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the command on the node; in the end it is told to stop, and does."""
     argv = [
         *apiserver.program(), "proxy", "--kubeconfig", str(folder / "kubeconfig"), "--node-name", "node-1",
+        "--mode", mode,
         "--cluster-cidr", "10.244.0.0/16", "--service-cidr", "10.96.0.0/16", "--state-dir", str(folder / "state"),
         "--healthz-bind-address", "", "--metrics-bind-address", "",
     ]  # fmt: skip
@@ -85,7 +87,8 @@ def until(process: subprocess.Popen[bytes], words: bytes) -> None:
 
 def boot(lab: Topology, state: Path) -> None:
     """Do to the node what a boot does: its kernel forgets, and the file is of another one."""
-    lab.run("node", "nft", "flush", "ruleset")
+    lab.run("node", "nft", "flush", "ruleset")  # iptables' as well: that is nft's variant here
+    assert [trace for mode in ("nftables", "iptables") for trace in traces(lab, mode)] == []
     content = json.loads(state.read_text())
     state.write_text(json.dumps(content | {"boot": "another"}))
 
@@ -94,20 +97,23 @@ def slice_to(where: dict[Family, str]) -> static_api.Object:
     return kube_objects.endpoint_slice(where[Family.V4], node="node-1")
 
 
-def test_after_a_boot_without_an_api_the_last_known_state_is_forwarded(lab: Topology, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["nftables", "iptables"])
+def test_after_a_boot_without_an_api_the_last_known_state_is_forwarded(
+    lab: Topology, tmp_path: Path, mode: str
+) -> None:
     api = Api(lab)
     try:
         for obj in (kube_objects.node(), kube_objects.service(), slice_to(POD1)):
             api.made.put(obj)
         api.up()
         (tmp_path / "kubeconfig").write_text(static_api.kubeconfig(api.made.port))
-        with proxy(lab, tmp_path) as process:
+        with proxy(lab, tmp_path, mode) as process:
             until(process, b"forwarding")
         assert lab.ask("client", WEB).name == "pod1"
         api.down()
         boot(lab, tmp_path / "state" / "forwarding.json")
-        assert lab.fate("client", WEB, Protocol.TCP) != "answered"
-        with proxy(lab, tmp_path) as process:
+        assert lab.fate("client", WEB, Protocol.TCP, patience=0.4) != "answered"
+        with proxy(lab, tmp_path, mode) as process:
             until(process, b"forwarding as last known")
             assert lab.ask("client", WEB).name == "pod1"
             api.made.put(slice_to(POD2))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from netplane.model.address import Family
 from tests.support import confined, kube_objects
-from tests.support.proxy_process import ECHO_PORT, Steady, proxies
+from tests.support.proxy_process import ECHO_PORT, Steady, proxies, traces
 from tests.support.topology import POD1, Topology
 
 RIGHTS = {"unit": confined.unit_capabilities, "daemon set": confined.daemon_set_capabilities}
@@ -34,7 +34,11 @@ def assert_it_suffices(lab: Topology, folder: Path, mode: str, capabilities: lis
             asking.more(3)
         proxy.stop()
         said = proxy.log.read_text()
+        assert traces(lab, mode)
+        assert list(folder.glob("forwarding*"))
         rig.command("cleanup")
+        assert traces(lab, mode) == []
+        assert not list(folder.glob("forwarding*"))
     assert "WARNING" not in said, said
     assert "ERROR" not in said, said
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import socketserver
@@ -237,11 +238,32 @@ class Steady:
         self.answers += 1
 
 
-def wait(is_so: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
-    """Wait until something is so, or long enough."""
+TRACES = {
+    "nftables": (("nft list tables",), r" netplane(_next)?$"),
+    "ipvs": (("nft list tables", "ip -br link", "ipvsadm -Sn"), r"netplane.ipvs|^-A"),
+    "iptables": (
+        (
+            *(f"{tool}-{variant}-save" for tool in ("iptables", "ip6tables") for variant in ("legacy", "nft")),
+            "nft list tables",
+        ),
+        r"NETPLANE-|netplane_localhost",
+    ),
+}
+"""What shows that something of a mode is on a node: what is asked, and an expression for what is answered then."""
+
+
+def traces(lab: Topology, mode: str) -> list[str]:
+    """Return what is on the node of a mode."""
+    commands, shows = TRACES[mode]
+    said = "".join(lab.run("node", *command.split()) for command in commands)
+    return [line for line in said.splitlines() if re.search(shows, line)]
+
+
+def wait(is_so: Callable[[], bool], *, seconds: float = PATIENCE, pause: float = 0.02) -> None:
+    """Wait until something is so, or long enough; `pause` is how long between two looks, some of which cost a lot."""
     end = time.monotonic() + seconds
     while not is_so() and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 @contextlib.contextmanager

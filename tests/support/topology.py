@@ -7,6 +7,7 @@ with its name and the address it saw: `pod1 172.31.0.2`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import selectors
 import socket
 import subprocess
@@ -78,21 +79,27 @@ class Topology:
 
         return netns.run_in(self.places[place], act)
 
-    def serve(self, place: str, *, ports: Iterable[int] = (PORT,), udp_only: bool = False, name: str = "") -> None:
-        """Answer on ports of a namespace, by TCP and UDP, in both families."""
+    def serve(
+        self,
+        place: str,
+        *,
+        ports: Iterable[int] = (PORT,),
+        protocols: Iterable[Protocol] = (Protocol.TCP, Protocol.UDP),
+        name: str = "",
+    ) -> None:
+        """Answer on ports of a namespace, in both families."""
         with netns.inside(self.places[place]):
-            for port in ports:
-                for kind in (socket.SOCK_DGRAM,) if udp_only else (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    for family, wildcard in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-                        made = _server(family, kind, wildcard, port)
-                        self._servers.register(made, selectors.EVENT_READ, name or place)
+            for port, protocol in itertools.product(ports, protocols):
+                for family, wildcard in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+                    made = _server(family, protocol, wildcard, port)
+                    self._servers.register(made, selectors.EVENT_READ, name or place)
 
     def ensure_ports(self, place: str, ports: range) -> None:
         """Answer UDP on many ports, each under its own name `p20000`, unless it is so already."""
         if ports not in self._ranges:
             self._ranges.append(ports)
             for port in ports:
-                self.serve(place, ports=[port], udp_only=True, name=f"p{port}")
+                self.serve(place, ports=[port], protocols=[Protocol.UDP], name=f"p{port}")
 
     def work(self) -> None:
         """Serve until closed."""
@@ -123,9 +130,8 @@ class Topology:
         if protocol is Protocol.UDP and not source_port:
             source_port = next(self._fresh_ports)
         family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
-        kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
         with netns.inside(self.places[place]):
-            asking = socket.socket(family, kind)
+            asking = socket.socket(family, kind(protocol), protocol)
         with asking:
             asking.settimeout(patience)
             if source or source_port:
@@ -139,8 +145,8 @@ class Topology:
         """Ask several times."""
         return Counter(self.ask(place, where, protocol) for _ in range(count))
 
-    def fate(self, place: str, where: tuple[str, int], protocol: Protocol, *, patience: float = 0.4) -> str:
-        """Say how a question ends: answered, refused or silent."""
+    def fate(self, place: str, where: tuple[str, int], protocol: Protocol, *, patience: float = 15.0) -> str:
+        """Say how a question ends: answered, refused or silent, for so many seconds; give few where it should be."""
         try:
             self.ask(place, where, protocol, patience=patience)
         except (ConnectionRefusedError, PermissionError):
@@ -225,12 +231,17 @@ def _add_addresses(made: Topology, name: str, device: str) -> None:
             made.run(name, "ip", "addr", "add", f"{one}/{family.bits}", "dev", device, *later)
 
 
-def _server(family: int, kind: int, wildcard: str, port: int) -> socket.socket:
-    made = socket.socket(family, kind)
+def kind(protocol: Protocol) -> int:
+    """Return the kind of socket that speaks a protocol; one of SCTP that has one association."""
+    return socket.SOCK_DGRAM if protocol is Protocol.UDP else socket.SOCK_STREAM
+
+
+def _server(family: int, protocol: Protocol, wildcard: str, port: int) -> socket.socket:
+    made = socket.socket(family, kind(protocol), protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    if kind == socket.SOCK_DGRAM:
+    if made.type == socket.SOCK_DGRAM:
         level, option = (
             (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
             if family == socket.AF_INET6
@@ -238,7 +249,7 @@ def _server(family: int, kind: int, wildcard: str, port: int) -> socket.socket:
         )
         made.setsockopt(level, option, 1)
     made.bind((wildcard, port))
-    if kind == socket.SOCK_STREAM:
+    if made.type == socket.SOCK_STREAM:
         made.listen(1024)
     made.setblocking(False)
     return made
@@ -281,7 +292,7 @@ class Load:
         self._done.set()
         self._thread.join(10)
 
-    def until(self, count: int, *, limit: float = 10.0) -> None:
+    def until(self, count: int, *, limit: float = 20.0) -> None:
         """Wait until so many more were answered, or some failed."""
         goal = self.answers.total() + count
         end = time.monotonic() + limit

@@ -132,14 +132,14 @@ def test_with_ipvs_the_node_reaches_node_ports_at_its_loopback_address(
     assert hold(lab, target, served, local, nobody, node=LOOPS) == 0
     assert {one.name for one in lab.ask_often("node", (here, 30080), protocol, 9)} == {"pod1", "pod2", "node"}
     assert lab.ask("node", (here, 30081), protocol).name == "pod1"
-    assert lab.fate("node", (here, 30082), protocol, patience=15) == "refused"
+    assert lab.fate("node", (here, 30082), protocol) == "refused"
     assert lab.ask("node", (here, PORT), protocol) == Answer("node", here)
     assert lab.ask("node", (NODE[family], 30080), protocol).name
     assert lab.run("node", "cat", "/proc/sys/net/ipv4/conf/all/route_localnet").strip() == "0"
     run(lab, lambda: target.commit({local.key: None, nobody.key: None}, "3"))
     assert hold(lab, target, served, node=LOOPS) == 0
     assert hold(lab, target, served) > 0  # told to have none there from now on
-    assert lab.fate("node", (here, 30080), protocol, patience=15) == "refused"
+    assert lab.fate("node", (here, 30080), protocol) == "refused"
     assert lab.ask("node", (NODE[family], 30080), protocol).name
 
 
