@@ -217,13 +217,13 @@ def _of_port(
     keeps_source = Kind.EXTERNAL_LOCAL in kinds
     hairpin = {backend.ip for backend in (*chosen.cluster, *local)} if keeps_source else chosen.here
     return PortForwarding(
-        key=PortKey(service.namespace, service.name, port.name, port.protocol, family),
-        cluster=chosen.cluster,
-        local=local,
-        affinity_seconds=service.affinity_seconds,
-        frontends=frontends,
-        hairpin=tuple(sorted(hairpin)),
-        serving=select.serving(found) if port.protocol is Protocol.UDP else (),
+        PortKey(service.namespace, service.name, port.name, port.protocol, family),
+        chosen.cluster,
+        local,
+        service.affinity_seconds,
+        frontends,
+        tuple(sorted(hairpin)) if hairpin else (),
+        select.serving(found) if port.protocol is Protocol.UDP else (),
     )
 
 

@@ -58,10 +58,9 @@ class Ledger:
         former = self._wanted.get(service, ())
         if former == rows:
             return {}
-        touched = {row.key: None for row in (*former, *rows)}
         if not self._contested and _stand_alike(former, rows):
-            self._take(service, rows)
-            return self._settle(touched)
+            return self._exchange(service, former, rows)
+        touched = {row.key: None for row in (*former, *rows)}
         touched |= self._claimants(former, rows)
         for row in former:
             self._release(row)
@@ -69,6 +68,16 @@ class Ledger:
         for row in rows:
             self._claim(row)
         return self._settle(touched | self._claimants(former, rows))
+
+    def _exchange(self, service: Key, former: tuple[PortForwarding, ...], rows: tuple[PortForwarding, ...]) -> Steps:
+        """Put rows in place of others that hold the same places, none of them contested."""
+        self._wanted[service] = rows
+        steps: Steps = {}
+        for one, two in zip(former, rows, strict=True):
+            if one != two:
+                steps[two.key] = Step(one, two)
+                self.ports[two.key] = two
+        return steps
 
     def _take(self, service: Key, rows: tuple[PortForwarding, ...]) -> None:
         if rows:

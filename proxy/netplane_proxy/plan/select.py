@@ -56,6 +56,7 @@ def candidates(
     ready before draining.
     """
     by_backend: dict[Backend, Candidate] = {}
+    first = by_backend.setdefault
     for piece in slices:
         if piece.family is not family or piece.proxy_name is not None:
             continue
@@ -67,8 +68,9 @@ def candidates(
                 backend = _backend((addresses[0], number))
                 is_local = where == node_name and where != ""
                 found = _candidate((backend, is_local, ready, serving, serving and terminating, zones, nodes))
-                known = by_backend.get(backend)
-                by_backend[backend] = found if known is None else max(known, found, key=_rank)
+                known = first(backend, found)
+                if known is not found:
+                    by_backend[backend] = max(known, found, key=_rank)
     return tuple([by_backend[backend] for backend in sorted(by_backend)])
 
 
@@ -79,14 +81,17 @@ def choose(found: tuple[Candidate, ...], *, node_name: str, zone: str) -> Choice
     policy each on its own (KEP-1669). Hints narrow Cluster policy alone, and only as far as somebody ready remains.
     """
     ready = [one for one in found if one.is_ready]
-    draining = [one for one in found if one.is_draining and not one.is_ready]
+    draining = []
+    if len(ready) < len(found):
+        draining = [one for one in found if one.is_draining and not one.is_ready]
     cluster = _nearest(ready, node_name, zone) or draining
-    local = [one for one in ready if one.is_local] or [one for one in draining if one.is_local]
-    return Choice(
-        cluster=tuple([one.backend for one in cluster]),
-        local=tuple([one.backend for one in local]),
-        here=frozenset([one.backend.ip for one in (*cluster, *local) if one.is_local]),
-    )
+    local = [one.backend for one in ready if one.is_local] or [one.backend for one in draining if one.is_local]
+    # Whoever of `cluster` is on this node is among `local`, too.
+    here = frozenset([backend.ip for backend in local]) if local else _NOBODY
+    return Choice(tuple([one.backend for one in cluster]), tuple(local), here)
+
+
+_NOBODY: frozenset[Packed] = frozenset()
 
 
 def serving(found: tuple[Candidate, ...]) -> tuple[Backend, ...]:

@@ -110,14 +110,12 @@ class Book:
         shared: dict[tuple[Set, bytes], bool] = {}
         for key, port in changes.items():
             former = self.rows.get(key)
-            if former is not None:
-                self._count(former.port, -1, shared)
+            self._count(former.port if former is not None else None, port, shared)
             if port is None:
                 if former is not None:
                     change.removed.extend(rows.elements(former))
                     self._forget(former, change)
             else:
-                self._count(port, 1, shared)
                 row = self.place(port, former)
                 self._update(former, row, change)
                 self._provide(row, change)
@@ -136,7 +134,7 @@ class Book:
 
     def take(self, row: Row) -> None:
         """Count a row's part in what it shares, without asking anything of the kernel."""
-        self._count(row.port, 1, {})
+        self._count(None, row.port, {})
         self._provide(row, Change())
 
     def backends(self, family: Family) -> dict[int, frozenset[bytes]]:
@@ -191,24 +189,26 @@ class Book:
         self._classes[seconds] = min(free)
         return self._classes[seconds]
 
-    def _count(self, port: PortForwarding, by: int, touched: dict[tuple[Set, bytes], bool]) -> None:
+    def _count(
+        self, former: PortForwarding | None, now: PortForwarding | None, touched: dict[tuple[Set, bytes], bool]
+    ) -> None:
         """Count uses of shared elements; note for each touched one whether the kernel has it."""
-        if not port.frontends:
-            return
-        sets = LAYOUTS[port.key.family]
-        for target, keys in (
-            (sets.cluster_ips, rows.cluster_ips(port)),
-            (sets.hairpin, [ip + ip for ip in port.hairpin]),
-            (sets.hosts, rows.hosts(port, self._is_pod)),
-        ):
-            counts = self.shared[target]
-            for key in keys:
-                before = counts.get(key, 0)
-                touched.setdefault((target, key), before > 0)
-                if before + by:
-                    counts[key] = before + by
-                else:
-                    del counts[key]
+        if former is not None:
+            for use in rows.uses(former, self._is_pod, but=now):
+                self._use(use, -1, touched)
+        if now is not None:
+            for use in rows.uses(now, self._is_pod, but=former):
+                self._use(use, 1, touched)
+
+    def _use(self, use: tuple[Set, bytes], by: int, touched: dict[tuple[Set, bytes], bool]) -> None:
+        target, key = use
+        counts = self.shared[target]
+        before = counts.get(key, 0)
+        touched.setdefault(use, before > 0)
+        if before + by:
+            counts[key] = before + by
+        else:
+            del counts[key]
 
     def _settle(self, touched: dict[tuple[Set, bytes], bool], change: Change) -> None:
         for (target, key), was in touched.items():

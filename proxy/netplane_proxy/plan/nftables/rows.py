@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netplane.kernel.nft import objects
-from netplane.kernel.nft.objects import COMMENT_MAX, Element, u32
-from netplane.model.address import Packed, Prefix
+from netplane.kernel.nft.objects import COMMENT_MAX, Element, Set, u32
+from netplane.model.address import Family, Packed, Prefix
+from netplane.model.service import Protocol
 from netplane_proxy.plan import forwarding
 from netplane_proxy.plan.forwarding import LOCAL_KINDS, Backend, Kind, PortForwarding, PortKey
 from netplane_proxy.plan.nftables import layout
 from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout, Pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One Service port with what it was given: its list id, affinity class (0 none), and its backends' order.
 
     `cluster` and `local` are the backends as the kernel holds them, each `layout.Slots.width` bytes, in the order of
@@ -75,32 +75,26 @@ def arrange(order: bytes, backends: Iterable[Backend], width: int) -> bytes:
     """
     if not order:
         return b"".join(dict.fromkeys([ip + _PORTS[port] for ip, port in backends]))
-    wanted = dict.fromkeys(map(slot, backends))
-    standing = [order[at : at + width] for at in range(0, len(order), width)]
-    kept: list[bytes | None] = []
-    for one in standing:
-        if one in wanted:
-            del wanted[one]
-            kept.append(one)
-        else:
-            kept.append(None)
+    wanted = dict.fromkeys([ip + _PORTS[port] for ip, port in backends], True)
+    kept = [order[at : at + width] for at in range(0, len(order), width)]
+    holes = [index for index, one in enumerate(kept) if not wanted.pop(one, False)]
     newcomers = list(wanted)
-    for index in [index for index, one in enumerate(kept) if one is None]:
-        if newcomers:
-            kept[index] = newcomers.pop(0)
-    kept += newcomers
-    return b"".join(_closed(kept))
+    for index, one in zip(holes, newcomers, strict=False):
+        kept[index] = one
+    kept += newcomers[len(holes) :]
+    return b"".join(_closed(kept, holes[len(newcomers) :]))
 
 
-def _closed(kept: list[bytes | None]) -> list[bytes]:
+def _closed(kept: list[bytes], holes: list[int]) -> list[bytes]:
     """Move the last ones into what holes there are."""
-    holes = [index for index, one in enumerate(kept) if one is None]
+    left = set(holes)
     for hole in holes:
-        while kept and kept[-1] is None:
+        while len(kept) - 1 in left:
             kept.pop()
         if hole < len(kept):
             kept[hole] = kept.pop()
-    return [one for one in kept if one is not None]
+            left.discard(hole)
+    return kept
 
 
 class _Ports(dict[int, bytes]):
@@ -141,8 +135,37 @@ def elements(row: Row) -> Pairs:
     return found
 
 
-def cluster_ips(port: PortForwarding) -> list[Packed]:
-    """List the cluster IPs it has: one, or none when it lost it to another."""
+def uses(
+    port: PortForwarding, is_pod: Callable[[Packed], bool], *, but: PortForwarding | None = None
+) -> list[tuple[Set, bytes]]:
+    """List the shared elements that a port uses and `but`, the same port at another time, does not.
+
+    They are its cluster IP (none when it lost it to another), its hairpins, and those of its backends that are no pods,
+    whose stray packets are known by them.
+    """
+    if not port.frontends:
+        return []
+    sets = LAYOUTS[port.key.family]
+    other = _NOTHING if but is None or not but.frontends else but
+    found: list[tuple[Set, bytes]] = []
+    if port.frontends != other.frontends:
+        found += [(sets.cluster_ips, ip) for ip in _cluster_ips(port) if ip not in _cluster_ips(other)]
+    if port.hairpin != other.hairpin:
+        found += [(sets.hairpin, ip + ip) for ip in port.hairpin if ip not in other.hairpin]
+    protocol = port.key.protocol
+    if forwarding.may_stray(protocol):
+        backends = (*port.cluster, *port.local) if port.local else port.cluster
+        strays = [backend for backend in backends if not is_pod(backend[0])]
+        if strays:
+            own = sorted(set(strays).difference(other.cluster, other.local))
+            found += [(sets.hosts, layout.place_key(ip, protocol, number)) for ip, number in own]
+    return found
+
+
+_NOTHING = PortForwarding(PortKey("", "", "", Protocol.TCP, Family.V4))
+
+
+def _cluster_ips(port: PortForwarding) -> list[Packed]:
     return [
         frontend.address
         for frontend in port.frontends
@@ -150,26 +173,18 @@ def cluster_ips(port: PortForwarding) -> list[Packed]:
     ]
 
 
-def hosts(port: PortForwarding, is_pod: Callable[[Packed], bool]) -> list[bytes]:
-    """List the keys of its backends that are no pods, for the set that tells their stray packets."""
-    protocol = port.key.protocol
-    if not forwarding.may_stray(protocol):
-        return []
-    backends = {*port.cluster, *port.local} if port.local else port.cluster
-    return [layout.place_key(ip, protocol, number) for ip, number in backends if not is_pod(ip)]
-
-
 def step(former: Row, now: Row) -> tuple[Pairs, Pairs]:
     """Return the elements to remove and to add when a row of the same id changes: nothing that stays the same."""
     if not former.port.frontends or not now.port.frontends:
         return elements(former), elements(now)
+    if former.affinity_class == now.affinity_class and former.port.frontends == now.port.frontends:
+        return _step_of_backends(former, now)
     sets = now.layout
     had, has = dict(former.lists), dict(now.lists)
     have = {(sets.lists, u32(list_id)): _list(former, list_id, slots) for list_id, slots in had.items()}
     want = {(sets.lists, u32(list_id)): _list(now, list_id, slots) for list_id, slots in has.items()}
-    if former.affinity_class != now.affinity_class or former.port.frontends != now.port.frontends:
-        have |= {(target, element.key): element for target, element in _frontends(former, sets)}
-        want |= {(target, element.key): element for target, element in _frontends(now, sets)}
+    have |= {(target, element.key): element for target, element in _frontends(former, sets)}
+    want |= {(target, element.key): element for target, element in _frontends(now, sets)}
     removed = [(place[0], element) for place, element in have.items() if want.get(place) != element]
     added = [(place[0], element) for place, element in want.items() if have.get(place) != element]
     for list_id in {**had, **has}:
@@ -177,19 +192,35 @@ def step(former: Row, now: Row) -> tuple[Pairs, Pairs]:
     return removed, added
 
 
+def _step_of_backends(former: Row, now: Row) -> tuple[Pairs, Pairs]:
+    """Do as `step` does when only backends differ, which is the common change."""
+    sets = now.layout
+    removed: Pairs = []
+    added: Pairs = []
+    for (list_id, had), (_, has) in zip(former.lists, now.lists, strict=True):
+        # What an empty list says depends on the other one, too.
+        if len(had) != len(has) or not has:
+            before, after = _list(former, list_id, had), _list(now, list_id, has)
+            if before != after:
+                removed.append((sets.lists, before))
+                added.append((sets.lists, after))
+        _move(sets, list_id, had, has, removed, added)
+    return removed, added
+
+
 def _move(sets: Layout, list_id: int, had: bytes, has: bytes, removed: Pairs, added: Pairs) -> None:
     if had == has:
         return
-    width = sets.slots.width
+    target, width, head, made = sets.endpoints, sets.slots.width, u32(list_id), objects.element
     for at in range(0, max(len(had), len(has)), width):
         before, after = had[at : at + width], has[at : at + width]
         if before == after:
             continue
-        key = u32(list_id) + u32(at // width)
+        key = head + _INDEXES[at // width]
         if before:
-            removed.append((sets.endpoints, Element(key, before)))
+            removed.append((target, made((key, before, "", None))))
         if after:
-            added.append((sets.endpoints, Element(key, after)))
+            added.append((target, made((key, after, "", None))))
 
 
 def _frontends(row: Row, sets: Layout) -> Pairs:
