@@ -201,3 +201,40 @@ def test_a_udp_client_that_was_there_first_reaches_a_service_that_comes(lab: Pac
             await api.until(lambda: address.text(flow.send()) == "10.244.2.7", seconds=PATIENCE)
 
     on_node(lab, course)
+
+
+def test_a_restart_moves_no_udp_flow(lab: PacketLab, mode: str) -> None:
+    api = FakeApi()
+    api.seed(NODES, objects.node())
+    api.seed(SERVICES, objects.service("dns", "10.96.0.53", protocol="UDP"))
+    api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1", "10.244.2.2", of="dns", protocol="UDP"))
+    packet = oracle.parse("10.244.1.5 > 10.96.0.53:80/udp", NODE)
+
+    async def course() -> None:
+        async with running(api, mode):
+            flows = [lab.flow(packet) for _ in range(20)]
+            before = [flow.send() for flow in flows]
+            assert set(map(address.text, before)) == {"10.244.2.1", "10.244.2.2"}
+        async with running(api, mode):
+            for _ in range(3):  # the look at flows that were there is taken beside all else
+                assert [flow.send() for flow in flows] == before
+
+    on_node(lab, course)
+
+
+def test_a_client_is_bound_for_as_long_as_its_service_says(lab: PacketLab, mode: str) -> None:
+    api = FakeApi()
+    api.seed(NODES, objects.node())
+    bound = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 2}}}
+    api.seed(SERVICES, objects.service(**bound))
+    api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1", "10.244.2.2"))
+    question = "10.244.1.5 > 10.96.0.1:80/tcp"
+
+    async def course() -> None:
+        async with running(api, mode):
+            (first,) = ends(lab, question, 10)
+            async with asyncio.timeout(PATIENCE):
+                while ends(lab, question, 1) == {first}:  # noqa: ASYNC110 - a client's rest is time
+                    await asyncio.sleep(2.2)
+
+    on_node(lab, course)
