@@ -225,8 +225,8 @@ def test_a_restart_moves_no_udp_flow(lab: PacketLab, mode: str) -> None:
 def test_a_client_is_bound_for_as_long_as_its_service_says(lab: PacketLab, mode: str) -> None:
     api = FakeApi()
     api.seed(NODES, objects.node())
-    bound = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 2}}}
-    api.seed(SERVICES, objects.service(**bound))
+    config = {"clientIP": {"timeoutSeconds": 2}}
+    api.seed(SERVICES, objects.service(sessionAffinity="ClientIP", sessionAffinityConfig=config))
     api.seed(ENDPOINTSLICES, objects.endpoint_slice("10.244.2.1", "10.244.2.2"))
     question = "10.244.1.5 > 10.96.0.1:80/tcp"
 
