@@ -81,17 +81,17 @@ def identity(place: str | int) -> int:
 
 
 @contextlib.contextmanager
-def inside(place: str | int) -> Iterator[None]:
-    """Be in the namespace (a path or an open file) on this thread until the block ends.
+def inside(place: str | int, *, home: str | int = OWN) -> Iterator[None]:
+    """Be in the namespace (a path or an open file) on this thread until the block ends, and then in `home`.
 
     Sockets keep the namespace they were made in, so a socket made in the block serves it for ever.
     """
-    with _opened(OWN) as home, _opened(place) as fd:
+    with _opened(home) as back, _opened(place) as fd:
         _enter(fd, place)
         try:
             yield
         finally:
-            _enter(home, "its own")
+            _enter(back, "its own")
 
 
 def run_in(place: str | int, action: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from netplane.kernel.errors import from_os
-from netplane.kernel.link import decode, wire
+from netplane.kernel.link import decode, hearing, wire
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
@@ -42,12 +42,14 @@ class Event:
 class Monitor:
     """A socket that hears the changes in the namespace where it was made. `fileno` is readable when there are any."""
 
-    def __init__(self) -> None:
+    def __init__(self, unheard: hearing.Unheard | None = None) -> None:
         try:
             opened = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
             )
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            if unheard is not None:
+                hearing.attach(opened, unheard)
             opened.bind((0, GROUPS))
         except OSError as error:
             raise from_os(error, "listen to rtnetlink") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -20,6 +21,7 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_STRICT = 270, 10, 11, 12
 EXTACK_MESSAGE = 1
 DUMP_INTERRUPTED = 0x10
 RECEIVE = 1 << 17
+ANSWER_TIMEOUT = 10
 BATCH = 64
 """Commands per send: even if all fail, their answers fit the socket's receive buffer."""
 DUMP_ATTEMPTS = 20
@@ -96,11 +98,26 @@ class Socket:
         found = self._look(name)
         return wire.IFINFO.unpack_from(found)[2] if found is not None else None
 
+    def commit_and_look(self, commands: Sequence[Command], name: str) -> tuple[int, int]:
+        """Do the commands as `commit` does, BATCH at most, and return a link's index and its peer's: in one exchange.
+
+        The peer's index is that in its own namespace; 0 where the kernel does not tell (before Linux 5.0).
+        """
+        last = self._send([*map(encode.command, commands), _look_at(name)])
+        failure: KernelError | None = None
+        for kind, flags, sequence, body in self._receive():
+            at = len(commands) - last + sequence
+            if kind == wire.ERROR and 0 <= at <= len(commands):
+                failure = failure or _refusal(commands[at] if sequence < last else f"look at link {name}", body, flags)
+            if sequence == last:
+                break
+        if failure is not None:
+            raise failure
+        peer = wire.attribute_of(body, wire.IFINFO.size, wire.IFLA_LINK)
+        return wire.IFINFO.unpack_from(body)[2], wire.U32.unpack(peer)[0] if peer else 0
+
     def _look(self, which: str | int) -> memoryview | None:
-        payload = wire.IFINFO.pack(0, 0, 0 if isinstance(which, str) else which, 0, 0)
-        payload += wire.text(wire.IFLA_IFNAME, which) if isinstance(which, str) else b""
-        payload += wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS)
-        sequence = self._send([(wire.GETLINK, 0, payload)])
+        sequence = self._send([_look_at(which)])
         for kind, _, seen, body in self._receive():
             if seen != sequence:
                 continue
@@ -161,16 +178,15 @@ class Socket:
 
     def _batch(self, commands: Sequence[Command]) -> KernelError | None:
         messages = [encode.command(command) for command in commands]
-        last = self._send([*messages[:-1], messages[-1]._replace(flags=messages[-1].flags | wire.ACK)])
+        kind, asked, payload = messages[-1]
+        messages[-1] = encode.Message(kind, asked | wire.ACK, payload)
+        last = self._send(messages)
         failure: KernelError | None = None
         for kind, flags, sequence, body in self._receive():
             first = last - len(commands) + 1
             if kind != wire.ERROR or not first <= sequence <= last:
                 continue
-            number = -wire.I32.unpack_from(body)[0]
-            command = commands[sequence - first]
-            if number and failure is None and not (command.verb == "remove" and number in GONE):
-                failure = KernelError(number, str(command), _said(body, flags))
+            failure = failure or _refusal(commands[sequence - first], body, flags)
             if sequence == last:
                 return failure
         return failure
@@ -212,6 +228,9 @@ class Socket:
         while True:
             try:
                 data = self._socket.recv(RECEIVE)
+            except BlockingIOError as error:
+                waited = f"no answer within {ANSWER_TIMEOUT} s"
+                raise KernelError(errno.ETIMEDOUT, "receive from rtnetlink", waited) from error
             except OSError as error:
                 raise from_os(error, "receive from rtnetlink") from error
             yield from wire.messages(data)
@@ -220,10 +239,25 @@ class Socket:
 def _open() -> socket.socket:
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     opened.bind((0, 0))
-    opened.settimeout(10.0)
+    # The kernel's own limit: Python's would ask poll(2) before each call.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_TIMEOUT, 0))
     for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_STRICT):
         opened.setsockopt(SOL_NETLINK, option, 1)
     return opened
+
+
+def _refusal(tried: Command | str, body: memoryview, flags: int) -> KernelError | None:
+    """Return what an answer says against what was tried; None for a yes, and where what had to go was not there."""
+    number = -wire.I32.unpack_from(body)[0]
+    if not number or (isinstance(tried, Command) and tried.verb == "remove" and number in GONE):
+        return None
+    return KernelError(number, str(tried), _said(body, flags))
+
+
+def _look_at(which: str | int) -> encode.Message:
+    payload = wire.IFINFO.pack(0, 0, 0 if isinstance(which, str) else which, 0, 0)
+    payload += wire.text(wire.IFLA_IFNAME, which) if isinstance(which, str) else b""
+    return encode.Message(wire.GETLINK, 0, payload + wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS))
 
 
 def _said(body: memoryview, flags: int) -> str:
