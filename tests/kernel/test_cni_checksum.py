@@ -45,7 +45,7 @@ def offloads(place: int, settings: fabric.Settings, *, is_sound: bool) -> bool:
     def act() -> bool:
         made = Fabric(ME.name, settings, lambda *_: None, is_sound=lambda: is_sound)
         try:
-            made.offer({ME.name: ME}, "1")
+            made.offer({ME.name: ME}, {ME.name: ME}, "1")
             asyncio.run(made.act("start"))
             return offload.has_checksum(fabric.DEVICE)
         finally:

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from netplane.kernel.link.diff import Paths
@@ -27,6 +27,7 @@ from netplane.kernel.link.objects import Forward, Neighbour, Route, Vxlan, WireG
 from netplane.model import address
 from netplane.model.node import Node
 from netplane_cni.plan import wireguard
+from netplane_cni.plan.claims import Claims
 
 Mode = Literal["vxlan", "direct", "auto", "wireguard", "bgp"]
 Encryption = Literal["all", "zones"]
@@ -69,6 +70,19 @@ class Underlay:
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """What this machine adds: its link, the indices of its tunnels, and what narrow paths take.
+
+    `limits` are the largest packets that the underlay carries to an address, where it is less than the link takes.
+    """
+
+    underlay: Underlay
+    tunnel: int = 0
+    encrypted: int = 0
+    limits: Mapping[address.Packed, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What this node shall have. `tunnel` is None where no node needs it; `problems` are for the user, by node.
 
@@ -89,32 +103,48 @@ class Plan:
 
 def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: Settings) -> Plan:
     """Return what `me` needs to reach the pods of all `nodes`. The same nodes in any order give the same plan."""
-    family = underlay_family(me)
-    peers, problems = _peers(nodes, me, family, settings)
+    plan = frame(me, underlay=underlay, settings=settings)
     if settings.mode == "bgp":
-        return Plan(None, (), underlay.mtu, (), {}, settings.mode)  # BIRD makes the routes, as plan/bgp tells it
-    if settings.mode == "direct":
-        return Plan(None, (), underlay.mtu, peers, problems, settings.mode)
+        return plan  # BIRD makes the routes, as plan/bgp tells it
+    known = claims(({**nodes, me.name: me}).values(), me)
+    problems = {name: why for name in sorted(nodes) if (why := obstacle(nodes[name], me, known, settings))}
+    peers = [nodes[name] for name in sorted(nodes) if is_reachable(nodes[name], me, problems)]
+    return replace(
+        plan,
+        peers=tuple(peer for peer in peers if not is_sealed(me, peer, settings)),
+        problems=problems,
+        sealed=tuple(peer for peer in peers if is_sealed(me, peer, settings)),
+        closed=tuple(sorted({cidr for node in nodes.values() for cidr in shut(node, me, settings)})),
+    )
+
+
+def frame(me: Node, *, underlay: Underlay, settings: Settings) -> Plan:
+    """Return what a node needs whoever the others are."""
+    if settings.mode in ("bgp", "direct"):
+        return Plan(None, (), underlay.mtu, (), {}, settings.mode)
+    family = underlay_family(me)
     mtu = underlay.mtu - OVERHEAD[family]
     local = me.ip(family)
     assert local is not None  # underlay_family has seen it
     tunnel = Vxlan(DEVICE, settings.vni, settings.port, local, underlay.index, mac_of(me), mtu)
     ends = tuple(cidr.network for cidr in me.pod_cidrs)
     if settings.mode != "wireguard":
-        return Plan(tunnel, ends, mtu, peers, problems, settings.mode)
+        return Plan(tunnel, ends, mtu, (), {}, settings.mode)
     mtu = underlay.mtu - wireguard.OVERHEAD[family]
-    others = [node for name, node in nodes.items() if name != me.name and is_sealed(me, node, settings)]
-    return Plan(
-        tunnel if settings.encryption == "zones" else None,
-        ends,
-        mtu,
-        tuple(peer for peer in peers if not is_sealed(me, peer, settings)),
-        problems,
-        settings.mode,
-        WireGuard(wireguard.DEVICE, mtu),
-        tuple(peer for peer in peers if is_sealed(me, peer, settings)),
-        tuple(sorted({cidr for node in others for cidr in node.pod_cidrs} - set(me.pod_cidrs))),
-    )
+    plain = tunnel if settings.encryption == "zones" else None
+    return Plan(plain, ends, mtu, (), {}, settings.mode, WireGuard(wireguard.DEVICE, mtu))
+
+
+def is_reachable(node: Node, me: Node, problems: Container[str]) -> bool:
+    """Tell whether a node gets paths: it is another one, complete, and nothing is in the way."""
+    return node.name != me.name and node.name not in problems and is_placed(node)
+
+
+def shut(node: Node, me: Node, settings: Settings) -> frozenset[address.Prefix]:
+    """Return the networks of a node to which nothing may go in plain."""
+    if node.name == me.name or not is_sealed(me, node, settings):
+        return frozenset()
+    return frozenset(node.pod_cidrs) - frozenset(me.pod_cidrs)
 
 
 def is_sealed(me: Node, other: Node, settings: Settings) -> bool:
@@ -167,59 +197,74 @@ def computed_mac(name: str) -> bytes:
 
 def reached(plan: Plan, me: Node) -> frozenset[address.Packed]:
     """Return the addresses of the other nodes that packets on the underlay go to."""
+    return frozenset(ip for peer in (*plan.peers, *plan.sealed) for ip in ends(peer, me, plan.mode))
+
+
+def ends(peer: Node, me: Node, mode: Mode) -> frozenset[address.Packed]:
+    """Return the addresses of a node that packets on the underlay go to."""
     families = {underlay_family(me)}
-    if plan.mode in ("direct", "auto"):
+    if mode in ("direct", "auto"):
         families |= {cidr.family for cidr in me.pod_cidrs}
-    ips = (peer.ip(family) for peer in (*plan.peers, *plan.sealed) for family in families)
-    return frozenset(ip for ip in ips if ip is not None)
+    return frozenset(ip for family in families if (ip := peer.ip(family)) is not None)
 
 
-def narrowed(found: Paths, plan: Plan, me: Node, *, limits: Mapping[address.Packed, int]) -> Paths:
-    """Return the paths with an MTU on the routes whose way takes less than the node's own link does.
-
-    `limits` are the largest packets that the underlay carries to an address.
-    """
-    if not limits:
-        return found
-    family = underlay_family(me)
-    tunnels = {
-        (cidr.network, cidr.length): limits.get(peer.ip(family) or b"", 0) - overhead[family]
-        for peers, overhead in ((plan.peers, OVERHEAD), (plan.sealed, wireguard.OVERHEAD))
-        for peer in peers
-        for cidr in peer.pod_cidrs
-    }
-
-    def mtu(route: Route) -> int:
-        is_tunnel = route.type == "unicast" and route.via in (b"", route.network)
-        return limits.get(route.via, 0) if not is_tunnel else max(0, tunnels.get((route.network, route.length), 0))
-
-    routes = frozenset(replace(route, mtu=mtu(route)) for route in found.routes)
-    return Paths(routes, found.neighbours, found.forwards)
-
-
-def paths(plan: Plan, me: Node, *, underlay: Underlay, tunnel_index: int = 0, encrypted_index: int = 0) -> Paths:
+def paths(plan: Plan, me: Node, where: Where) -> Paths:
     """Return the routes, neighbours and forwarding entries of the plan."""
     routes = {Route(*cidr, protocol=FABRIC_PROTOCOL, type="unreachable") for cidr in me.pod_cidrs}
     # Without it a packet to a pod of ours that is no more would take the default route, come back, and circle.
-    routes |= {Route(*cidr, 0, b"", FABRIC_PROTOCOL, b"", CLOSED_METRIC, type="unreachable") for cidr in plan.closed}
-    for peer in plan.sealed:
-        routes |= {Route(*cidr, encrypted_index, b"", FABRIC_PROTOCOL, _source(me, cidr)) for cidr in _cidrs(peer, me)}
-    if plan.tunnel is None:
-        return Paths(frozenset(routes | _direct_routes(plan.peers, underlay)))
-    family, is_auto = address.family(plan.tunnel.local), plan.mode in ("auto", "wireguard")
-    neighbours, forwards = set(), set()
-    for peer in plan.peers:
-        mac, remote = mac_of(peer), peer.ip(family)
-        assert remote is not None  # _peers has seen it
-        near = {cidr for cidr in _cidrs(peer, me) if is_auto and _is_near(peer.ip(cidr.family), underlay)}
-        routes |= {Route(*cidr, underlay.index, peer.ip(cidr.family) or b"", FABRIC_PROTOCOL) for cidr in near}
-        far = [cidr for cidr in _cidrs(peer, me) if cidr not in near]
-        if far:
-            forwards.add(Forward(tunnel_index, mac, remote))
-        for cidr in far:
-            neighbours.add(Neighbour(tunnel_index, cidr.network, mac))
-            routes.add(Route(*cidr, tunnel_index, cidr.network, FABRIC_PROTOCOL, _source(me, cidr), onlink=True))
+    routes |= {closing(cidr) for cidr in plan.closed}
+    neighbours, forwards = set[Neighbour](), set[Forward]()
+    for peers, is_sealed in ((plan.peers, False), (plan.sealed, True)):
+        for peer in peers:
+            found = way(peer, plan, me, where, is_sealed=is_sealed)
+            routes |= found.routes
+            neighbours |= found.neighbours
+            forwards |= found.forwards
     return Paths(frozenset(routes), frozenset(neighbours), frozenset(forwards))
+
+
+def closing(cidr: address.Prefix) -> Route:
+    """Return the route that lets nothing out in plain."""
+    return Route(*cidr, 0, b"", FABRIC_PROTOCOL, b"", CLOSED_METRIC, type="unreachable")
+
+
+def way(peer: Node, plan: Plan, me: Node, where: Where, *, is_sealed: bool) -> Paths:
+    """Return what leads to the pods of one node; of the plan what `frame` says is enough."""
+    if is_sealed:
+        mtu = _room(peer, me, where, wireguard.OVERHEAD)
+        return Paths(
+            frozenset(
+                Route(*cidr, where.encrypted, b"", FABRIC_PROTOCOL, _source(me, cidr), mtu=mtu)
+                for cidr in _cidrs(peer, me)
+            )
+        )
+    if plan.tunnel is None:
+        return Paths(frozenset(_direct(cidr, peer, where) for cidr in peer.pod_cidrs))
+    is_auto = plan.mode in ("auto", "wireguard")
+    near = [cidr for cidr in _cidrs(peer, me) if is_auto and _is_near(peer.ip(cidr.family), where.underlay)]
+    far = [cidr for cidr in _cidrs(peer, me) if cidr not in near]
+    routes = [_direct(cidr, peer, where) for cidr in near]
+    if not far:
+        return Paths(frozenset(routes))
+    mac, remote, mtu = mac_of(peer), peer.ip(address.family(plan.tunnel.local)), _room(peer, me, where, OVERHEAD)
+    assert remote is not None  # `problem` has seen it
+    routes += [
+        Route(*cidr, where.tunnel, cidr.network, FABRIC_PROTOCOL, _source(me, cidr), onlink=True, mtu=mtu)
+        for cidr in far
+    ]
+    neighbours = frozenset(Neighbour(where.tunnel, cidr.network, mac) for cidr in far)
+    return Paths(frozenset(routes), neighbours, frozenset({Forward(where.tunnel, mac, remote)}))
+
+
+def _direct(cidr: address.Prefix, peer: Node, where: Where) -> Route:
+    via = peer.ip(cidr.family) or b""
+    return Route(*cidr, where.underlay.index, via, FABRIC_PROTOCOL, mtu=where.limits.get(via, 0))
+
+
+def _room(peer: Node, me: Node, where: Where, overhead: Mapping[address.Family, int]) -> int:
+    """Return what a tunnel to a node takes, where that is less than the node's own link would allow; else 0."""
+    family = underlay_family(me)
+    return max(0, where.limits.get(peer.ip(family) or b"", 0) - overhead[family]) if where.limits else 0
 
 
 def _source(me: Node, cidr: address.Prefix) -> address.Packed:
@@ -231,62 +276,38 @@ def _is_near(ip: address.Packed | None, underlay: Underlay) -> bool:
     return ip is not None and address.any_contains(underlay.networks, ip)
 
 
-def _direct_routes(peers: Iterable[Node], underlay: Underlay) -> set[Route]:
-    found = set()
-    for peer in peers:
-        for cidr in peer.pod_cidrs:
-            via = peer.ip(cidr.family)
-            if via is not None:
-                found.add(Route(*cidr, underlay.index, via, FABRIC_PROTOCOL))
-    return found
-
-
 def _cidrs(peer: Node, me: Node) -> tuple[address.Prefix, ...]:
     ours = {cidr.family for cidr in me.pod_cidrs}
     return tuple(cidr for cidr in peer.pod_cidrs if cidr.family in ours)
 
 
-def _peers(
-    nodes: Mapping[str, Node], me: Node, family: address.Family, settings: Settings
-) -> tuple[tuple[Node, ...], dict[str, str]]:
-    """Return the nodes to make paths to, and why not to the others. Those not `is_placed` are simply early."""
-    peers: list[Node] = []
-    problems = _clashes(nodes, me)
-    macs = {mac_of(me): me.name}
-    for name in sorted(nodes):
-        node = nodes[name]
-        if name == me.name or not is_placed(node):
-            continue
-        why = problems.get(name) or problem(node, me, family, settings)
-        if not why and is_sealed(me, node, settings):
-            why = wireguard.problem(node)
-        elif not why and settings.mode != "direct" and mac_of(node) in macs:
-            why = f"its tunnel end has the MAC address of {macs[mac_of(node)]}"
-        if why:
-            problems[name] = why
-            continue
-        macs[mac_of(node)] = name
-        peers.append(node)
-    return tuple(peers), problems
-
-
-def _clashes(nodes: Mapping[str, Node], me: Node) -> dict[str, str]:
-    """Return the nodes whose pod network overlaps another's: never `me`, else the one whose name comes later.
-
-    Sorted by first address, then size, what overlaps a network follows it directly: one pass over 5,000 nodes.
-    """
-    cidrs = sorted((*cidr, name) for name, node in {**nodes, me.name: me}.items() for cidr in node.pod_cidrs)
-    found: dict[str, str] = {}
-    wide, owner = address.Prefix(b"", 0), ""
-    for network, length, name in cidrs:
-        if network in wide and name != owner:
-            loser = max(name, owner) if me.name not in (name, owner) else name if owner == me.name else owner
-            found[loser] = f"its pod network overlaps that of {owner if loser == name else name}"
-            if loser == name:
-                continue
-        if network not in wide or name != owner:
-            wide, owner = address.Prefix(network, length), name
+def claims(nodes: Iterable[Node], me: Node) -> Claims:
+    """Return what all nodes claim."""
+    found = Claims(me.name)
+    for node in nodes:
+        found.add(node.name, node.pod_cidrs, claimed_mac(node))
     return found
+
+
+def claimed_mac(node: Node) -> bytes:
+    """Return the MAC address of a node's tunnel end; empty while it can have none."""
+    return mac_of(node) if is_placed(node) else b""
+
+
+def obstacle(node: Node, me: Node, known: Claims, settings: Settings) -> str:
+    """Say why there is no path to a node; "" when there is one, or it is simply early: not `is_placed`."""
+    if node.name == me.name or settings.mode == "bgp":
+        return ""
+    other = known.overlapped(node.name, node.pod_cidrs)
+    if other:
+        return f"its pod network overlaps that of {other}"
+    why = problem(node, me, underlay_family(me), settings) if is_placed(node) else ""
+    if why or not is_placed(node) or settings.mode == "direct":
+        return why
+    if is_sealed(me, node, settings):
+        return wireguard.problem(node)
+    other = known.doubled(node.name, mac_of(node))
+    return f"its tunnel end has the MAC address of {other}" if other else ""
 
 
 def problem(node: Node, me: Node, family: address.Family, settings: Settings) -> str:

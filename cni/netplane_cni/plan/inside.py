@@ -5,37 +5,43 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from netplane.model import address
 from netplane.model.node import Node
-from netplane_cni.plan.neighbourhood import changed
+
+Cidrs = tuple[address.Prefix, ...]
 
 
 class Inside:
-    """The union of the nodes' pod networks."""
+    """The union of the nodes' pod networks, and of some that are always in it."""
 
-    def __init__(self) -> None:
-        self._nodes: Mapping[str, Node] = {}
+    def __init__(self, always: Iterable[address.Prefix] = ()) -> None:
+        self._cidrs: dict[str, Cidrs] = {}
         self._held: Counter[address.Prefix] = Counter()
-        self._lengths: Counter[tuple[int, int]] = Counter()
+        self._rows: dict[int, list[address.Prefix]] = {4: [], 16: []}
+        self._lengths: dict[int, Counter[int]] = {4: Counter(), 16: Counter()}
         self._blocks: set[address.Prefix] = set()
-        self._networks: tuple[address.Prefix, ...] | None = ()
+        self._networks: Cidrs | None = ()
+        self._touched: set[address.Prefix] = set()
+        for cidr in always:
+            self._add(cidr)
 
     @property
-    def networks(self) -> tuple[address.Prefix, ...]:
+    def networks(self) -> Cidrs:
         """The blocks: as large as can be, no two overlap. The same object as long as they are the same."""
         if self._networks is None:
             self._networks = tuple(sorted(self._blocks))
         return self._networks
 
-    def follow(self, nodes: Mapping[str, Node]) -> None:
-        """Take the nodes as they are now."""
-        before, self._nodes = self._nodes, nodes
-        for name in changed(before, nodes):
-            was = before[name].pod_cidrs if name in before else ()
-            now = nodes[name].pod_cidrs if name in nodes else ()
+    def follow(self, changes: Mapping[str, Node | None]) -> None:
+        """Take nodes as they are now, None for those gone."""
+        for name, node in changes.items():
+            was, now = self._cidrs.pop(name, ()), node.pod_cidrs if node is not None else ()
+            if now:
+                self._cidrs[name] = now
             if was == now:
                 continue
             for cidr in now:
@@ -43,74 +49,83 @@ class Inside:
             for cidr in was:
                 self._remove(cidr)
 
+    def take(self) -> dict[address.Prefix, bool]:
+        """Return the blocks that came or went since it was asked last, and whether each is there now."""
+        touched, self._touched = self._touched, set()
+        return {block: block in self._blocks for block in sorted(touched)}
+
     def _add(self, cidr: address.Prefix) -> None:
         self._held[cidr] += 1
         if self._held[cidr] > 1:
             return
-        self._lengths[_size(cidr)] += 1
+        width = len(cidr.network)
+        bisect.insort(self._rows[width], cidr)
+        self._lengths[width][cidr.length] += 1
         if self._around(cidr) is None:
-            if self._near(cidr):  # else none lies within another
-                self._blocks -= {block for block in self._blocks if block.network in cidr}
+            for held in self._within(cidr):
+                if (block := self._around(held)) is not None:
+                    self._drop(block)  # It is no larger than the new one, or it would be around that.
             self._cover(cidr)
 
     def _cover(self, cidr: address.Prefix) -> None:
         while cidr.length and (other := _twin(cidr)) in self._blocks:
-            self._blocks.remove(other)
-            cidr = _wider(cidr)
-        self._blocks.add(cidr)
-        self._networks = None
+            self._drop(other)
+            cidr = _wider(cidr, cidr.length - 1)
+        self._put(cidr)
 
     def _remove(self, cidr: address.Prefix) -> None:
         self._held[cidr] -= 1
         if self._held[cidr] > 0:
             return
         del self._held[cidr]
-        self._lengths[_size(cidr)] -= 1
-        if not self._lengths[_size(cidr)]:
-            del self._lengths[_size(cidr)]
+        width = len(cidr.network)
+        rows, lengths = self._rows[width], self._lengths[width]
+        del rows[bisect.bisect_left(rows, cidr)]
+        lengths[cidr.length] -= 1
+        if not lengths[cidr.length]:
+            del lengths[cidr.length]
+        if any(_wider(cidr, length) in self._held for length in lengths if length < cidr.length):
+            return
         block = self._around(cidr)
         assert block is not None  # it was added
-        if any(other.overlaps(cidr) for other in self._near(cidr)):
-            self._anew()
-            return
-        self._blocks.remove(block)
-        while cidr != block:
-            self._blocks.add(_twin(cidr))
-            cidr = _wider(cidr)
-        self._networks = None
+        self._drop(block)
+        part = cidr
+        while part != block:
+            self._put(_twin(part))
+            part = _wider(part, part.length - 1)
+        for held in sorted(self._within(cidr), key=lambda one: one.length):
+            if self._around(held) is None:
+                self._cover(held)
 
-    def _near(self, cidr: address.Prefix) -> Collection[address.Prefix]:
-        """Return the networks that may overlap one that is held no more: none where all have its size."""
-        return self._held if self._lengths.keys() - {_size(cidr), *_other_family(self._lengths, cidr)} else ()
+    def _within(self, cidr: address.Prefix) -> list[address.Prefix]:
+        """Return the networks that are held inside one."""
+        rows, last = self._rows[len(cidr.network)], cidr.last
+        start = bisect.bisect_left(rows, cidr)
+        end = bisect.bisect_right(rows, (last, len(last) * 8), lo=start)
+        return [held for held in rows[start:end] if held != cidr]
 
     def _around(self, cidr: address.Prefix) -> address.Prefix | None:
-        while cidr not in self._blocks:
-            if not cidr.length:
-                return None
-            cidr = _wider(cidr)
-        return cidr
+        for length in range(cidr.length, -1, -1):
+            if (wider := _wider(cidr, length)) in self._blocks:
+                return wider
+        return None
 
-    def _anew(self) -> None:
-        self._blocks = set()
-        for cidr in sorted(self._held, key=lambda held: held.length):
-            if self._around(cidr) is None:
-                self._cover(cidr)
+    def _put(self, block: address.Prefix) -> None:
+        self._blocks.add(block)
+        self._touched.add(block)
+        self._networks = None
+
+    def _drop(self, block: address.Prefix) -> None:
+        self._blocks.remove(block)
+        self._touched.add(block)
         self._networks = None
 
 
-def _size(cidr: address.Prefix) -> tuple[int, int]:
-    return len(cidr.network), cidr.length
-
-
-def _other_family(sizes: Iterable[tuple[int, int]], cidr: address.Prefix) -> list[tuple[int, int]]:
-    return [size for size in sizes if size[0] != len(cidr.network)]
-
-
-def _wider(cidr: address.Prefix) -> address.Prefix:
-    """Return the network of twice the size around one."""
+def _wider(cidr: address.Prefix, length: int) -> address.Prefix:
+    """Return the network of some length around one."""
     width = len(cidr.network)
-    bit = 1 << (width * 8 - cidr.length)
-    return address.Prefix((int.from_bytes(cidr.network, "big") & ~bit).to_bytes(width, "big"), cidr.length - 1)
+    shift = width * 8 - length
+    return address.Prefix((int.from_bytes(cidr.network, "big") >> shift << shift).to_bytes(width, "big"), length)
 
 
 def _twin(cidr: address.Prefix) -> address.Prefix:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from netplane.kernel.nft import objects as nft
 from netplane.kernel.nft.objects import IPV4, IPV6, PORT, PROTOCOL, Element, Set, Table
@@ -61,8 +61,7 @@ class Facts:
     node: tuple[address.Packed, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class HostPort:
+class HostPort(NamedTuple):
     """One translation: packets to a port of the node go to a pod. `host_ip` is empty for all the node's addresses."""
 
     protocol: str
@@ -154,10 +153,15 @@ def elements(facts: Facts) -> dict[Set, list[Element]]:
     for family in sorted(families):
         some = SETS[family]
         blocks = merged(_of_family((*facts.pods, *facts.inside), family))
-        inside = [Element(block.network, key_end=block.last) for block in blocks]
+        inside = [block_element(block) for block in blocks]
         found |= {some.everywhere: [], some.somewhere: [], some.hairpin: [], some.inside: inside}
     ports = [port for port in host_ports(facts.leases) if address.family(port.pod) in families]
     return found | elements_of(ports)
+
+
+def block_element(block: address.Prefix) -> Element:
+    """Return the element of `inside` that a block is."""
+    return Element(block.network, key_end=block.last)
 
 
 def elements_of(ports: Iterable[HostPort]) -> dict[Set, list[Element]]:

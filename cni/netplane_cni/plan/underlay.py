@@ -38,13 +38,23 @@ def settle(
     if me is None:
         return found
     found[name] = me = _by_peers(me, [node for other, node in found.items() if other != name], local, answered)
-    ours = [ip for family in address.Family if (ip := me.ip(family)) is not None]
-    near = [local[ip] for ip in ours if ip in local]
-    heard = {to for by, to in answered if by in ours}
+    near, heard = side(me, local, answered)
     for other, node in found.items():
         if other != name and len(node.internal_ips) > 1:
-            found[other] = _near_first(node, near, heard)
+            found[other] = near_first(node, near, heard)
     return found
+
+
+def side(me: Node, local: Local, answered: Collection[Question]) -> tuple[list[address.Prefix], set[address.Packed]]:
+    """Return on which networks this node is by the addresses that it uses, and who answers it there."""
+    ours = [ip for family in address.Family if (ip := me.ip(family)) is not None]
+    return [local[ip] for ip in ours if ip in local], {to for by, to in answered if by in ours}
+
+
+def has_choice(me: Node, local: Local) -> bool:
+    """Tell whether a node has several addresses of one family on its links."""
+    ours = [len(ip) for ip in me.internal_ips if ip in local]
+    return len(ours) > len(set(ours))
 
 
 def questions(nodes: Mapping[str, Node], name: str, local: Local) -> tuple[Question, ...]:
@@ -55,6 +65,8 @@ def questions(nodes: Mapping[str, Node], name: str, local: Local) -> tuple[Quest
     found = _distinct(nodes)
     ours = [ip for ip in found[name].internal_ips if ip in local]
     ours = [ip for ip in ours if sum(len(ip) == len(other) for other in ours) > 1]
+    if not ours:
+        return ()
     others = [found[other] for other in sorted(found) if other != name]
     some = others[:: max(1, len(others) // SAMPLE)][:SAMPLE]
     return tuple((by, to) for by in ours for node in some for to in node.internal_ips if len(by) == len(to))
@@ -63,45 +75,59 @@ def questions(nodes: Mapping[str, Node], name: str, local: Local) -> tuple[Quest
 def _distinct(nodes: Mapping[str, Node]) -> dict[str, Node]:
     claims = Counter(ip for node in nodes.values() for ip in {*node.internal_ips, *node.external_ips})
     shared = {ip for ip, count in claims.items() if count > 1}
-    return {other: _unshared(node, shared) for other, node in nodes.items()} if shared else dict(nodes)
+    return {other: unshared(node, shared) for other, node in nodes.items()} if shared else dict(nodes)
 
 
-def _unshared(node: Node, shared: Collection[address.Packed]) -> Node:
+def unshared(node: Node, shared: Collection[address.Packed]) -> Node:
+    """Return a node without the addresses that others claim, too, unless it has no other of that family."""
     own = {address.family(ip) for ip in (*node.internal_ips, *node.external_ips) if ip not in shared}
     internal = tuple(ip for ip in node.internal_ips if ip not in shared or address.family(ip) not in own)
     external = tuple(ip for ip in node.external_ips if ip not in shared or address.family(ip) not in own)
-    if (internal, external) == (node.internal_ips, node.external_ips):
-        return node
-    return replace(node, internal_ips=internal, external_ips=external)
+    return ordered(node, internal, external)
 
 
 def _by_peers(me: Node, peers: Collection[Node], local: Local, answered: Collection[Question]) -> Node:
     if len(me.internal_ips) < 2:
         return me
-
-    def worth(ip: address.Packed) -> tuple[int, int, int]:
-        """How many answer, how many of these on the network itself (no NAT feigns that), how many it has on paper."""
-        heard = {to for by, to in answered if by == ip}
-        network = local.get(ip)
-        if network is None:
-            return 0, 0, 0
-        nearby = [[to for to in peer.internal_ips if to in network] for peer in peers]
-        return (
-            sum(not heard.isdisjoint(peer.internal_ips) for peer in peers) if heard else 0,
-            sum(not heard.isdisjoint(some) for some in nearby) if heard else 0,
-            sum(map(len, nearby)),
-        )
-
-    reached = {ip: worth(ip) for ip in me.internal_ips}
-    return _ordered(me, tuple(sorted(me.internal_ips, key=lambda ip: reached[ip], reverse=True)))
+    heard = heard_by(answered, me.internal_ips)
+    sums = {}
+    for ip in me.internal_ips:
+        rows = [worth(ip, peer, local, heard.get(ip, ())) for peer in peers]
+        sums[ip] = [sum(row[part] for row in rows) for part in range(3)]
+    order = sorted(me.internal_ips, key=lambda ip: sums[ip], reverse=True)
+    return ordered(me, tuple(order), me.external_ips)
 
 
-def _near_first(node: Node, near: Collection[address.Prefix], heard: Collection[address.Packed]) -> Node:
+def heard_by(
+    answered: Collection[Question], ours: Collection[address.Packed]
+) -> dict[address.Packed, frozenset[address.Packed]]:
+    """Return who answers by which of these addresses."""
+    return {ip: frozenset(to for by, to in answered if by == ip) for ip in ours} if answered else {}
+
+
+def worth(ip: address.Packed, peer: Node, local: Local, heard: Collection[address.Packed]) -> tuple[bool, bool, int]:
+    """Return what a peer says for an address of this node, what counts most first.
+
+    Whether it answers, whether it does on the network itself (no NAT feigns that), and how often it is there on paper.
+    """
+    network = local.get(ip)
+    if network is None:
+        return False, False, 0
+    nearby = [to for to in peer.internal_ips if to in network]
+    return any(to in heard for to in peer.internal_ips), any(to in heard for to in nearby), len(nearby)
+
+
+def near_first(node: Node, near: Collection[address.Prefix], heard: Collection[address.Packed]) -> Node:
+    """Return another node with the addresses first that answer, and then those on networks of this one."""
+
     def distance(ip: address.Packed) -> tuple[bool, bool]:
         return ip not in heard, not any(ip in network for network in near)
 
-    return _ordered(node, tuple(sorted(node.internal_ips, key=distance)))
+    return ordered(node, tuple(sorted(node.internal_ips, key=distance)), node.external_ips)
 
 
-def _ordered(node: Node, ips: tuple[address.Packed, ...]) -> Node:
-    return node if ips == node.internal_ips else replace(node, internal_ips=ips)
+def ordered(node: Node, internal: tuple[address.Packed, ...], external: tuple[address.Packed, ...]) -> Node:
+    """Return a node with these addresses in place of its own; itself where they are the same."""
+    if (internal, external) == (node.internal_ips, node.external_ips):
+        return node
+    return replace(node, internal_ips=internal, external_ips=external)

@@ -37,7 +37,7 @@ class Encryption:
         self._asked = asyncio.Event()
         self._keys = _load(self._path) or self._first()
         self._socket: wireguard.WireGuard | None = None
-        self._peers: Mapping[bytes, Peer] | None = None
+        self._peers: dict[bytes, Peer] | None = None
         self._identified: bytes = b""
         self._log = log.get("cni")
 
@@ -72,6 +72,24 @@ class Encryption:
         socket.commit(index, changes)
         self._peers = dict(peers)
         return count + len(changes)
+
+    def follow(self, index: int, peers: Mapping[bytes, Peer | None]) -> int | None:
+        """Give the device these of its peers, None for those that go; return how many changes that took.
+
+        None when it is not known what the device holds, as after a new key: `bring` finds out.
+        """
+        known, self._peers = self._peers, None
+        if known is None or self._identified != self._keys.current.public:
+            return None
+        want = {key: peer for key, peer in peers.items() if peer is not None}
+        have = {key: known[key] for key in peers if key in known}
+        changes = diff.peers(want, have, told=have)
+        self._opened().commit(index, changes)
+        for key in have.keys() - want.keys():
+            del known[key]
+        known.update(want)
+        self._peers = known
+        return len(changes)
 
     def rotate(self) -> None:
         """Ask for a new key. It is announced at once and used when all had the time to learn of it."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -35,7 +35,8 @@ from netplane.reconcile.loop import Cause
 from netplane.reconcile.report import Outcome
 from netplane_cni.plan import fabric, wireguard
 from netplane_cni.plan import underlay as underlays
-from netplane_cni.plan.neighbourhood import Neighbourhood, Step, Where, place
+from netplane_cni.plan.neighbourhood import Neighbourhood, place
+from netplane_cni.plan.settling import Settling
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.probes import Paths
 from netplane_cni.run.reach import Reach
@@ -58,6 +59,17 @@ class _Known:
     encrypted: int
     paths: diff.Paths | None
     """None after steps of which only the kernel knows the sum."""
+    answered: Collection[underlays.Question] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What an act came to: this node, the MTU of its pods, how many changes, and whether the kernel was asked."""
+
+    me: Node
+    mtu: int
+    count: int
+    has_looked: bool
 
 
 class Fabric:
@@ -84,13 +96,14 @@ class Fabric:
         self._socket = link.Socket()
         self._thread = ThreadPoolExecutor(1, "fabric")
         self._nodes: Mapping[str, Node] = {}
+        self._changes: dict[str, Node | None] = {}
         self._settled: Mapping[str, Node] = {}
         self._revision = ""
         self._is_unasked = True
         self._have: _Known | None = None
         self._around: Neighbourhood | None = None
         self._report: Callable[[], None] | None = None
-        self._problems: Mapping[str, str] = {}
+        self._problems: dict[str, str] = {}
         self._log = log.get("cni")
 
     def close(self) -> None:
@@ -109,9 +122,10 @@ class Fabric:
             return event.protocol == fabric.FABRIC_PROTOCOL
         return event.kind == "lost" or event.index in (known.index, known.encrypted, known.underlay.index)
 
-    def offer(self, nodes: Mapping[str, Node], revision: str) -> None:
-        """Put newer nodes in place of those not taken yet."""
+    def offer(self, nodes: Mapping[str, Node], changes: Mapping[str, Node | None], revision: str) -> None:
+        """Say which nodes there are, and which of them changed since, None for those gone."""
         self._nodes, self._revision = nodes, revision
+        self._changes |= changes
 
     @property
     def settled(self) -> tuple[Mapping[str, Node], fabric.Underlay] | None:
@@ -129,17 +143,27 @@ class Fabric:
         listed = nodes.get(self._name)
         if listed is None or not fabric.is_placed(listed):
             return Outcome(revision)
-        loop, must_look = asyncio.get_running_loop(), cause != "change"
+        changes, self._changes = self._changes, {}
+        limits = self._probes.take() if self._probes else {}
+        loop, done = asyncio.get_running_loop(), None
+        if cause == "change":
+            done = await loop.run_in_executor(self._thread, lambda: self._follow(changes, limits))
+        if done is None:
+            done = await self._look(dict(nodes), listed, must_look=cause != "change")
+        if self._report is not None:
+            self._report()
+        self._ready(done.me, done.mtu)
+        return Outcome(revision, operations=done.count, is_verified=done.has_looked)
+
+    async def _look(self, nodes: Mapping[str, Node], listed: Node, *, must_look: bool) -> _Done:
+        """Bring the kernel where all nodes want it. `nodes` are a copy: others come meanwhile."""
+        loop = asyncio.get_running_loop()
         if self._reach is not None and len(listed.internal_ips) > 1 and (must_look or self._is_unasked):
             asked = await loop.run_in_executor(self._thread, lambda: self._questions(nodes))
             self._is_unasked = not asked
             await self._reach.offer(asked)
-        plan, me, count, has_looked = await loop.run_in_executor(self._thread, lambda: self._converge(nodes, must_look))
-        self._tell(plan)
-        if self._report is not None:
-            self._report()
-        self._ready(me, plan.mtu)
-        return Outcome(revision, operations=count, is_verified=has_looked)
+        limits = dict(self._probes.limits) if self._probes else UNLIMITED
+        return await loop.run_in_executor(self._thread, lambda: self._converge(nodes, limits, must_look=must_look))
 
     def _questions(self, nodes: Mapping[str, Node]) -> dict[underlays.Question, int]:
         links = {a.address: a.index for a in self._socket.addresses()}
@@ -149,58 +173,63 @@ class Fabric:
             if by in links
         }
 
-    def _converge(self, nodes: Mapping[str, Node], must_look: bool) -> tuple[fabric.Plan, Node, int, bool]:
-        around, self._around = self._around, None  # Until the commit returned, nobody knows.
-        limits = self._probes.limits if self._probes else UNLIMITED
-        if around is not None and not must_look and around.where.limits is limits:
-            step = around.follow(nodes)
-            if step is not None:
-                return self._follow(around, step, nodes)
-        known, self._have = self._have, None
-        if must_look or known is None:
-            local, known = _local(self._socket), None
+    def _converge(self, nodes: Mapping[str, Node], limits: Mapping[address.Packed, int], *, must_look: bool) -> _Done:
+        known, self._have, self._around = self._have, None, None  # Until the commit returned, nobody knows.
+        local = _local(self._socket) if must_look or known is None else known.local
+        answered = self._reach.answered if self._reach else frozenset()
+        settling = Settling(nodes, self._name, local, answered)
+        self._settled, me = settling.nodes, settling.nodes[self._name]
+        count = 0
+        if must_look or known is None or known.me != place(me):
+            underlay = find_underlay(self._socket, me)
+            plan = fabric.plan(self._settled, me, underlay=underlay, settings=self._settings)
+            index, made = self._ensure_tunnel(plan)
+            encrypted, count = self._ensure_encrypted(plan)
+            count, known = count + made, None
         else:
-            local = known.local
-        original, nodes = nodes, underlays.settle(nodes, self._name, local, self._reach.answered if self._reach else ())
-        self._settled, me = nodes, nodes[self._name]
-        if known is None or known.me != place(me):
-            known, underlay = None, find_underlay(self._socket, me)
-            plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
-            index, count = self._ensure_tunnel(plan)
-            encrypted, made = self._ensure_encrypted(plan)
-            count += made
-            have = None
-        else:
-            underlay, index, encrypted, have, count = known.underlay, known.index, known.encrypted, known.paths, 0
-            plan = fabric.plan(nodes, me, underlay=underlay, settings=self._settings)
+            underlay, index, encrypted = known.underlay, known.index, known.encrypted
+            plan = fabric.plan(self._settled, me, underlay=underlay, settings=self._settings)
+        have = known.paths if known is not None else None
         if have is None:
             have = self._socket.paths(protocol=fabric.FABRIC_PROTOCOL, index=index)
         if self._encryption is not None and encrypted:
             peers = wireguard.peers(plan.sealed, fabric.underlay_family(me))
             count += self._encryption.bring(encrypted, peers, must_look=known is None)
-        want = fabric.paths(plan, me, underlay=underlay, tunnel_index=index, encrypted_index=encrypted)
-        want = fabric.narrowed(want, plan, me, limits=limits)
+        where = fabric.Where(underlay, index, encrypted, limits)
+        want = fabric.paths(plan, me, where)
         commands = diff.paths(want, have)
         self._socket.commit(commands)
-        self._have = _Known(place(me), local, underlay, index, encrypted, want)
-        self._around = Neighbourhood(original, plan, me, self._settings, Where(underlay, index, limits))
+        self._have = _Known(place(me), local, underlay, index, encrypted, want, answered)
+        self._around = Neighbourhood(settling, plan, me, self._settings, where)
+        self._tell(plan.problems)
         addresses, probes = fabric.reached(plan, me), self._probes
         self._report = (lambda: probes.offer(addresses, underlay.mtu)) if probes else None
-        return plan, me, count + len(commands), known is None
+        return _Done(me, plan.mtu, count + len(commands), known is None)
 
-    def _follow(
-        self, around: Neighbourhood, step: Step, nodes: Mapping[str, Node]
-    ) -> tuple[fabric.Plan, Node, int, bool]:
-        """Do what a few nodes' change takes, whatever the number of the others."""
-        known, self._have = self._have, None
-        assert known is not None  # as long as there is a neighbourhood
+    def _follow(self, changes: Mapping[str, Node | None], limits: Mapping[address.Packed, int | None]) -> _Done | None:
+        """Do what a few nodes' change takes, whatever the number of the others; None where that is not all."""
+        around, self._around = self._around, None  # Until the commit returned, nobody knows.
+        known = self._have
+        if around is None or known is None or (self._reach and self._reach.answered != known.answered):
+            return None
+        step = around.follow(changes, limits)
+        if step is None or (self._is_unasked and self._reach is not None and around.settling.has_choice):
+            return None
+        count = 0
+        if step.peers and self._encryption is not None:
+            told = self._encryption.follow(known.encrypted, step.peers)
+            if told is None:
+                return None
+            count = told
         commands = diff.paths(step.want, step.have)
+        self._have = None
         self._socket.commit(commands)
         self._have = dataclasses.replace(known, paths=None) if commands else known
         self._around = around
+        self._tell_news(step.problems)
         probes = self._probes
-        self._report = (lambda: probes.change(step.come - step.gone, step.gone - step.come)) if probes else None
-        return around.plan, around.me, len(commands), False
+        self._report = (lambda: probes.change(step.come, step.gone)) if probes else None
+        return _Done(around.me, around.plan.mtu, count + len(commands), has_looked=False)
 
     def _ensure_tunnel(self, plan: fabric.Plan) -> tuple[int, int]:
         """Return the tunnel device's index (0 in direct mode) and how many things were done to have it."""
@@ -276,11 +305,16 @@ class Fabric:
             sysctl.ensure(f"net/ipv4/conf/{want.name}/rp_filter", LOOSE)
         return len(commands)
 
-    def _tell(self, plan: fabric.Plan) -> None:
-        for name, why in plan.problems.items():
-            if self._problems.get(name) != why:
+    def _tell(self, problems: Mapping[str, str]) -> None:
+        over = {name: "" for name in self._problems if name not in problems}
+        self._tell_news(over | {name: why for name, why in problems.items() if self._problems.get(name) != why})
+
+    def _tell_news(self, problems: Mapping[str, str]) -> None:
+        for name, why in problems.items():
+            self._problems.pop(name, None)
+            if why:
+                self._problems[name] = why
                 self._log.warning("no path to the pods of a node", node=name, why=why)
-        self._problems = plan.problems
 
 
 def find_underlay(socket: link.Socket, me: Node) -> fabric.Underlay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import json
 from collections.abc import Callable, Collection, Mapping, Set
 from pathlib import Path
@@ -39,6 +40,8 @@ class Paths:
         self._sequence = 0
         self._full = 0
         self._due: dict[address.Packed, float] = {}
+        self._queue: list[tuple[float, address.Packed]] = []
+        self._fresh: dict[address.Packed, int | None] = {}
         self._news = asyncio.Event()
         self._limits = _load(self._kept)
         self._log = log.get("cni")
@@ -47,6 +50,11 @@ class Paths:
     def limits(self) -> Mapping[address.Packed, int]:
         """The largest packet to an address, where it is less than the node's own link takes."""
         return self._limits
+
+    def take(self) -> dict[address.Packed, int | None]:
+        """Return what is newly known since it was asked last; None for as much as the link takes."""
+        taken, self._fresh = self._fresh, {}
+        return taken
 
     def offer(self, addresses: Collection[address.Packed], full: int) -> None:
         """Say which addresses matter now, and what the link to them takes."""
@@ -57,32 +65,56 @@ class Paths:
         if self._due.keys() == set(addresses):
             return
         self._due = {ip: self._due.get(ip, now) for ip in addresses}
-        self._limits = {ip: limit for ip, limit in self._limits.items() if ip in self._due and limit < full}
+        self._queue = [(due, ip) for ip, due in self._due.items()]
+        heapq.heapify(self._queue)
+        for ip in [ip for ip, limit in self._limits.items() if ip not in self._due or limit >= full]:
+            self._limit(ip, None)
         self._news.set()
 
     def change(self, come: Set[address.Packed], gone: Set[address.Packed]) -> None:
         """Say which addresses matter now, too, and which do no more."""
         for ip in gone:
             self._due.pop(ip, None)
-        if self._limits.keys() & gone:
-            self._limits = {ip: limit for ip, limit in self._limits.items() if ip not in gone}
+            self._limit(ip, None)
         now = self._clock.monotonic()
-        for ip in come:
-            self._due.setdefault(ip, now)
+        for ip in come - self._due.keys():
+            self._plan(ip, now)
         if come:
             self._news.set()
+
+    def _plan(self, ip: address.Packed, due: float) -> None:
+        self._due[ip] = due
+        heapq.heappush(self._queue, (due, ip))
+
+    def _limit(self, ip: address.Packed, limit: int | None) -> bool:
+        if self._limits.get(ip) == limit:
+            return False
+        self._limits.pop(ip, None)
+        self._limits |= {ip: limit} if limit is not None else {}
+        self._fresh[ip] = limit
+        return True
+
+    def _late(self) -> list[address.Packed]:
+        """Take the addresses whose time has come off the queue, a few at once."""
+        now, found = self._clock.monotonic(), dict[address.Packed, None]()
+        while self._queue and len(found) < AT_ONCE:
+            due, ip = self._queue[0]
+            if self._due.get(ip) == due:
+                if due > now:
+                    break
+                found[ip] = None
+            heapq.heappop(self._queue)
+        return list(found)
 
     async def run(self) -> None:
         """Look at each path when it is new, and again now and then, until cancelled."""
         try:
             while True:
                 self._news.clear()
-                now = self._clock.monotonic()
-                late = [ip for ip, due in self._due.items() if due <= now]
-                if late:
-                    await self._look(late[:AT_ONCE])
+                if late := self._late():
+                    await self._look(late)
                     continue
-                left = min(self._due.values(), default=now + self._interval) - now
+                left = self._queue[0][0] - self._clock.monotonic() if self._queue else self._interval
                 await clocks.wait(self._news, max(left, 0.01), self._clock)
         finally:
             loop = asyncio.get_running_loop()
@@ -92,22 +124,18 @@ class Paths:
             self._echoes.clear()
 
     async def _look(self, addresses: Collection[address.Packed]) -> None:
-        full, before = self._full, self._limits
+        full, is_news = self._full, False
         found = await asyncio.gather(*(self._measure(ip, full) for ip in addresses))
         now = self._clock.monotonic()
         for ip, size in zip(addresses, found, strict=True):
             if ip not in self._due or full != self._full:
                 continue
-            if size is not None:
-                # A new mapping each time: who reads it may be on another thread.
-                kept = {other: limit for other, limit in self._limits.items() if other != ip}
-                self._limits = kept | ({ip: size} if size < full else {})
+            if size is not None and self._limit(ip, size if size < full else None):
+                is_news = True
+                self._log.info("path measured", node=address.text(ip), mtu=size, link=full)
             wait = min(self._interval, NARROW_INTERVAL) if size is None or size < full else self._interval
-            self._due[ip] = now + wait
-        for ip in sorted(self._limits.keys() | before.keys()):
-            if self._limits.get(ip) != before.get(ip):
-                self._log.info("path measured", node=address.text(ip), mtu=self._limits.get(ip, full), link=full)
-        if self._limits != before:
+            self._plan(ip, now + wait)
+        if is_news:
             self._save()
             self._changed()
 

@@ -12,6 +12,7 @@ from netplane.kernel.errors import KernelError
 from netplane.kernel.nft import diff
 from netplane.kernel.nft.objects import IPV4, IPV6, Batch, Element, Set, Table
 from netplane.lib import log
+from netplane.model import address
 from netplane_cni.plan import masquerade
 from netplane_cni.plan.ipam import Lease
 from netplane_cni.plan.masquerade import HostPort
@@ -81,6 +82,28 @@ class Rules:
                 await self._load(facts, _by_key(masquerade.elements(facts)))
             await self._forget_changed(*({port for port in ports if port.protocol == "udp"} for ports in (added, gone)))
 
+    async def follow_networks(self, changed: Callable[[], Mapping[address.Prefix, bool]]) -> int:
+        """Return once the kernel holds blocks of the networks inside, or no more, and how many changes that took.
+
+        `changed` tells which came (true) and went (false) since it was asked last.
+        """
+        async with self._lock:
+            batch = Batch()
+            for block, is_there in changed().items():
+                target = masquerade.SETS[block.family].inside
+                have = self._held.get(target)
+                element = masquerade.block_element(block)
+                if have is None or (have.get(element.key) == element) == is_there:
+                    continue
+                (batch.add if is_there else batch.remove)(target, [element])
+            # What goes must be out before what comes: blocks that are joined lie within the one that takes their place.
+            batch.runs.sort(key=lambda run: run[0] == "add")
+            if not self._skeleton or not self._committed(batch):
+                facts = self._facts()
+                return await self._load(facts, _by_key(masquerade.elements(facts)))
+            self._note(batch)
+            return len(batch)
+
     def _exchange(self, want: Iterable[HostPort], have: Iterable[HostPort]) -> bool:
         """Take a lease's elements out and in; tell whether the kernel took them."""
         wanted, former = _by_key(masquerade.elements_of(want)), _by_key(masquerade.elements_of(have))
@@ -93,18 +116,21 @@ class Rules:
             batch.runs += diff.elements(target, new.values(), [there[k] for k in concerned if k in there]).runs
         if not self._committed(batch):
             return False
+        self._note(batch)
+        return True
+
+    def _note(self, batch: Batch) -> None:
         for verb, target, elements in batch.runs:
             for element in elements:
                 self._held[target].pop(element.key, None)
                 if verb == "add":
                     self._held[target][element.key] = element
-        return True
 
     def _committed(self, batch: Batch) -> bool:
         try:
             self._kernel.commit(batch)
         except KernelError as error:
-            log.get("cni").warning("a host port met foreign elements, loading all anew", why=str(error))
+            log.get("cni").warning("elements met foreign ones, loading all anew", why=str(error))
             return False
         return True
 

@@ -22,14 +22,20 @@ def node(number: int, *cidrs: address.Prefix) -> Node:
     return Node(f"node-{number}", pod_cidrs=cidrs)
 
 
-@given(STEPS)
-def test_the_blocks_are_those_that_a_look_at_all_nodes_gives(steps: list[tuple[int, list[address.Prefix]]]) -> None:
-    inside, nodes = Inside(), dict[str, Node]()
+@given(STEPS, st.lists(NETWORKS, max_size=2))
+def test_the_blocks_are_those_that_a_look_at_all_nodes_gives(
+    steps: list[tuple[int, list[address.Prefix]]], always: list[address.Prefix]
+) -> None:
+    inside, nodes, held = Inside(always), dict[str, Node](), set[address.Prefix]()
     for number, cidrs in steps:
         one = node(number, *cidrs)
         nodes = {**nodes, one.name: one} if cidrs else {n: o for n, o in nodes.items() if n != one.name}
-        inside.follow(nodes)
-        assert list(inside.networks) == masquerade.merged(cidr for one in nodes.values() for cidr in one.pod_cidrs)
+        inside.follow({one.name: one if cidrs else None})
+        wanted = masquerade.merged([*always, *(cidr for one in nodes.values() for cidr in one.pod_cidrs)])
+        assert list(inside.networks) == wanted
+        for block, is_there in inside.take().items():
+            (held.add if is_there else held.discard)(block)
+        assert held == set(wanted)
 
 
 def test_nodes_that_fill_a_network_are_one_block_and_one_that_leaves_splits_it() -> None:
@@ -42,7 +48,11 @@ def test_nodes_that_fill_a_network_are_one_block_and_one_that_leaves_splits_it()
     same = inside.networks
     inside.follow(dict(nodes))
     assert inside.networks is same
-    inside.follow({name: one for name, one in nodes.items() if name != "node-5"})
+    inside.take()
+    inside.follow({"node-5": None})
     assert [str(one) for one in inside.networks if one.family is address.Family.V4] == [
         "10.0.0.0/22", "10.0.4.0/24", "10.0.6.0/23"
     ]  # fmt: skip
+    assert {str(one): is_there for one, is_there in inside.take().items() if one.family is address.Family.V4} == {
+        "10.0.0.0/21": False, "10.0.0.0/22": True, "10.0.4.0/24": True, "10.0.6.0/23": True
+    }  # fmt: skip

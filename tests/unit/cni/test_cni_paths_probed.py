@@ -59,8 +59,8 @@ def test_routes_on_a_narrow_path_say_what_it_takes(mode: fabric.Mode, mtus: tupl
     me = nodes["node-1"]
     plan = fabric.plan(nodes, me, underlay=underlay, settings=fabric.Settings(mode))
     limits = {address.parse("172.30.2.1"): 1400, address.parse("fd00:2::1"): 1300}
-    wide = fabric.paths(plan, me, underlay=underlay, tunnel_index=7, encrypted_index=9)
-    found = fabric.narrowed(wide, plan, me, limits=limits)
+    wide = fabric.paths(plan, me, fabric.Where(underlay, 7, 9))
+    found = fabric.paths(plan, me, fabric.Where(underlay, 7, 9, limits))
     narrow = {(r.network, r.length): r.mtu for r in found.routes if r.mtu}
     assert narrow == dict(zip(nodes["node-2"].pod_cidrs, mtus, strict=True))
     assert {replace(r, mtu=0) for r in found.routes} == wide.routes

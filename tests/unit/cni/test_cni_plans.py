@@ -51,7 +51,7 @@ def routes(of: str, to: dict[str, Node], mode: fabric.Mode = "vxlan") -> set[str
     settings = fabric.Settings(mode)
     plan = fabric.plan(to, to[of], underlay=UNDERLAY, settings=settings)
     index = 7 if mode == "vxlan" else 0
-    found = fabric.paths(plan, to[of], underlay=UNDERLAY, tunnel_index=index).routes
+    found = fabric.paths(plan, to[of], fabric.Where(UNDERLAY, index)).routes
     return {
         str(address.Prefix(r.network, r.length)) + (f" via {address.text(r.via)}" if r.via else f" {r.type}")
         for r in found
@@ -196,13 +196,9 @@ def test_one_node_more_is_a_handful_of_commands() -> None:
 
     known = nodes(*(node(n) for n in range(1, 200)))
     settings, me = fabric.Settings(), known["node-1"]
-    before = fabric.paths(
-        fabric.plan(known, me, underlay=UNDERLAY, settings=settings), me, underlay=UNDERLAY, tunnel_index=7
-    )
+    before = fabric.paths(fabric.plan(known, me, underlay=UNDERLAY, settings=settings), me, fabric.Where(UNDERLAY, 7))
     known["node-200"] = node(200)
-    after = fabric.paths(
-        fabric.plan(known, me, underlay=UNDERLAY, settings=settings), me, underlay=UNDERLAY, tunnel_index=7
-    )
+    after = fabric.paths(fabric.plan(known, me, underlay=UNDERLAY, settings=settings), me, fabric.Where(UNDERLAY, 7))
     assert len(diff.paths(after, before)) == 5
 
 
@@ -333,7 +329,7 @@ def test_auto_goes_directly_on_the_link_and_through_the_tunnel_elsewhere() -> No
     known = nodes(machine(1, MEETING[1]), machine(2, MEETING[2]), machine(3, address.parse("172.20.0.9")))
     me = known["node-1"]
     plan = fabric.plan(known, me, underlay=near, settings=fabric.Settings("auto"))
-    found = fabric.paths(plan, me, underlay=near, tunnel_index=7)
+    found = fabric.paths(plan, me, fabric.Where(near, 7))
     ways = {str(address.Prefix(r.network, r.length)): (r.index, r.via) for r in found.routes if r.type == "unicast"}
     assert ways == {"10.244.2.0/24": (2, MEETING[2]), "10.244.3.0/24": (7, address.parse("10.244.3.0"))}
     assert {forward.remote for forward in found.forwards} == {address.parse("172.20.0.9")}

@@ -39,7 +39,7 @@ def planned(*nodes: Node, encryption: fabric.Encryption = "all") -> tuple[fabric
     settings = fabric.Settings("wireguard", encryption=encryption)
     me = nodes[0]
     plan = fabric.plan({one.name: one for one in nodes}, me, underlay=UNDERLAY, settings=settings)
-    found = fabric.paths(plan, me, underlay=UNDERLAY, tunnel_index=7, encrypted_index=9)
+    found = fabric.paths(plan, me, fabric.Where(UNDERLAY, 7, 9))
     return plan, set(found.routes)
 
 
