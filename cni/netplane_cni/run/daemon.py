@@ -27,6 +27,7 @@ from netplane_cni.plan import bgp, bridge, masquerade
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan.inside import Inside
 from netplane_cni.plan.ipam import Pool
+from netplane_cni.plan.neighbourhood import place
 from netplane_cni.run import bgp as routing
 from netplane_cni.run import checksum, install, loopback, nodes, probes, reach, rules
 from netplane_cni.run.attach import Wirer
@@ -102,8 +103,9 @@ class Daemon:
         self._clock = clock
         self._log = log.get("cni")
         self._nodes: nodes.Nodes = {}
-        self._inside = Inside()
+        self._inside = Inside((*settings.cluster_cidrs, *settings.unmasqueraded))
         self._me: Node | None = None
+        self._uid: str | None = None
         self._journal = means.journal(str(settings.state_dir), clock)
         self._wirer = Wirer(means.open_links)
         self._rules = rules.Rules(means.open_rules(), means.open_flows(), self._facts)
@@ -185,13 +187,17 @@ class Daemon:
 
     async def _follow_nodes(self) -> None:
         async with contextlib.aclosing(self._source()) as source:
-            async for found, revision in source:
-                if self._api is not None and _is_new(self._nodes, found, self._settings.node):
+            async for news in source:
+                self._nodes = news.nodes
+                me = news.changes.get(self._settings.node)
+                if self._api is not None and me is not None and me.uid != self._uid:
                     await nodes.publish_mac(self._api, self._settings.node)
-                self._nodes = found
+                    self._uid = me.uid
+                if not self._settings.cluster_cidrs:
+                    self._inside.follow(news.changes)
                 self._note_what_is_missing()
-                self._fabric.offer(found, revision)
-                self._loop.wake(revision)
+                self._fabric.offer(news.nodes, news.changes, news.revision)
+                self._loop.wake(news.revision)
 
     def _follow_kernel(self) -> Callable[[], None]:
         """Look at the paths as soon as somebody else may have changed them; return what ends it."""
@@ -209,7 +215,7 @@ class Daemon:
 
         return end
 
-    def _source(self) -> AsyncGenerator[tuple[nodes.Nodes, str], None]:
+    def _source(self) -> AsyncGenerator[nodes.News, None]:
         if self._api is not None:
             return nodes.from_api(self._api, clock=self._clock)
         if self._nodes_file is None:
@@ -234,14 +240,18 @@ class Daemon:
         me = self._nodes.get(self._settings.node)
         if me is None or not paths.is_placed(me):
             return Outcome(self._loop.report.wanted)
+        is_look = cause != "change" or self._me is None or place(self._me) != place(me)
         try:
-            if cause != "change" or self._me is None or self._me.pod_cidrs != me.pod_cidrs:
+            if is_look:
                 prepare_node([cidr.family for cidr in me.pod_cidrs])
             self._me = me
             outcome = await self._fabric.act(cause)
             await self._announce(must_look=cause != "change")
             await self._route()
-            changes = await self._rules.bring_up_to_date(must_look=cause != "change")
+            if is_look:
+                changes = await self._rules.bring_up_to_date(must_look=cause != "change")
+            else:
+                changes = await self._rules.follow_networks(self._inside.take)
         except (OSError, UserError, ValueError) as error:
             self._verbs.not_ready = str(error)
             raise
@@ -292,14 +302,10 @@ class Daemon:
             self._log.warning("runtimes will prefer another network", files=",".join(others), ours=install.CONFLIST)
 
     def _facts(self) -> masquerade.Facts:
-        inside = [*self._settings.cluster_cidrs, *self._settings.unmasqueraded]
-        if not self._settings.cluster_cidrs:
-            self._inside.follow(self._nodes)
-            inside += self._inside.networks
         ours = self._me.pod_cidrs if self._me else ()
         with_ports = tuple(lease for lease in self._verbs.leases if lease.ports)
         addresses = (*self._me.internal_ips, *self._me.external_ips) if self._me else ()
-        return masquerade.Facts(ours, tuple(inside), with_ports, self._settings.masquerades, addresses)
+        return masquerade.Facts(ours, self._inside.networks, with_ports, self._settings.masquerades, addresses)
 
     async def _call(self, environment: dict[str, str], stdin: bytes, namespace: int | None) -> tuple[int, bytes]:
         """Answer one call of the shim: (exit code, standard output)."""
@@ -368,7 +374,3 @@ class Daemon:
                 for lease in leases
             ],
         }
-
-
-def _is_new(before: nodes.Nodes, after: nodes.Nodes, name: str) -> bool:
-    return name in after and (name not in before or before[name].uid != after[name].uid)
