@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http import flow_control, httptools_impl
 
 from netplane.controlplane.api import access
 
 _STATE = "netplane.peer"
+_LINE = "netplane.line"
 _LARGE = 1 << 16
 
 
@@ -50,6 +52,10 @@ class Joined:
         elif part:
             self._transport.write(part)
 
+    def is_closing(self) -> bool:
+        """Whether the connection is closed or about to be."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         """Send what waits and close the connection."""
         self._flush()
@@ -64,11 +70,41 @@ class Joined:
         return getattr(self._transport, name)
 
 
+@functools.lru_cache(2)
+def _chunk(body: bytes) -> bytes:
+    """Return a body's part as a chunk (RFC 9112, section 7.1), made once for all who are sent the same."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+class Line:
+    """The way of an answer in chunks past ASGI: one call for each client of many, where a turn of a task costs more.
+
+    For who has begun a chunked answer and is the only one to write it.
+    """
+
+    __slots__ = ("_connection", "_flow")
+
+    def __init__(self, connection: Joined, flow: flow_control.FlowControl) -> None:
+        self._connection = connection
+        self._flow = flow
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the client is there and has read most of what was sent."""
+        return not (self._flow.write_paused or self._connection.is_closing())
+
+    def write(self, body: bytes) -> None:
+        """Send a part of the answer."""
+        self._connection.write(_chunk(body))
+
+
 class Protocol(httptools_impl.HttpToolsProtocol):
     """HTTP over TLS whose requests, WebSocket handshakes among them, carry the connection's peer in their state."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(cast(asyncio.Transport, Joined(transport, self.loop)))
+        joined = Joined(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, joined))
+        self.app_state = {**self.app_state, _LINE: Line(joined, self.flow)}
         # The handshake is over: the certificate is one of the cluster's authority, or there is none.
         certificate = transport.get_extra_info("peercert")
         if certificate:
@@ -94,3 +130,9 @@ def user_of(scope: Mapping[str, Any], *, now: float) -> access.User | None:
     if found is None or not found.user.name or now >= found.until:
         return None
     return found.user
+
+
+def line_of(scope: Mapping[str, Any]) -> Line | None:
+    """Return the straight way to a request's client; None where the answer has no body or another server carries it."""
+    found: Line | None = (scope.get("state") or {}).get(_LINE)
+    return found if scope.get("method") == "GET" else None

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 import orjson
 
-from netplane.controlplane.api import cluster, http, listing, negotiate, options, reading, render, status
+from netplane.controlplane.api import (
+    cluster,
+    following,
+    http,
+    listing,
+    negotiate,
+    options,
+    reading,
+    render,
+    status,
+    transport,
+)  # fmt: skip
 from netplane.controlplane.registry import tables, types
 from netplane.controlplane.store import cache, history
 from netplane.kube.types import EventType, Object
@@ -57,11 +68,13 @@ class Watch:
         self._at = at
         self._of = of
         self._send = request.send
+        self._way = transport.line_of(request.scope)
         self._how = negotiate.parse(request.accept)
         self._include = reading.include(request)
         self._chosen = listing.choice(of, request.query, namespace=request.target.namespace)
         if request.target.name:
             self._chosen = listing.Choice(request.target.namespace, self._chosen.matches, request.target.name)
+        self._selectors = tuple(options.text(request.query, name) for name in ("labelSelector", "fieldSelector"))
         self._wants_bookmarks = options.flag(request.query, "allowWatchBookmarks")
         self._start = _start(request.query)
         self._cache: cache.Cache = at.store.cache(cluster.storage(of))
@@ -90,7 +103,7 @@ class Watch:
         window = self._cache.window
         if self._position != window.end:
             if self._takes_all:
-                self._position, body = window.lines(self._position, limit=_SLICE, namespace=self._chosen.namespace)
+                self._position, body = window.lines(self._position, limit=_SLICE, group=self._chosen.namespace)
             else:
                 events = window.since(self._position, limit=_SLICE)
                 self._position += len(events)
@@ -101,7 +114,32 @@ class Watch:
             return
         await self._bookmark_when_due()
         if self._is_up_to_date and not self._at.is_stopping:
+            await self._follow()
+
+    async def _follow(self) -> None:
+        """Wait until this task has something to do; news of what is stored as it is sent go past it."""
+        if self._way is None or not self._is_plain:
             await self._feed.wait()
+            return
+        chosen = self._chosen
+        follower = following.Follower(
+            self._cache.window,
+            self._way,
+            position=self._position,
+            group=chosen.namespace if self._takes_all else (chosen.namespace, chosen.name, *self._selectors),
+            make=None if self._takes_all else self._text,
+            is_due=self._is_due,
+        )
+        try:
+            await follower.wait(self._feed)
+        finally:
+            self._position = follower.position
+
+    def _is_due(self) -> bool:
+        return self._at.is_stopping or (self._wants_bookmarks and self._at.clock.monotonic() >= self._next_bookmark)
+
+    def _text(self, events: Sequence[history.Event]) -> bytes:
+        return b"".join(self._lines(events))
 
     async def _fail(self, refusal: status.ApiStatus) -> None:
         self._wants_bookmarks = False

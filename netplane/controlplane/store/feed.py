@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 _GATHER = 0.01
 _GATHER_EACH = 0.00004
 _SLICE = 50
 
 
-class Feed:
-    """A doorbell with many listeners.
+class Follower(Protocol):
+    """Who is told of every ring until it is taken off; it must not raise."""
 
-    The first ring after a pause is heard at once. The next ones are gathered for 10 ms, or 40 µs for each listener
-    where they are many: what a thousand of them are told takes most of that time to send, and told more often they
-    would be told later and later. Long queues are woken 50 at a time so that other requests get their turn.
+    def tell(self) -> None:
+        """Look what is new."""
+
+
+class Feed:
+    """A doorbell with many listeners: some wait for one ring, others follow.
+
+    The first ring after a pause is heard at once. The next ones are gathered: a round begins no sooner than 10 ms after
+    the last one's end, nor 40 µs for each listener after its beginning, as what a thousand of them are told takes half
+    of that time to send, and told more often they would be told later and later. Long rows are told 50 at a time so
+    that other requests get their turn.
     """
 
-    __slots__ = ("_armed", "_last", "_loop", "_waiters")
+    __slots__ = ("_armed", "_followers", "_last", "_loop", "_rang", "_telling", "_took", "_waiters")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiters: list[asyncio.Future[None]] = []
+        self._followers: dict[Follower, None] = {}
         self._armed = False
+        self._telling = False
+        self._rang = False
         self._last = -1.0
+        self._took = 0.0
 
     def ring(self) -> None:
         """Say that something changed."""
-        if self._armed or not self._waiters:
+        if self._telling:
+            self._rang = True
+            return
+        listeners = len(self._waiters) + len(self._followers)
+        if self._armed or not listeners:
             return
         self._armed = True
-        wait = self._last + max(_GATHER, _GATHER_EACH * len(self._waiters)) - self._loop.time()
+        wait = self._last + max(_GATHER_EACH * listeners, self._took + _GATHER) - self._loop.time()
         if wait <= 0:
             self._loop.call_soon(self._flush)
         else:
@@ -44,15 +62,31 @@ class Feed:
             self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
         return future
 
+    def follow(self, follower: Follower) -> None:
+        """Tell a follower of every ring from now on."""
+        self._followers[follower] = None
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell a follower no more."""
+        self._followers.pop(follower, None)
+
     def _flush(self) -> None:
-        self._armed = False
+        self._armed, self._telling, self._rang = False, True, False
         self._last = self._loop.time()
         waiters, self._waiters = self._waiters, []
-        self._wake(waiters, 0)
+        self._wake([*waiters, *self._followers], 0)
 
-    def _wake(self, waiters: list[asyncio.Future[None]], start: int) -> None:
-        for waiter in waiters[start : start + _SLICE]:
-            if not waiter.done():
-                waiter.set_result(None)
-        if start + _SLICE < len(waiters):
-            self._loop.call_soon(self._wake, waiters, start + _SLICE)
+    def _wake(self, listeners: Sequence[asyncio.Future[None] | Follower], start: int) -> None:
+        for each in listeners[start : start + _SLICE]:
+            if not isinstance(each, asyncio.Future):
+                if each in self._followers:
+                    each.tell()
+            elif not each.done():
+                each.set_result(None)
+        if start + _SLICE < len(listeners):
+            self._loop.call_soon(self._wake, listeners, start + _SLICE)
+            return
+        self._telling = False
+        self._took = self._loop.time() - self._last
+        if self._rang:
+            self.ring()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import bisect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,8 @@ import orjson
 from netplane.kube.types import EventType, Key
 
 Labels = Mapping[str, str]
+_TOLD_GROUPS = 64
+_TOLD_BYTES = 4 << 20
 
 
 class Expired(Exception):
@@ -98,7 +100,7 @@ class Window:
         self._events: list[Event] = []
         self._first = 0
         self._bytes = 0
-        self._told = (0, 0, "", b"")
+        self._told: dict[Hashable, tuple[int, int, bytes]] = {}
         self._limit = limit
         self._limit_bytes = limit_bytes
 
@@ -142,17 +144,27 @@ class Window:
             raise Expired(f"too old resource version: the watcher lags behind revision {self.floor}")
         return self._events[start : start + limit]
 
-    def lines(self, position: int, *, limit: int, namespace: str = "") -> tuple[int, bytes]:
-        """Return where up to `limit` events after `position` end, and their lines: joined once for all who stand there.
+    def lines(
+        self, position: int, *, limit: int, group: Hashable = "", make: Callable[[Sequence[Event]], bytes] | None = None
+    ) -> tuple[int, bytes]:
+        """Return where up to `limit` events after `position` end, and their lines: made once for all who stand there.
 
+        A group is told the same: by default the events of the namespace that it names, else what `make` makes of them.
         Raises Expired as `since` does.
         """
-        start, end, of, text = self._told
-        if start != position or of != namespace or end != min(self.end, position + limit):
-            events = self.since(position, limit=limit)
-            end = position + len(events)
-            text = b"".join([event.line for event in events if not namespace or event.key[0] == namespace])
-            self._told = (position, end, namespace, text)
+        told = self._told.get(group)
+        if told is not None and told[0] == position and told[1] == min(self.end, position + limit):
+            return told[1], told[2]
+        events = self.since(position, limit=limit)
+        if make is not None:
+            text = make(events)
+        else:
+            text = b"".join([event.line for event in events if not group or event.key[0] == group])
+        end = position + len(events)
+        self._told.pop(group, None)
+        if sum(len(each[2]) for each in self._told.values()) > _TOLD_BYTES or len(self._told) >= _TOLD_GROUPS:
+            self._told.clear()
+        self._told[group] = (position, end, text)
         return end, text
 
     def undo(self, revision: int) -> dict[Key, Record | None]:

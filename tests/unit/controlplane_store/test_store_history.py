@@ -92,10 +92,10 @@ def test_lines_joined_for_one_are_not_told_to_who_stands_elsewhere() -> None:
     kept = cache.Cache(floor=0)
     put(kept, record("a", 1, namespace="one"))
     put(kept, record("b", 2, namespace="two"))
-    assert b'"name":"b"' not in kept.window.lines(0, limit=10, namespace="one")[1]
-    assert b'"name":"b"' in kept.window.lines(0, limit=10, namespace="two")[1]
+    assert b'"name":"b"' not in kept.window.lines(0, limit=10, group="one")[1]
+    assert b'"name":"b"' in kept.window.lines(0, limit=10, group="two")[1]
     assert kept.window.lines(0, limit=10)[1].count(b"\n") == 2
     assert kept.window.lines(0, limit=1)[1].count(b"\n") == 1
     drop(kept, record("a", 3, namespace="one"))
-    end, text = kept.window.lines(0, limit=10, namespace="one")
+    end, text = kept.window.lines(0, limit=10, group="one")
     assert (end, text.count(b"\n"), b"DELETED" in text) == (3, 2, True)
