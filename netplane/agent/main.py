@@ -34,7 +34,7 @@ from netplane.agent.volumes.run import Volumes
 from netplane.kube import client
 from netplane.kube.events import Recorder
 from netplane.kube.informer import Informers, Query
-from netplane.kube.types import PODS, SERVICES, Object
+from netplane.kube.types import NODES, PODS, SERVICES, Object
 from netplane.lib import cli, clock, config, log, notify
 
 _log = log.get("agent")
@@ -173,11 +173,17 @@ async def _serve(options: Options, runtime: Runtime, api: client.Client) -> None
         options.labels,
         f"{runtime.name}://{runtime.version}",
     )
+    mine, own = f"spec.nodeName={options.node_name}", f"metadata.name={options.node_name}"
+    informers = Informers(api, [Query(PODS, field_selector=mine), Query(SERVICES), Query(NODES, field_selector=own)])
     registration = Registration(
-        api, identity, runtime, disk=options.state_dir, clock=clock.SYSTEM, images=lambda: _images(runtime)
+        api,
+        identity,
+        runtime,
+        disk=options.state_dir,
+        clock=clock.SYSTEM,
+        images=lambda: _images(runtime),
+        held=lambda: informers.store(NODES).get(("", options.node_name)),
     )
-    mine = f"spec.nodeName={options.node_name}"
-    informers = Informers(api, [Query(PODS, field_selector=mine), Query(SERVICES)])
     recorder = Recorder(api, "kubelet", host=options.node_name)
     references = References(api, lambda uids: roster.objects_changed(uids), clock.SYSTEM)
     services = Services(

@@ -25,6 +25,9 @@ BUSYBOX = "netplane.local/busybox:1"
 ECHO = "netplane.local/echo:1"
 PAUSE = "netplane.local/pause:1"
 
+LIMIT = 120.0
+"""Seconds for a program: `ldd` starts one for each file, which on an emulated machine takes long."""
+
 _BUSYBOX_PROGRAM = Path("/bin/busybox")
 _PYTHON = Path("/usr/bin/python3")
 _ECHO_SOURCE = Path(__file__).parent / "echo"
@@ -196,6 +199,6 @@ def _needed(program: Path, package: str) -> None:
 
 def _output(*argv: str) -> str:
     try:
-        return process.run_sync(argv).text
+        return process.run_sync(argv, timeout=LIMIT).text
     except KernelError as error:
         raise ImageError(f"cannot build the built-in images: {error}") from error

@@ -140,6 +140,12 @@ def differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return _without_heartbeats(one) != _without_heartbeats(other)
 
 
+def contradicts(node: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """Whether a Node's conditions say otherwise than the status that its agent tells; a Node without any does not."""
+    held = {c["type"]: c["status"] for c in (node.get("status") or {}).get("conditions") or ()}
+    return bool(held) and any(held.get(c["type"]) != c["status"] for c in told["conditions"])
+
+
 def _without_heartbeats(document: Mapping[str, Any]) -> dict[str, Any]:
     conditions = [{k: v for k, v in c.items() if k != "lastHeartbeatTime"} for c in document.get("conditions") or ()]
     return {**document, "conditions": conditions}

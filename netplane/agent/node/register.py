@@ -29,7 +29,7 @@ _log = log.get("agent.node")
 
 
 class Registration:
-    """This node in the API. `images` lists what the status tells of images."""
+    """This node in the API. `images` lists what the status tells of images, `held` is the Node as the API has it."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Registration:
         disk: Path,
         clock: clocks.Clock,
         images: Callable[[], Sequence[Object]] = tuple,
+        held: Callable[[], Object | None] = lambda: None,
     ) -> None:
         self._api = api
         self._identity = identity
@@ -47,6 +48,7 @@ class Registration:
         self._disk = disk
         self._clock = clock
         self._images = images
+        self._held = held
         self._machine = machine.machine(disk)
         self._uid = ""
         self._sent: Object = {}
@@ -132,7 +134,10 @@ class Registration:
             images=self._images(),
         )
         is_due = self._clock.monotonic() - self._sent_at >= REPORT or not self._sent_at
-        if not is_due and not objects.differs(self._sent, status):
+        # Others write conditions too: who took the node for lost may do so just when it comes back (as the kubelet,
+        # which compares with what the API holds each time).
+        is_contradicted = objects.contradicts(self._held() or {}, status)
+        if not is_due and not is_contradicted and not objects.differs(self._sent, status):
             return
         # A merge patch would take away conditions of others, such as NetworkUnavailable. Addresses are ours alone, and
         # their merge key, the type, occurs twice on a node with both IP families.

@@ -49,8 +49,22 @@ def _patience(view: View, node: Object, now: datetime, config: ControllerConfig)
     lease = ("kube-node-lease", name)
     if meta.condition(node, "Ready") is None and view.get(LEASES, lease) is None:
         return config.node_startup_grace - (now - view.seen(NODES, ("", name))).total_seconds()
-    since = view.seen(LEASES, lease) if view.get(LEASES, lease) else view.seen(NODES, ("", name))
+    renewed = view.get(LEASES, lease)
+    if renewed is None or _has_spoken_since(node, renewed):
+        since = view.seen(NODES, ("", name))
+    else:
+        since = view.seen(LEASES, lease)
     return config.node_monitor_grace - (now - since).total_seconds()
+
+
+def _has_spoken_since(node: Object, lease: Object) -> bool:
+    """Whether the Node's own status is newer than its lease as we know it: Nodes and leases reach us by two ways.
+
+    A Node that comes back tells its status about when it renews its lease. Both times are of the Node's one clock.
+    """
+    beat = (meta.condition(node, "Ready") or {}).get("lastHeartbeatTime")
+    renewed = (lease.get("spec") or {}).get("renewTime")
+    return beat is not None and renewed is not None and timestamp.parse(beat) > timestamp.parse(renewed)
 
 
 def _unknown(node: Object, now: datetime) -> Object | None:

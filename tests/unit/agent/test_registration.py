@@ -11,7 +11,7 @@ from netplane.agent.node.objects import Identity
 from netplane.agent.node.register import Registration
 from netplane.kube import meta
 from netplane.kube.fake import FakeApi
-from netplane.kube.types import LEASES, NODES
+from netplane.kube.types import LEASES, NODES, Object
 from netplane.lib.clock import Fake
 from tests.support.agent_pods import FakeRuntime
 
@@ -19,7 +19,11 @@ from tests.support.agent_pods import FakeRuntime
 @contextlib.asynccontextmanager
 async def registered(api: FakeApi, clock: Fake, folder: Path) -> AsyncIterator[None]:
     identity = Identity("node-1", ("172.30.0.11",), 10250, 110, {}, "fake://1")
-    registration = Registration(api, identity, FakeRuntime(clock), disk=folder, clock=clock)
+
+    def held() -> Object | None:
+        return api.objects(NODES).get(("", "node-1"))
+
+    registration = Registration(api, identity, FakeRuntime(clock), disk=folder, clock=clock, held=held)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(registration.run())
         await registration.registered.wait()
@@ -54,6 +58,18 @@ async def test_a_node_taken_for_lost_says_that_it_is_ready_as_soon_as_it_reaches
         for _ in range(3):
             await clock.advance(1)
         await api.until(lambda: ready(api) == "True", seconds=5)
+
+
+async def test_a_node_taken_for_lost_just_when_it_has_come_back_says_so_again(tmp_path: Path) -> None:
+    clock = Fake()
+    await clock.advance(1)
+    api = FakeApi()
+    async with registered(api, clock, tmp_path):
+        await api.until(lambda: bool(api.objects(LEASES)))
+        take_for_lost(api)
+        for _ in range(12):
+            await clock.advance(1)
+        await api.until(lambda: ready(api) == "True", seconds=15)
 
 
 async def test_a_short_silence_does_not_send_the_status_again(tmp_path: Path) -> None:

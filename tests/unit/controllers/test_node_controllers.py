@@ -79,6 +79,19 @@ def test_a_node_that_speaks_again_loses_its_taints() -> None:
     assert _taints(world, "a") == set()
 
 
+def test_a_node_whose_status_comes_before_its_lease_is_not_taken_for_lost_again() -> None:
+    world = _world("a", "b")
+    _silence(world, "b", seconds=100)
+    _renew(world, "b")
+    world.settle([(_node_decide, NODES)])
+    back = {**workloads.condition("Ready"), "lastHeartbeatTime": world.now.isoformat()}
+    world.change(NODES, ("", "a"), {"status": {"conditions": [back]}})
+    world.settle([(_node_decide, NODES)])
+    assert (_ready(world, "a"), _taints(world, "a")) == ("True", set())
+    _silence(world, "b")
+    assert _ready(world, "a") == "Unknown"
+
+
 def test_when_no_node_is_ready_nobody_is_evicted() -> None:
     world = _world("a", "b")
     _silence(world)
