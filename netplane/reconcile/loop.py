@@ -60,7 +60,7 @@ class Loop:
 
     def wake(self, revision: str) -> None:
         """Say that something newer is wanted."""
-        self.report = dataclasses.replace(self.report, wanted=revision)
+        self.report = self.report._replace(wanted=revision)
         self._changed.set()
 
     def verify(self) -> None:
@@ -122,8 +122,8 @@ class Loop:
         report = self.report
         if str(error) != report.failure:
             self._log.warning("act failed, will retry", reason=str(error), wanted=report.wanted)
-        self.report = dataclasses.replace(
-            report, failure=str(error) or type(error).__name__, failures=report.failures + 1, acts=report.acts + 1,
+        self.report = report._replace(
+            failure=str(error) or type(error).__name__, failures=report.failures + 1, acts=report.acts + 1,
             seconds=seconds,
         )  # fmt: skip
 
@@ -134,7 +134,7 @@ class Loop:
             self._log.info("act succeeded again", revision=outcome.revision, failures=report.failures)
         if is_repair:
             self._log.warning("world had drifted, repaired", operations=outcome.operations)
-        self.report = dataclasses.replace(
-            report, committed=outcome.revision, verified=outcome.revision if outcome.is_verified else report.verified,
+        self.report = report._replace(
+            committed=outcome.revision, verified=outcome.revision if outcome.is_verified else report.verified,
             failure="", failures=0, acts=report.acts + 1, repairs=report.repairs + is_repair, seconds=seconds,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +15,8 @@ class Outcome:
     is_verified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The state of one loop, as a user may ask for it."""
+class Report(NamedTuple):
+    """The state of one loop, as a user may ask for it. A NamedTuple, for each act makes two."""
 
     name: str
     wanted: str = ""

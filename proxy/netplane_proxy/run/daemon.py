@@ -6,6 +6,7 @@ What to do is decided in `plan`, doing it is the target's, when to act is `recon
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -253,9 +254,10 @@ class Daemon:
         elapsed = self._clock.monotonic() - (done.received or self._clock.monotonic())
         telemetry.REACTION_SECONDS.observe(elapsed)
         telemetry.programmed(done.triggers, self._clock.now())
-        names = sorted({str(key) for key in done.steps})
-        more = f" and {len(names) - _NAMES_LOGGED} more" if len(names) > _NAMES_LOGGED else ""
-        ports = ", ".join(names[:_NAMES_LOGGED]) + more
+        keys = {key[:3]: key for key in done.steps}  # One for both families.
+        names = [str(keys[name]) for name in heapq.nsmallest(_NAMES_LOGGED, keys)]
+        more = f" and {len(keys) - len(names)} more" if len(keys) > len(names) else ""
+        ports = ", ".join(names) + more
         _LOG.info("rules follow", ports=ports, revision=revision, ms=round(elapsed * 1000, 2))
 
     async def _watch_drift(self) -> None:

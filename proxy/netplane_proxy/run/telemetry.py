@@ -86,21 +86,26 @@ class LocalGaps:
 
     def follow(self, steps: Steps) -> None:
         """Take the changes of one commit."""
+        are_known = any(self._keys.values())
         for key, step in steps.items():
             missing = _gaps(step.now) if step.now else ()
+            if not missing and not are_known:
+                continue
+            are_known = True
             for policy, keys in self._keys.items():
                 if policy in missing:
                     keys.add(key)
                 else:
                     keys.discard(key)
-        for policy, keys in self._keys.items():
-            self._told[policy].set(len(keys))
+        if are_known:
+            for policy, keys in self._keys.items():
+                self._told[policy].set(len(keys))
 
 
 def _gaps(row: PortForwarding) -> tuple[str, ...]:
     if row.local or not row.cluster:
         return ()
-    return tuple(_POLICIES[frontend.kind] for frontend in row.frontends if frontend.kind in _POLICIES)
+    return tuple([_POLICIES[frontend.kind] for frontend in row.frontends if frontend.kind in _POLICIES])
 
 
 _POLICIES = {Kind.INTERNAL_LOCAL: "internal", Kind.EXTERNAL_LOCAL: "external"}
