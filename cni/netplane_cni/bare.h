@@ -100,6 +100,7 @@ char *strerror(int number) {
 #define open(path, flags) (int)checked(kernel(__NR_openat, AT_FDCWD, (long)(path), flags, 0, 0))
 #define socket(a, b, c) (int)checked(kernel(__NR_socket, a, b, c, 0, 0))
 #define send(fd, at, size, flags) checked(kernel(__NR_sendto, fd, (long)(at), (long)(size), flags, 0))
+#define recv(fd, at, size, flags) checked(kernel(__NR_recvfrom, fd, (long)(at), (long)(size), flags, 0))
 #define connect(fd, at, size) (int)checked(kernel(__NR_connect, fd, (long)(at), size, 0, 0))
 #define sendmsg(fd, at, flags) checked(kernel(__NR_sendmsg, fd, (long)(at), flags, 0, 0))
 #define shutdown(fd, how) (int)checked(kernel(__NR_shutdown, fd, how, 0, 0, 0))

@@ -140,7 +140,8 @@ int main(void) {
 
     length = 0;
     for (;;) {
-        ssize_t got = read(daemon, buffer + length, sizeof buffer - length);
+        /* To the end of the answer in one sleep. */
+        ssize_t got = recv(daemon, buffer + length, sizeof buffer - length, MSG_WAITALL);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return refuse("did not answer", path);
         if (got == 0) break;

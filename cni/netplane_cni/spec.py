@@ -5,11 +5,12 @@ Source: https://github.com/containernetworking/cni/blob/main/SPEC.md, section nu
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
+
+import orjson
 
 from netplane.model import address
 
@@ -139,7 +140,7 @@ def decode(environment: Mapping[str, str], stdin: bytes) -> Request:
     if command not in COMMANDS:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}", f"it is one of {', '.join(COMMANDS)}")
     config = _config(stdin)
-    version = version_of(stdin)
+    version = str(config.get("cniVersion", "1.0.0"))
     if command == "VERSION":
         return Request("VERSION", version)
     plugin = str(config.get("type", ""))
@@ -172,7 +173,7 @@ def decode(environment: Mapping[str, str], stdin: bytes) -> Request:
 def version_of(stdin: bytes) -> str:
     """Return the version that answers must be written in: the configuration's, or the newest when it says none."""
     try:
-        found = json.loads(stdin or b"{}").get("cniVersion")
+        found = orjson.loads(stdin or b"{}").get("cniVersion")
     except (ValueError, AttributeError):
         return "1.0.0"
     return found if isinstance(found, str) and found in VERSIONS else "1.0.0"
@@ -211,7 +212,7 @@ def previous_result(request: Request) -> dict[str, Any]:
 
 def _config(stdin: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(stdin or b"{}")
+        config = orjson.loads(stdin or b"{}")
     except ValueError as error:
         raise CniError(DECODE_FAILURE, f"the network configuration is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -350,4 +351,4 @@ def _ip(ip: IpConfig, version: str, offset: int) -> dict[str, Any]:
 
 
 def _bytes(body: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)

@@ -270,6 +270,7 @@ def test_a_host_port_whose_rules_somebody_flushed_is_back_soon(machine: Machine)
 
 def test_an_api_server_that_is_away_keeps_no_pod_from_coming_and_going(machine: Machine) -> None:
     (machine.world.folder / "nodes.json").write_text("not JSON any more")
+    until(lambda: "the nodes stay as they were" in machine.log())
     pod = machine.pod("a", config=PORT)
     assert machine.delete(pod).code == 0
     assert_untouched(machine)

@@ -23,7 +23,7 @@ from tests.support.cni_nursery import Forked, Nursery
 
 T = TypeVar("T")
 NETPLANE = Path(sys.executable).parent / "netplane"
-READY_LIMIT = 20.0
+READY_LIMIT = 60.0
 
 
 def ip(text: str) -> bytes:

@@ -41,6 +41,9 @@ HOST_MAC = bytes.fromhex("026e70000001")
 POD_PROTOCOL = 111
 """The maker of our routes to pods in the kernel's tables (rtm_protocol); no registered routing daemon has it."""
 
+LINK_PREFIX = b"np"
+"""With it the names of pods' cables begin; those of the node's own devices go on with a dot, which no cable's does."""
+
 GROUP = 0x6E70
 LEAVING_GROUP = 0x6E71
 """Link groups of pods' cables, and of those that wait for their removal: the kernel removes a whole group at once."""
@@ -76,7 +79,7 @@ class Wiring:
 
 def link_name(container: str, ifname: str) -> str:
     """Return the name of the node's end of the cable: the same for every call about the attachment."""
-    return "np" + hashlib.sha256(f"{container}\0{ifname}".encode()).hexdigest()[:11]
+    return LINK_PREFIX.decode() + hashlib.sha256(f"{container}\0{ifname}".encode()).hexdigest()[:11]
 
 
 def pod_mac(container: str, ifname: str) -> bytes:

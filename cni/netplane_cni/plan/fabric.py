@@ -42,6 +42,7 @@ FABRIC_PROTOCOL = 110
 
 DEVICE = "np.vxlan"
 MAC_ANNOTATION = "netplane.io/vtep-mac"
+METRICS = 1024
 CLOSED_METRIC = 1 << 20
 """Of the routes that refuse what must not leave in plain: any other of ours comes before."""
 OVERHEAD = {address.Family.V4: 50, address.Family.V6: 70}
@@ -249,7 +250,9 @@ def way(peer: Node, plan: Plan, me: Node, where: Where, *, is_sealed: bool) -> P
     mac, remote, mtu = mac_of(peer), peer.ip(address.family(plan.tunnel.local)), _room(peer, me, where, OVERHEAD)
     assert remote is not None  # `problem` has seen it
     routes += [
-        Route(*cidr, where.tunnel, cidr.network, FABRIC_PROTOCOL, _source(me, cidr), onlink=True, mtu=mtu)
+        Route(
+            *cidr, where.tunnel, cidr.network, FABRIC_PROTOCOL, _source(me, cidr), _metric(cidr), onlink=True, mtu=mtu
+        )
         for cidr in far
     ]
     neighbours = frozenset(Neighbour(where.tunnel, cidr.network, mac) for cidr in far)
@@ -258,7 +261,19 @@ def way(peer: Node, plan: Plan, me: Node, where: Where, *, is_sealed: bool) -> P
 
 def _direct(cidr: address.Prefix, peer: Node, where: Where) -> Route:
     via = peer.ip(cidr.family) or b""
-    return Route(*cidr, where.underlay.index, via, FABRIC_PROTOCOL, mtu=where.limits.get(via, 0))
+    mtu = where.limits.get(via, 0)
+    return Route(*cidr, where.underlay.index, via, FABRIC_PROTOCOL, metric=_metric(cidr), mtu=mtu)
+
+
+def _metric(cidr: address.Prefix) -> int:
+    """Return the metric of a route by way of another node.
+
+    Linux looks for one like a new IPv4 route among all that share maker, source and metric, whatever their gateways
+    (fib_info_hashfn): with one metric for 5,000 nodes a join takes 0.2 ms in the kernel, and the first load 0.4 s.
+    """
+    if cidr.family is address.Family.V6:
+        return 0
+    return 1 + (int.from_bytes(cidr.network, "big") >> (32 - cidr.length)) % METRICS
 
 
 def _room(peer: Node, me: Node, where: Where, overhead: Mapping[address.Family, int]) -> int:

@@ -7,9 +7,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 from netplane.kernel import netns, sysctl
 from netplane.kernel.errors import KernelError
@@ -19,8 +17,7 @@ from netplane.model import address
 from netplane_cni.plan import attach, bridge
 from netplane_cni.plan.attach import Wiring
 from netplane_cni.plan.ipam import Lease
-
-T = TypeVar("T")
+from netplane_cni.run.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,58 +36,57 @@ class Wirer:
 
     def __init__(self, open_links: Callable[[], link.Socket] = link.Socket) -> None:
         self._open_links = open_links
+        self._home = os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
         self._host = open_links()
         self._sweeper = open_links()
-        self._layer = ThreadPoolExecutor(1, "attach")
-        self._remover = ThreadPoolExecutor(1, "sweep")
+        self._layer = Worker("attach")
+        self._remover = Worker("sweep")
 
     def close(self) -> None:
         """Wait for what is being done and let go. The cables stay."""
-        self._layer.shutdown()
-        self._remover.shutdown()
+        self._layer.close()
+        self._remover.close()
         self._host.close()
         self._sweeper.close()
+        os.close(self._home)
 
-    async def wire(self, wiring: Wiring, namespace: int) -> None:
+    def wire(self, wiring: Wiring, namespace: int) -> asyncio.Future[None]:
         """Lay the cable into the namespace (an open file). After a failure nothing of it is left."""
-        await self._on(self._layer, lambda: self._wire(wiring, namespace))
+        return self._layer.do(lambda: self._wire(wiring, namespace))
 
-    async def leave(self, lease: Lease) -> None:
+    def leave(self, lease: Lease) -> asyncio.Future[None]:
         """Cut the pod off, quickly; its cable stays until `sweep`."""
-        await self._on(self._layer, lambda: self._leave(lease))
+        return self._layer.do(lambda: self._leave(lease))
 
-    async def sweep(self) -> None:
+    def sweep(self) -> asyncio.Future[None]:
         """Remove all cables that were left: one wait for the kernel however many they are."""
-        await self._on(self._remover, lambda: self._sweeper.commit(attach.sweep()))
+        return self._remover.do(lambda: self._sweeper.commit(attach.sweep()))
 
-    async def remove(self, name: str, lease: Lease | None = None) -> None:
+    def remove(self, name: str, lease: Lease | None = None) -> asyncio.Future[None]:
         """Remove one cable now, and what a bridge holds for the lease."""
-        await self._on(self._layer, lambda: self._remove(name, lease))
+        return self._layer.do(lambda: self._remove(name, lease))
 
-    async def found(self) -> dict[str, Found]:
+    def found(self) -> asyncio.Future[dict[str, Found]]:
         """Return our cables that are there, by the name of the node's end."""
-        return await self._on(self._layer, self._found)
+        return self._layer.do(self._found)
 
-    async def faults(self, wiring: Wiring, namespace: int) -> list[str]:
+    def faults(self, wiring: Wiring, namespace: int) -> asyncio.Future[list[str]]:
         """Return what is not as `wire` left it."""
-        return await self._on(self._layer, lambda: self._faults(wiring, namespace))
-
-    async def _on(self, thread: ThreadPoolExecutor, action: Callable[[], T]) -> T:
-        # Shielded: a caller that is cancelled gets away, the kernel work is done to its end.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(thread, action))
+        return self._layer.do(lambda: self._faults(wiring, namespace))
 
     def _wire(self, wiring: Wiring, namespace: int) -> None:
         lease = wiring.lease
-        # What an ADD that was killed has left goes first; most often that is nothing.
-        self._host.commit([*attach.undo(lease.link), *attach.create(wiring, namespace)])
         try:
-            self._host.commit(self._on_node(wiring, _index(self._host, lease.link)))
-            with netns.inside(namespace), self._open_links() as pod:
+            index, peer = self._create(wiring, namespace)
+            self._host.commit(self._on_node(wiring, index))
+            with netns.inside(namespace, home=self._home):
+                pod = self._open_links()
                 _allow_ipv6(lease)
-                index = _index(pod, lease.ifname)
                 if wiring.gateways:
                     _refuse_redirects(lease.ifname)
-                pod.commit(bridge.in_pod(wiring, index) if wiring.gateways else attach.in_pod(wiring, index))
+            with pod:
+                peer = peer or _index(pod, lease.ifname)
+                pod.commit(bridge.in_pod(wiring, peer) if wiring.gateways else attach.in_pod(wiring, peer))
             if wiring.gateways:
                 # Asked for, the kernel settles at once (since 6.8) that the port has a carrier and forwards.
                 self._host.index(lease.link)
@@ -98,6 +94,17 @@ class Wirer:
             with contextlib.suppress(KernelError):
                 self._remove(lease.link, lease)
             raise
+
+    def _create(self, wiring: Wiring, namespace: int) -> tuple[int, int]:
+        """Lay the cable and return both ends' indexes. What an ADD that was killed or a DEL has left makes room."""
+        commands, name = attach.create(wiring, namespace), wiring.lease.link
+        try:
+            return self._host.commit_and_look(commands, name)
+        except KernelError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        self._host.commit(attach.undo(name))
+        return self._host.commit_and_look(commands, name)
 
     def _on_node(self, wiring: Wiring, index: int) -> tuple[Command, ...]:
         if not wiring.gateways:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from netplane.kernel import conntrack
-from netplane.kernel.link import events
+from netplane.kernel.link import events, hearing
 from netplane.kernel.link import run as link
 from netplane.kernel.nft import run as nft
 from netplane.kube.api import Api
@@ -23,7 +24,7 @@ from netplane.model.node import Node
 from netplane.reconcile.loop import Cause, Loop, Pace
 from netplane.reconcile.report import Outcome
 from netplane_cni import spec
-from netplane_cni.plan import bgp, bridge, masquerade
+from netplane_cni.plan import attach, bgp, bridge, masquerade
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan.inside import Inside
 from netplane_cni.plan.ipam import Pool
@@ -41,6 +42,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STATUS_COMMAND = "NETPLANE_STATUS"
 ROTATE_COMMAND = "NETPLANE_ROTATE"
 RESYNC = 15.0
+
+UNHEARD = hearing.Unheard(attach.LINK_PREFIX, but=b".", protocols=(paths.FABRIC_PROTOCOL,))
+"""Pods' cables and the routes to them: paths between nodes do not depend on them, and each ADD makes many."""
 
 SECONDS = metrics.histogram("netplane_cni_seconds", "Duration of CNI calls.", ["command"])
 ERRORS = metrics.counter("netplane_cni_errors", "CNI calls that failed.", ["command", "code"])
@@ -140,6 +144,8 @@ class Daemon:
             boot=boot,
             cool_down=settings.cool_down,
         )
+        LEASES.set_function(lambda: len(self._journal.state.leases))
+        RESTING.set_function(lambda: len(self._verbs.cooling()))
         self._loop = Loop(
             self._act, name="fabric", clock=clock, pace=Pace(resync=RESYNC), expected=(OSError, UserError, ValueError)
         )
@@ -201,7 +207,7 @@ class Daemon:
 
     def _follow_kernel(self) -> Callable[[], None]:
         """Look at the paths as soon as somebody else may have changed them; return what ends it."""
-        monitor, loop = events.Monitor(), asyncio.get_running_loop()
+        monitor, loop = events.Monitor(UNHEARD), asyncio.get_running_loop()
 
         def hear() -> None:
             if any(self._fabric.is_concerned(event) for event in monitor.take()):
@@ -293,8 +299,14 @@ class Daemon:
             cidrs = ",".join(str(cidr) for cidr in me.pod_cidrs)
             self._log.info("ready for pods", pods=cidrs, mtu=prepared.mtu)
             notify.status(f"ready: {cidrs}")
+            for family in (pool.prefix.family for pool in pools):
+                # Counted when somebody asks, not at every call.
+                FREE.labels(str(family)).set_function(functools.partial(self._free, family))
             for pool in pools:
                 CAPACITY.labels(str(pool.prefix.family)).set(pool.size)
+
+    def _free(self, family: address.Family) -> int:
+        return self._verbs.free().get(family, 0)
 
     def _warn_of_earlier(self) -> None:
         others = install.earlier(self._settings.conf_dir)
@@ -330,18 +342,11 @@ class Daemon:
         finally:
             known = command if command in spec.COMMANDS else "other"
             SECONDS.labels(known).observe(self._clock.monotonic() - began)
-            self._count()
         ERRORS.labels(known, str(failure.code)).inc()
         self._log.warning(
             "refused", command=command, container=environment.get("CNI_CONTAINERID", ""), why=str(failure)
         )
         return 1, spec.encode_error(failure, spec.version_of(stdin))
-
-    def _count(self) -> None:
-        LEASES.set(len(self._journal.state.leases))
-        RESTING.set(len(self._verbs.cooling()))
-        for family, count in self._verbs.free().items():
-            FREE.labels(str(family)).set(count)
 
     def status(self) -> dict[str, object]:
         """Return what `netplane cni status` shows."""

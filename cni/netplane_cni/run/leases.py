@@ -13,13 +13,13 @@ import asyncio
 import dataclasses
 import errno
 import fcntl
-import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from netplane.lib import log
 from netplane.lib.cli import UserError
@@ -27,12 +27,16 @@ from netplane.lib.clock import Clock
 from netplane.model import address
 from netplane_cni.plan.book import Book
 from netplane_cni.plan.ipam import Lease, LeaseKey
+from netplane_cni.run.worker import Worker
 from netplane_cni.spec import Bandwidth, PortMapping
 
 COMPACT_AT = 1 << 20
 """Bytes after which an opened journal is written anew."""
 
 Line = dict[str, Any]
+Change = tuple[Line, Lease | None]
+"""A line, and the lease that it tells of."""
+
 _RATES = tuple(field.name for field in dataclasses.fields(Bandwidth))
 
 
@@ -49,10 +53,10 @@ class State:
         """Every lease that is kept."""
         return self.book.leases
 
-    def apply(self, line: Line) -> None:
-        """Take one line in."""
+    def apply(self, line: Line, lease: Lease | None = None) -> None:
+        """Take one line in; `lease` is the one it tells of, where it is at hand."""
         if line["op"] == "hold":
-            lease = decode(line)
+            lease = lease or decode(line)
             self.book.put(lease)
             for ip in lease.addresses:
                 self.freed.pop(ip, None)
@@ -73,9 +77,9 @@ class Journal:
         self._clock = clock
         self._fd = -1
         self._size = 0
-        self._waiting: list[tuple[list[Line], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[list[Change], asyncio.Future[None]]] = []
         self._is_writing = False
-        self._thread = ThreadPoolExecutor(1, "leases")
+        self._thread = Worker("leases")
         self._log = log.get("cni")
 
     def open(self) -> None:
@@ -89,24 +93,24 @@ class Journal:
 
     def close(self) -> None:
         """Wait for what is being written and let go."""
-        self._thread.shutdown()
+        self._thread.close()
         for fd in (self._fd, self._lock_fd):
             os.close(fd)
 
-    async def hold(self, lease: Lease) -> None:
-        """Return once the lease is on disk; OSError when it cannot be, and then it is not held."""
-        await self._append([encode(lease)])
+    def hold(self, lease: Lease) -> asyncio.Future[None]:
+        """Begin to write; done once the lease is on disk. OSError when it cannot be, and then it is not held."""
+        return self._append([(encode(lease), lease)])
 
     async def free(self, *leases: Lease) -> None:
         """Return once it is on disk that the leases' addresses rest from now on."""
         if leases:
-            await self._append([freeing(lease, self._clock.now().timestamp()) for lease in leases])
+            await self._append([(freeing(lease, self._clock.now().timestamp()), None) for lease in leases])
 
-    async def _append(self, lines: list[Line]) -> None:
+    def _append(self, changes: list[Change]) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((lines, done))
+        self._waiting.append((changes, done))
         self._write_next()
-        await done
+        return done
 
     def _write_next(self) -> None:
         """Write all that waits in one go, unless a write is under way: then what waits shares the next."""
@@ -114,16 +118,18 @@ class Journal:
             return
         self._is_writing = True
         batch, self._waiting = self._waiting, []
-        data = b"".join(pack(line) for lines, _ in batch for line in lines)
-        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, data)
+        data = b"".join(pack(line) for changes, _ in batch for line, _ in changes)
+        writing = self._thread.do(lambda: self._write(data))
         # A callback and no task: a caller that is cancelled must not stop the write that others wait for.
         writing.add_done_callback(lambda written: self._written(batch, written.exception()))
 
-    def _written(self, batch: Sequence[tuple[list[Line], asyncio.Future[None]]], failure: BaseException | None) -> None:
-        for lines, done in batch:
+    def _written(
+        self, batch: Sequence[tuple[list[Change], asyncio.Future[None]]], failure: BaseException | None
+    ) -> None:
+        for changes, done in batch:
             if failure is None:
-                for line in lines:
-                    self.state.apply(line)
+                for line, lease in changes:
+                    self.state.apply(line, lease)
             if done.done():
                 continue
             if failure is None:
@@ -187,7 +193,7 @@ class Journal:
 
 def pack(line: Line) -> bytes:
     """Return a line as it is on disk."""
-    text = json.dumps(line, separators=(",", ":")).encode()
+    text = orjson.dumps(line)
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -198,7 +204,7 @@ def unpack(raw: bytes) -> Line | None:
     text = raw[9:-1]
     try:
         is_whole = int(raw[:8], 16) == zlib.crc32(text)
-        line = json.loads(text) if is_whole else None
+        line = orjson.loads(text) if is_whole else None
     except ValueError:
         return None
     return line if isinstance(line, dict) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from netplane_cni.plan import attach, bridge, ipam, masquerade
 from netplane_cni.plan.attach import Wiring
 from netplane_cni.plan.book import Book, Both
 from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
+from netplane_cni.run import worker
 from netplane_cni.run.attach import Found, opened
 from netplane_cni.run.leases import Journal
 from netplane_cni.run.rules import Rules
@@ -25,24 +26,24 @@ from netplane_cni.spec import CniError, Request
 
 
 class Cables(Protocol):
-    """Whatever lays cables: `attach.Wirer`, or a test's stand-in."""
+    """Whatever lays cables: `attach.Wirer`, or a test's stand-in. What is asked for begins at once or when awaited."""
 
-    async def wire(self, wiring: Wiring, namespace: int) -> None:
+    def wire(self, wiring: Wiring, namespace: int) -> Awaitable[None]:
         """Lay the cable into the namespace (an open file). After a failure nothing of it is left."""
 
-    async def leave(self, lease: Lease) -> None:
+    def leave(self, lease: Lease) -> Awaitable[None]:
         """Cut the pod off, quickly; its cable stays until `sweep`."""
 
-    async def sweep(self) -> None:
+    def sweep(self) -> Awaitable[None]:
         """Remove all cables that were left."""
 
-    async def remove(self, name: str, lease: Lease | None = None) -> None:
+    def remove(self, name: str, lease: Lease | None = None) -> Awaitable[None]:
         """Remove one cable now, and what a bridge holds for the lease."""
 
-    async def found(self) -> dict[str, Found]:
+    def found(self) -> Awaitable[dict[str, Found]]:
         """Return our cables that are there."""
 
-    async def faults(self, wiring: Wiring, namespace: int) -> list[str]:
+    def faults(self, wiring: Wiring, namespace: int) -> Awaitable[list[str]]:
         """Return what is not as `wire` left it."""
 
 
@@ -115,8 +116,8 @@ class Verbs:
             case "GC":
                 await self._collect(request)
             case "ADD" | "DEL" | "CHECK":
-                async with self._alone((request.container, request.ifname)):
-                    with opened(request.netns, namespace) as place:
+                with self._turn((request.container, request.ifname)) as turn, opened(request.netns, namespace) as place:
+                    async with turn:
                         return await self._on_attachment(request, place)
         return b""
 
@@ -156,12 +157,13 @@ class Verbs:
 
         For a new container both at once, as the disk takes its time: a start finds the one without the other.
         """
-        holding, laying = self._journal.hold(wiring.lease), self._cables.wire(wiring, namespace)
+        holding = self._journal.hold(wiring.lease)
         if not is_new:
             await holding
-            await laying
+            await self._cables.wire(wiring, namespace)
             return
-        held, laid = await asyncio.gather(holding, laying, return_exceptions=True)
+        laying = self._cables.wire(wiring, namespace)
+        laid, held = await worker.outcome(laying), await worker.outcome(holding)
         if held is not None and laid is None:
             await self._cables.remove(wiring.lease.link, wiring.lease)
         for failure in (held, laid):
@@ -216,8 +218,9 @@ class Verbs:
         for lease in list(self._journal.state.leases.values()):
             if lease.network == request.network and lease.key not in request.valid_attachments:
                 self._log.info("collected", container=lease.container, ifname=lease.ifname, pod=lease.pod)
-                async with self._alone(lease.key):
-                    await self._delete(lease.key)
+                with self._turn(lease.key) as turn:
+                    async with turn:
+                        await self._delete(lease.key)
 
     def _choose(self, request: Request, namespace: int, prepared: Prepared, before: Lease | None) -> Lease:
         key = request.container, request.ifname
@@ -293,14 +296,13 @@ class Verbs:
             self._cooling.pop(ip, None)
             self._cooling[ip] = until
 
-    @contextlib.asynccontextmanager
-    async def _alone(self, key: LeaseKey) -> AsyncIterator[None]:
-        """Let one call at a time work on an attachment."""
+    @contextlib.contextmanager
+    def _turn(self, key: LeaseKey) -> Iterator[asyncio.Lock]:
+        """Yield the lock by which one call at a time works on an attachment."""
         turn = self._turns.setdefault(key, _Turn())
         turn.users += 1
         try:
-            async with turn.lock:
-                yield
+            yield turn.lock
         finally:
             turn.users -= 1
             if not turn.users:
