@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import urllib.request
@@ -86,6 +87,25 @@ def test_every_kubectl_that_speaks_websocket_debugs_a_pod_that_runs(shown: Lab, 
     assert "sleep 3600" in tell(shown, program, "logs", "serving", "-c", name)
     statuses = shown.get("-n", "shown", "pod", "serving")["status"]["ephemeralContainerStatuses"]
     assert name in [each["name"] for each in statuses]
+
+
+@pytest.mark.parametrize("program", kubectls.since(32), ids=lambda path: Path(path).name)
+def test_every_kubectl_that_can_resizes_a_pod_that_runs(shown: Lab, program: str) -> None:
+    name = "sized-" + Path(program).name.replace(".", "-")
+    container = {"name": name, "image": "netplane.local/busybox:1", "args": ["sleep", "3600"]}
+    spec = {"containers": [container | {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "100m"}}}]}
+    tell(shown, program, "run", name, _IMAGE, f"--overrides={json.dumps({'spec': spec})}")
+    tell(shown, program, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=40s")
+    resources = {"requests": {"cpu": "20m"}, "limits": {"cpu": "200m"}}
+    patch = {"spec": {"containers": [{"name": name, "resources": resources}]}}
+    tell(shown, program, "patch", "pod", name, "--subresource", "resize", "-p", json.dumps(patch))
+
+    def held() -> bool:
+        (status,) = shown.get("-n", "shown", "pod", name)["status"]["containerStatuses"]
+        return bool(status["resources"] == resources and status["restartCount"] == 0)
+
+    eventually(held)
+    tell(shown, program, "delete", "pod", name, "--now")
 
 
 @pytest.mark.parametrize("program", kubectls.since(31), ids=lambda path: Path(path).name)

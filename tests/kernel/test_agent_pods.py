@@ -179,6 +179,24 @@ async def test_a_container_added_for_debugging_runs_beside_the_others_and_is_att
     assert kept.container()["restartCount"] == 0
 
 
+async def test_a_resize_changes_the_cgroup_of_what_runs_on(kept: Rig, api: FakeApi, node: NodeFolders) -> None:
+    def sized(cpu: str, memory: str) -> Object:
+        return pod_object(shell(FOREVER, resources={"limits": {"cpu": cpu, "memory": memory}}))
+
+    api.seed(PODS, sized("500m", "32Mi"))
+    await until(api, lambda: kept.condition("Ready") == "True")
+    runtime = kept.services.runtime
+    before = runtime.containers("u1")[0].id
+    await api.patch(PODS, "web", {"spec": sized("1", "64Mi")["spec"]}, namespace="default", kind="merge")
+    await until(api, lambda: kept.container()["resources"] == {"limits": {"cpu": "1", "memory": "64Mi"}})
+    path = f"{node.cgroup_root}/podu1/{before}".lstrip("/")
+    file = "memory.max" if cgroup.is_unified() else "memory.limit_in_bytes"
+    root = cgroup.MOUNT if cgroup.is_unified() else cgroup.MOUNT / "memory"
+    assert int((root / path / file).read_text()) == 64 << 20
+    assert [status.id for status in runtime.containers("u1")] == [before]
+    assert kept.container()["restartCount"] == 0
+
+
 async def test_probes_reach_a_server_in_the_pod(kept: Rig, api: FakeApi) -> None:
     http = {"httpGet": {"path": "/x", "port": "web"}, "periodSeconds": 1}
     tcp = {"tcpSocket": {"port": 8099}, "periodSeconds": 1}

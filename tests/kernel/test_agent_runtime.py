@@ -133,6 +133,20 @@ async def test_limits_reach_the_cgroup(runtime: Runtime, node: NodeFolders) -> N
         assert processes == 20
 
 
+async def test_the_limits_of_what_runs_are_changed(runtime: Runtime, node: NodeFolders) -> None:
+    place = await runtime.run_sandbox(sandbox(node))
+    before = Resources(cpu_quota=50_000, memory=32 << 20, cpu_shares=512)
+    container = await run(runtime, place, shell("sleep 60", resources=before))
+    after = Resources(cpu_quota=150_000, memory=64 << 20, cpu_shares=1024)
+    await runtime.update_container(container, after)
+    memory, _, cpu = limits(f"{node.cgroup_root}/podu1/{container}".lstrip("/"))
+    assert (memory, cpu) == (64 << 20, 150_000)
+    await runtime.update_container(container, before)
+    memory, _, cpu = limits(f"{node.cgroup_root}/podu1/{container}".lstrip("/"))
+    assert (memory, cpu) == (32 << 20, 50_000)
+    assert runtime_state(runtime, container) == "running"
+
+
 async def test_a_container_over_its_memory_limit_is_oomkilled(runtime: Runtime, node: NodeFolders) -> None:
     place = await runtime.run_sandbox(sandbox(node))
     script = "dd if=/dev/zero of=/dev/null bs=64M count=1"

@@ -24,6 +24,7 @@ from netplane.agent.runtime.protocol import (
     ContainerStatus,
     ImageMissing,
     ImageStatus,
+    Resources,
     RuntimeFailure,
     RuntimeStatus,
     SandboxConfig,
@@ -195,6 +196,9 @@ class FakeRuntime:
         if status is not None and status.state != "exited":
             self._try("stop", f"{status.name} {grace:g}")
             self._finish(container_id, 0 if status.state == "running" else 128, "")
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        self._try("update", f"{container_id} {resources.cpu_quota} {resources.memory}")
 
     async def remove_container(self, container_id: str) -> None:
         self._try("remove", container_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,20 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    api: FakeApi, runtime: Runtime, clock: Clock, folder: Path, *, cgroup: str = "/test"
+    api: FakeApi,
+    runtime: Runtime,
+    clock: Clock,
+    folder: Path,
+    *,
+    cgroup: str = "/test",
+    allocatable: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Rig]:
     """Keep the pods of `node-1` until the block ends; they run on after that."""
     holder: list[Roster] = []
     references = References(api, lambda uids: holder[0].objects_changed(uids), clock)
     informers = Informers(api, [Query(PODS, field_selector="spec.nodeName=node-1"), Query(SERVICES)], clock=clock)
     services = Services(
-        node=NodeFacts("node-1", ("127.0.0.1",), cgroup, folder / "pods"),
+        node=NodeFacts("node-1", ("127.0.0.1",), cgroup, folder / "pods", allocatable=allocatable),
         api=api,
         runtime=runtime,
         volumes=Volumes(folder / "pods", references),

@@ -11,8 +11,9 @@ from pathlib import Path
 from netplane.agent.lifecycle.memory import Memory
 from netplane.agent.lifecycle.report import Report
 from netplane.agent.lifecycle.services import Services
+from netplane.agent.lifecycle.shares import Shares
 from netplane.agent.lifecycle.starting import StartFailed, Starting
-from netplane.agent.pods import config
+from netplane.agent.pods import config, qos, resize
 from netplane.agent.pods.decide import (
     FINISH,
     LEAST_GRACE,
@@ -25,6 +26,7 @@ from netplane.agent.pods.decide import (
     Release,
     Remove,
     RemoveSandbox,
+    Resize,
     RunSandbox,
     Start,
     Stop,
@@ -53,12 +55,14 @@ class Deeds:
         self,
         services: Services,
         memory: Memory,
+        shares: Shares,
         report: Report,
         look: Callable[[], Observed],
         forgotten: Callable[[], None],
     ) -> None:
         self._services = services
         self._memory = memory
+        self._shares = shares
         self._report = report
         self._look = look
         self._forgotten = forgotten
@@ -76,6 +80,8 @@ class Deeds:
                 await self._start(action)
             case Stop():
                 await self._stop(action)
+            case Resize():
+                await self._resize(action)
             case StopSandbox():
                 await self._stop_sandbox(action)
             case Remove():
@@ -146,6 +152,7 @@ class Deeds:
         try:
             container_id = await starting.start()
             self._memory.started(action.name)
+            self._shares.apply(container_id, resize.share(container))
             await starting.post_start(container_id)
         except StartFailed as failure:
             self._memory.not_started(action.name, failure.waiting, self._now, is_image=failure.is_image)
@@ -170,6 +177,23 @@ class Deeds:
         except RuntimeFailure as error:
             self._event("Warning", "FailedKillPod", f"error killing pod: {error}")
             self._memory.hold(action.name, self._now, first=1, longest=10)
+
+    async def _resize(self, action: Resize) -> None:
+        pod, node = self._pod, self._services.node
+        container = pod.container(action.name)
+        if container is None:
+            return
+        limits = qos.limits(pod, container, node_memory=node.memory, pids=node.pids_per_container)
+        try:
+            await self._services.runtime.update_container(action.id, limits)
+        except RuntimeFailure as error:
+            self._memory.resize_error = f'failed to resize container "{action.name}": {error}'
+            self._event("Warning", "ResizeError", self._memory.resize_error)
+            self._memory.hold(action.name, self._now, first=1, longest=30)
+            return
+        self._memory.resize_error = ""
+        self._memory.done(action.name)
+        self._shares.apply(action.id, resize.share(container))
 
     async def _stop_sandbox(self, action: StopSandbox) -> None:
         try:

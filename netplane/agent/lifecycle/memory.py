@@ -31,6 +31,7 @@ class Memory:
     messages: dict[str, str] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
     failed_at: dict[str, datetime] = field(default_factory=dict)
+    resize_error: str = ""
 
     def restarting(self, name: str, earlier: ContainerStatus | None, now: datetime) -> None:
         """Note that a container is started again."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netplane.agent.pods.spec import Pod
-from netplane.agent.pods.status import OWN_CONDITIONS
+from netplane.agent.pods.status import OWN_CONDITIONS, PASSING_CONDITIONS
 from netplane.kube import errors
 from netplane.kube.api import Api
 from netplane.kube.types import PODS, Object
@@ -117,10 +117,13 @@ def _patch(sent: Mapping[str, Any], status: Object) -> Object:
     if "conditions" in patch:
         # Entries are merged by type: what a condition says no longer must be taken away by name.
         silent = {"reason": None, "message": None}
-        patch["conditions"] = [{**silent, **c} for c in patch["conditions"] if c["type"] in OWN_CONDITIONS]
+        ours = {c["type"] for c in patch["conditions"]} & {*OWN_CONDITIONS, *PASSING_CONDITIONS}
+        gone = {c["type"] for c in sent.get("conditions") or ()} & {*PASSING_CONDITIONS} - ours
+        patch["conditions"] = [{**silent, **c} for c in patch["conditions"] if c["type"] in ours]
+        patch["conditions"] += [{"type": kind, "$patch": "delete"} for kind in sorted(gone)]
     for key in ("podIPs", "hostIPs"):
         if key in patch:
             stays = {entry["ip"] for entry in patch[key]}
-            gone = [entry["ip"] for entry in sent.get(key) or () if entry["ip"] not in stays]
-            patch[key] = [*patch[key], *({"ip": ip, "$patch": "delete"} for ip in gone)]
+            left = [entry["ip"] for entry in sent.get(key) or () if entry["ip"] not in stays]
+            patch[key] = [*patch[key], *({"ip": ip, "$patch": "delete"} for ip in left)]
     return patch

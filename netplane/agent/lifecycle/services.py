@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netplane.agent.pods.config import NodeFacts
+from netplane.agent.pods.spec import Pod
 from netplane.agent.probes.checks import Checks
 from netplane.agent.references import References
 from netplane.agent.runtime.protocol import Runtime
@@ -22,7 +23,7 @@ AT_ONCE = 4
 
 @dataclass(slots=True)
 class Services:
-    """The shared parts. `service_objects` gives the cluster's Services."""
+    """The shared parts. `service_objects` gives the cluster's Services, `pods` by UID what the node has promised."""
 
     node: NodeFacts
     api: Api
@@ -33,4 +34,5 @@ class Services:
     recorder: Recorder
     clock: Clock
     service_objects: Callable[[], Iterable[Mapping[str, Any]]]
+    pods: dict[str, Pod] = field(default_factory=dict)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))

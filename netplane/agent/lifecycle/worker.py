@@ -11,7 +11,9 @@ from netplane.agent.lifecycle.deeds import Deeds
 from netplane.agent.lifecycle.memory import Memory
 from netplane.agent.lifecycle.report import Report
 from netplane.agent.lifecycle.services import Services
+from netplane.agent.lifecycle.shares import Shares
 from netplane.agent.pods import decide as deciding
+from netplane.agent.pods import resize
 from netplane.agent.pods import status as statuses
 from netplane.agent.pods.decide import Action, Decision, Forget
 from netplane.agent.pods.observed import Observed, Waiting
@@ -28,6 +30,7 @@ VERBS = {
     "RunSandbox": "run",
     "Start": "start",
     "Stop": "stop",
+    "Resize": "resize",
     "Finish": "finish",
     "Forget": "finish",
 }
@@ -40,12 +43,16 @@ class Worker:
     """One pod's keeper; it ends by itself when nothing is left of the pod."""
 
     def __init__(self, pod: Pod, services: Services, *, is_gone: bool = False) -> None:
-        self.pod = pod
+        self._wanted = pod
+        self._pending: Waiting | None = None
         self._services = services
+        self._shares = Shares(services.node.folder(pod.uid))
+        # What it wants beyond that is weighed when all pods of the node are known.
+        self.pod = services.pods[pod.uid] = resize.held(pod, self._shares.given)
         self._is_gone = is_gone
         self._memory = Memory(verdicts=memory.adopted_verdicts(pod.status, services.runtime.name))
         self._report = Report(services.api, pod, services.clock)
-        self._deeds = Deeds(services, self._memory, self._report, self._observe, self._forget)
+        self._deeds = Deeds(services, self._memory, self._shares, self._report, self._observe, self._forget)
         self._busy: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._probes: dict[tuple[str, ProbeKind], asyncio.Task[None]] = {}
         self._waiting: frozenset[str] = frozenset()
@@ -68,7 +75,8 @@ class Worker:
             pod.obj["metadata"].get(name) != self.pod.obj["metadata"].get(name) for name in ("labels", "annotations")
         ):
             self._refresh_at = self._services.clock.now()
-        self.pod = pod
+        self._wanted = pod
+        self._allot()
         self._woken.set()
 
     def vanish(self) -> None:
@@ -87,7 +95,7 @@ class Worker:
 
     def successor(self) -> Worker:
         """Return a keeper that begins anew with what this one knew of the API."""
-        return Worker(self.pod, self._services, is_gone=self._is_gone)
+        return Worker(self._wanted, self._services, is_gone=self._is_gone)
 
     @property
     def status(self) -> dict[str, object]:
@@ -103,13 +111,25 @@ class Worker:
                 wake_at = self._step(group)
                 await self._rest(wake_at)
             reporting.cancel()
+            self._services.pods.pop(self.pod.uid, None)
             for task in (*self._probes.values(), *(task for _, task in self._busy.values())):
                 task.cancel()
 
+    def _allot(self) -> None:
+        """Give the pod what it wants of the node, or what it had."""
+        services = self._services
+        others = services.pods.values()
+        allotment = resize.allot(self._wanted, self._shares.given, others, services.node.allocatable)
+        self.pod, self._pending = allotment.pod, allotment.pending
+        self._shares.give(self.pod)
+        services.pods[self.pod.uid] = self.pod
+
     def _step(self, group: asyncio.TaskGroup) -> datetime | None:
+        self._allot()
         self._turn_pulls()
         self._note_objects(group)
         seen = self._observe()
+        self._shares.forget(frozenset(status.id for status in seen.containers))
         decision = deciding.decide(seen)
         self._tell_backoffs(decision)
         self._tend_probes(group, seen)
@@ -158,6 +178,9 @@ class Worker:
             busy={key: verb for key, (verb, _) in self._busy.items()},
             started_at=self._started_at,
             gone=self._is_gone,
+            applied=self._shares.applied,
+            pending=self._pending,
+            resize_error=self._memory.resize_error,
         )
 
     def _tell_status(self, seen: Observed, decision: Decision) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from netplane.agent.pods import backoff
+from netplane.agent.pods import backoff, resize
 from netplane.agent.pods.observed import (
     HASH,
     Observed,
@@ -58,6 +58,14 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """Give a running container the cpu and memory that it was allotted."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopSandbox:
     """Take the pod's network down."""
 
@@ -93,7 +101,19 @@ class Forget:
     """Remove all that the node keeps of the pod: the API has it no more."""
 
 
-Action = PrepareVolumes | RunSandbox | Start | Stop | StopSandbox | Remove | RemoveSandbox | Release | Finish | Forget
+Action = (
+    PrepareVolumes
+    | RunSandbox
+    | Start
+    | Stop
+    | Resize
+    | StopSandbox
+    | Remove
+    | RemoveSandbox
+    | Release
+    | Finish
+    | Forget
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +134,7 @@ def key_of(action: Action, *, names: Mapping[str, str]) -> str:
             return VOLUMES
         case RunSandbox() | StopSandbox() | RemoveSandbox():
             return SANDBOX
-        case Start(name=name) | Stop(name=name):
+        case Start(name=name) | Stop(name=name) | Resize(name=name):
             return name
         case Remove(id=id_):
             return f"{names.get(id_, id_)}/remove"
@@ -280,6 +300,14 @@ class _Run:
         if status.annotations.get(HASH, content_hash(container)) != content_hash(container):
             message = f"Container {container.name} definition changed, will be restarted"
             self._stop(status, message, self._seen.pod.grace)
+            return
+        applied = self._seen.applied.get(status.id)
+        if applied is None or applied == resize.share(container):
+            return
+        if resize.needs_restart(container, applied):
+            self._stop(status, f"Container {container.name} resize requires restart", self._seen.pod.grace)
+        else:
+            self._try(container.name, Resize(status.id, container.name))
 
     def _start(self, container: Container, earlier: ContainerStatus | None) -> None:
         seen = self._seen

@@ -34,11 +34,20 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The cpu and memory of a container: what it was promised, and what it may use at most."""
+
+    requests: tuple[tuple[str, str], ...] = ()
+    limits: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """A pod, what the runtime has of it (the newest first), and what the worker remembers.
 
     `probes` holds verdicts by container id; `holds` the moment before which a key is not tried again; `busy` what is
-    being done; `gone` that the API has no such pod any more.
+    being done; `gone` that the API has no such pod any more. `applied` has, by container id, what its cgroup goes by;
+    `pending` says why the pod has not been allotted all that it was resized to, `resize_error` what went wrong last.
     """
 
     pod: Pod
@@ -52,6 +61,9 @@ class Observed:
     busy: Mapping[str, Verb] = field(default_factory=dict)
     started_at: datetime | None = None
     gone: bool = False
+    applied: Mapping[str, Share] = field(default_factory=dict)
+    pending: Waiting | None = None
+    resize_error: str = ""
 
     @property
     def sandbox(self) -> SandboxStatus | None:

@@ -99,6 +99,7 @@ class Container:
     mounts: tuple[Mapping[str, Any], ...] = ()
     requests: tuple[tuple[str, str], ...] = ()
     limits: tuple[tuple[str, str], ...] = ()
+    resize_policies: tuple[tuple[str, str], ...] = ()
     security: tuple[tuple[str, Any], ...] = ()
     probes: tuple[tuple[ProbeKind, Probe], ...] = ()
     post_start: Handler | None = None
@@ -210,6 +211,9 @@ def _container(entry: Mapping[str, Any], *, is_init: bool = False) -> Container:
         mounts=tuple(entry.get("volumeMounts") or ()),
         requests=tuple(sorted((k, str(v)) for k, v in (resources.get("requests") or {}).items())),
         limits=tuple(sorted((k, str(v)) for k, v in (resources.get("limits") or {}).items())),
+        resize_policies=tuple(
+            (each["resourceName"], each["restartPolicy"]) for each in entry.get("resizePolicy") or ()
+        ),
         security=tuple(sorted((entry.get("securityContext") or {}).items())),
         probes=tuple((kind, _probe(entry[f"{kind}Probe"])) for kind in kinds if entry.get(f"{kind}Probe")),
         post_start=_handler(lifecycle["postStart"]) if lifecycle.get("postStart") else None,

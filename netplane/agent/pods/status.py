@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from netplane.agent.pods import qos
+from netplane.agent.pods import qos, resize
 from netplane.agent.pods.decide import Decision
 from netplane.agent.pods.observed import Observed, Waiting, is_running, verdict
 from netplane.agent.pods.spec import Container, Pod
@@ -17,6 +17,8 @@ from netplane.kube.types import Object
 from netplane.lib.clock import rfc3339
 
 OWN_CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
+PASSING_CONDITIONS = ("PodResizePending", "PodResizeInProgress")
+"""Ours too; they are there only while they are true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,22 @@ def _container_status(
         "imageID": latest.image_ref,
         "containerID": f"{extra.runtime}://{latest.id}",
     }
-    return _with_mounts(result, container)
+    return _with_mounts(_with_resources(seen, result, container, latest), container)
+
+
+def _with_resources(seen: Observed, result: Object, container: Container, latest: ContainerStatus) -> Object:
+    """Tell what the container was allotted, and what holds for the one that runs."""
+    if not container.requests and not container.limits:
+        return result
+    if container.requests:
+        result["allocatedResources"] = dict(container.requests)
+    now = seen.applied.get(latest.id, resize.share(container))
+    held = {
+        "requests": {**dict(container.requests), **dict(now.requests)},
+        "limits": {**dict(container.limits), **dict(now.limits)},
+    }
+    result["resources"] = {kind: amounts for kind, amounts in held.items() if amounts}
+    return result
 
 
 def _with_mounts(result: Object, container: Container) -> Object:
@@ -211,15 +228,34 @@ def _conditions(
     for kind in OWN_CONDITIONS:
         is_true, reason, message = found[kind]
         current = meta.with_condition(current, kind, is_true, now=seen.now, reason=reason, message=message)
+    for kind, claim in _passing(seen).items():
+        if claim is None:
+            current = [c for c in current if c["type"] != kind]
+        else:
+            current = meta.with_condition(current, kind, True, now=seen.now, reason=claim[0], message=claim[1])
     own = [dict(c) for kind in OWN_CONDITIONS for c in current if c["type"] == kind]
     return own + [dict(c) for c in current if c["type"] not in OWN_CONDITIONS]
 
 
 def _merged(pod: Pod, before: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Our own conditions as we last wrote them, those of others (PodScheduled, readiness gates) as the API has them."""
-    own = [c for c in before.get("conditions") or () if c["type"] in OWN_CONDITIONS]
-    others = [c for c in pod.status.get("conditions") or () if c["type"] not in OWN_CONDITIONS]
+    ours = (*OWN_CONDITIONS, *PASSING_CONDITIONS)
+    own = [c for c in before.get("conditions") or () if c["type"] in ours]
+    others = [c for c in pod.status.get("conditions") or () if c["type"] not in ours]
     return own + others
+
+
+def _passing(seen: Observed) -> dict[str, tuple[str, str] | None]:
+    """Return the conditions of a resize: reason and message of what is so now."""
+    pending = (seen.pending.reason, seen.pending.message) if seen.pending else None
+    containers = {container.name: container for container in seen.pod.all_containers}
+    is_behind = any(
+        status.state == "running" and status.id in seen.applied and status.name in containers
+        and seen.applied[status.id] != resize.share(containers[status.name])
+        for status in seen.containers
+    )  # fmt: skip
+    progress = ("Error" if seen.resize_error else "", seen.resize_error) if is_behind else None
+    return {"PodResizePending": pending, "PodResizeInProgress": progress}
 
 
 Claim = tuple[bool, str, str]

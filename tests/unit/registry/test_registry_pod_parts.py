@@ -42,6 +42,34 @@ def test_a_container_for_debugging_has_nothing_that_outlives_a_look(fields: dict
     assert f"spec.ephemeralContainers[0].{name}: Forbidden: cannot be set for an Ephemeral Container" in added(**fields)
 
 
+def resized(before: dict[str, Any], now: dict[str, Any], **fields: Any) -> list[str]:
+    """Return the faults of giving the container of a pod other limits."""
+    one = pod()
+    one["spec"]["containers"][0] |= {"resources": {"limits": before}, **fields}
+    old = created("pods", one)
+    new = copy.deepcopy(old)
+    new["spec"]["containers"][0]["resources"] = {"limits": now, "requests": now}
+    return [str(each) for each in parts.resize(PODS, new, old)]
+
+
+def test_memory_is_taken_away_only_from_who_takes_a_restart() -> None:
+    less, more = {"memory": "1Gi", "cpu": "1"}, {"memory": "2Gi", "cpu": "1"}
+    assert resized(less, more) == []
+    (fault,) = resized(more, less)
+    assert "memory limits cannot be decreased unless resizePolicy is RestartContainer" in fault
+    policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    assert resized(more, less, resizePolicy=policy) == []
+    assert resized({"memory": "1Gi", "cpu": "2"}, less) == []
+
+
+def test_a_resize_policy_names_what_can_be_resized() -> None:
+    wanted = pod()
+    wanted["spec"]["containers"][0]["resizePolicy"] = [{"resourceName": "disk", "restartPolicy": "Perhaps"}]
+    _, found = made(PODS, wanted)
+    at = "spec.containers[0].resizePolicy[0]"
+    assert [str(each).partition(":")[0] for each in found] == [f"{at}.resourceName", f"{at}.restartPolicy"]
+
+
 def test_no_pod_is_made_with_containers_for_debugging() -> None:
     wanted = pod()
     wanted["spec"]["ephemeralContainers"] = [{"name": "look", "image": "busybox:1"}]

@@ -24,6 +24,7 @@ from netplane.agent.runtime.protocol import (
     ContainerStatus,
     ImageMissing,
     ImageStatus,
+    Resources,
     RuntimeFailure,
     RuntimeStatus,
     SandboxConfig,
@@ -143,6 +144,12 @@ class Cri:
         if status is not None and status.state == "created":
             # It never ran, or the runtime lost with the machine's power that it did. Runtimes stop only what runs.
             await self.remove_container(container_id)
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        """Change the limits of a running container."""
+        message = messages.resources(resources, unified_cgroups=cgroup.is_unified())
+        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=message)
+        await self._connection.runtime("UpdateContainerResources", request)
 
     async def remove_container(self, container_id: str) -> None:
         """Forget it."""

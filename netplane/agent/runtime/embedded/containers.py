@@ -21,7 +21,7 @@ from netplane.agent.runtime.embedded.crun import Programs
 from netplane.agent.runtime.embedded.layout import Layout
 from netplane.agent.runtime.embedded.records import ContainerRecord, Process
 from netplane.agent.runtime.embedded.sandboxes import Sandboxes
-from netplane.agent.runtime.protocol import ContainerConfig, RuntimeFailure
+from netplane.agent.runtime.protocol import ContainerConfig, Resources, RuntimeFailure
 from netplane.kernel import cgroup
 from netplane.kernel.errors import KernelError
 from netplane.lib.clock import Clock, rfc3339_micro
@@ -149,6 +149,14 @@ class Containers:
                 await ended.wait()
                 return
         await self._finish(container_id)
+
+    async def update(self, container_id: str, resources: Resources) -> None:
+        """Change the limits of a container that runs. Raises RuntimeFailure with the kernel's reason."""
+        wanted = bundle.resources(resources, self.host)
+        wanted.pop("devices", None)
+        file = self.layout.bundle(container_id) / "resources.json"
+        file.write_text(json.dumps(wanted))
+        await crun.update(self.programs, container_id, file)
 
     async def remove(self, container_id: str) -> None:
         """Forget a container, ending it first, with all that it wrote but its log."""

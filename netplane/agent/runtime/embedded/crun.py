@@ -133,6 +133,11 @@ async def start(programs: Programs, container_id: str) -> None:
     await _do(programs.argv("start", container_id))
 
 
+async def update(programs: Programs, container_id: str, resources: Path) -> None:
+    """Change the limits of a container to those in a file, an OCI `resources` object."""
+    await _do(programs.argv("update", f"--resources={resources}", container_id))
+
+
 async def run_detached(programs: Programs, container_id: str, bundle: Path) -> int:
     """Make and start a container without a monitor, and return its pid: for a pause process."""
     # Its output goes nowhere: a pipe would be held open by the process for ever.

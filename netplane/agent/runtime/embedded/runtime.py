@@ -27,6 +27,7 @@ from netplane.agent.runtime.protocol import (
     ImageMissing,
     ImageStatus,
     Pipe,
+    Resources,
     RuntimeFailure,
     RuntimeStatus,
     SandboxConfig,
@@ -129,6 +130,11 @@ class Embedded:
     async def stop_container(self, container_id: str, grace: float) -> None:
         """End it, with `grace` seconds to do so by itself."""
         await self._containers.stop(container_id, grace)
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        """Change the limits of a running container."""
+        self._running(container_id)
+        await self._containers.update(container_id, resources)
 
     async def remove_container(self, container_id: str) -> None:
         """Forget it."""

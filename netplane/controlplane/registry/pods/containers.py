@@ -43,6 +43,20 @@ def container_list(spec: Object, path: str) -> list[Fault]:
     return found
 
 
+def _resize_policies(container: Object, path: str) -> list[Fault]:
+    found: list[Fault] = []
+    seen: set[str] = set()
+    for index, each in enumerate(container.get("resizePolicy") or ()):
+        at, name = f"{path}.resizePolicy[{index}]", each.get("resourceName", "")
+        if name in seen:
+            found.append(faults.duplicate(f"{path}.resizePolicy", name))
+        seen.add(name)
+        if name not in ("cpu", "memory"):
+            found.append(faults.not_supported(f"{at}.resourceName", name, ("cpu", "memory")))
+        found += one_of(each, "restartPolicy", ("NotRequired", "RestartContainer"), at)
+    return found
+
+
 def _ephemeral(container: Object, path: str, targets: set[str]) -> list[Fault]:
     detail = "cannot be set for an Ephemeral Container"
     found = [faults.forbidden(f"{path}.{name}", detail) for name in _NOT_EPHEMERAL if container.get(name)]
@@ -89,6 +103,7 @@ def _container(container: Object, path: str, volumes: set[str], seen: set[str]) 
     found += environment.environment_faults(container, path)
     if "volumeMounts" in container:
         found += _mounts(container["volumeMounts"], f"{path}.volumeMounts", volumes)
+    found += _resize_policies(container, path)
     found += resource_faults(container.get("resources") or {}, f"{path}.resources")
     return found + _security(container.get("securityContext") or {}, f"{path}.securityContext")
 

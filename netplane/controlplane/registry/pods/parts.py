@@ -11,6 +11,7 @@ from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.pods.admission import quality
 from netplane.controlplane.registry.types import ResourceType
+from netplane.kube import quantity
 from netplane.kube.types import Object
 
 _ADDED = "ephemeralContainers"
@@ -48,7 +49,8 @@ def resize(of: ResourceType, new: Object, old: Object) -> list[Fault]:
             resources = asked.get(container["name"], container.get("resources"))
             before = container.get("resources") or {}
             if (resources or {}) != before:
-                found += _others(resources or {}, before, f"spec.{kind}[{index}].resources")
+                at = f"spec.{kind}[{index}].resources"
+                found += _others(resources or {}, before, at) or _less_memory(container, resources or {}, before, at)
                 container["resources"] = resources or {}
     of.default(new)
     held = (old.get("status") or {}).get("qosClass")
@@ -69,6 +71,16 @@ def _others(resources: Object, before: Object, path: str) -> list[Fault]:
         if set(held) - set(now):
             return [faults.forbidden(path, f"resource {kind} cannot be removed")]
     return []
+
+
+def _less_memory(container: Object, resources: Object, before: Object, path: str) -> list[Fault]:
+    """The kernel takes no memory back that is in use: only a restart makes sure."""
+    now, held = (quantity.parse((each.get("limits") or {}).get("memory", "0")) for each in (resources, before))
+    policies = {each.get("resourceName"): each.get("restartPolicy") for each in container.get("resizePolicy") or ()}
+    if now >= held or policies.get("memory") == "RestartContainer":
+        return []
+    detail = "memory limits cannot be decreased unless resizePolicy is RestartContainer"
+    return [faults.forbidden(f"{path}.limits", detail)]
 
 
 def _as_before(new: Object, old: Object) -> None:
