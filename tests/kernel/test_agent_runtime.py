@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from netplane.agent.runtime.cri import leftovers
 from netplane.agent.runtime.protocol import (
     ContainerConfig,
     ContainerStatus,
@@ -167,6 +169,21 @@ async def test_a_new_agent_adopts_what_runs_and_learns_what_ended(node: NodeFold
         assert second.sandboxes()[0].state == "ready"
         await second.stop_container(running, 5)
         assert next(s for s in second.containers() if s.id == running).exit_code == 3
+
+
+async def test_a_sandbox_whose_cni_result_a_power_cut_emptied_is_still_removed(tmp_path: Path) -> None:
+    with nodes.node(tmp_path, "containerd") as node:
+        async with node.runtime().opened() as first:
+            place = await first.run_sandbox(sandbox(node))
+            (cached,) = leftovers.CACHE.glob(f"test-{place}-eth0")
+            cached.write_bytes(b"")
+            os.utime(cached, (1, 1))
+            with pytest.raises(RuntimeFailure, match="unexpected end of JSON"):
+                await first.stop_sandbox(place)
+        async with node.runtime().opened() as second:
+            await second.remove_sandbox(place)
+            assert not second.sandboxes()
+        assert node.calls.read_text().splitlines()[-1].startswith("DEL")
 
 
 def runtime_state(runtime: Runtime, container_id: str) -> str:

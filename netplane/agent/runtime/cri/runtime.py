@@ -12,7 +12,7 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
-from netplane.agent.runtime.cri import messages, streaming
+from netplane.agent.runtime.cri import leftovers, messages, streaming
 from netplane.agent.runtime.cri.connection import LIMIT, Connection, NotThere, TimedOut, Unavailable
 from netplane.agent.runtime.cri.imports import Imports
 from netplane.agent.runtime.cri.listing import Listing
@@ -33,6 +33,9 @@ from netplane.agent.runtime.protocol import (
     Usage,
 )
 from netplane.kernel import cgroup
+from netplane.lib import clock, log
+
+_log = log.get("agent.runtime")
 
 KEPT_OUTPUT = 1 << 14
 START_TRIES, START_PAUSE = 60, 0.25
@@ -57,6 +60,8 @@ class Cri:
         async with self._connection:
             said = await self._first_word()
             self.name, self.version = said.runtime_name, said.runtime_version
+            if removed := await asyncio.to_thread(leftovers.sweep, leftovers.CACHE, clock.SYSTEM.now().timestamp()):
+                _log.warning("results of CNI that cannot be read were removed", files=", ".join(removed))
             await self._listing.refresh()
             await self._listing.refresh_images()
             await self._bring_sandbox_image()
