@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from netplane.controlplane.api import access, inflight, status
 from tests.support import apiserver
 from tests.support.http_client import Client
+
+_PATIENCE = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +27,23 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[apiserve
         yield running, path
 
 
-def events(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def noted(path: Path, uri: str, verb: str) -> dict[str, Any]:
+    """Wait for the event of a request: it is written when the client already has its answer."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        whole = path.read_text().rpartition("\n")[0]
+        for event in map(json.loads, whole.splitlines()):
+            if (event["requestURI"], event["verb"]) == (uri, verb):
+                return dict(event)
+        time.sleep(0.02)
+    raise AssertionError(f"no event of {verb} {uri}: {path.read_text()}")
 
 
 def test_a_write_is_noted_with_who_what_and_its_outcome(audited: tuple[apiserver.Server, Path]) -> None:
     server, path = audited
     body = {"metadata": {"name": "noted"}}
     Client(server).ask("POST", "/api/v1/namespaces", body)
-    event = next(e for e in events(path) if e["requestURI"] == "/api/v1/namespaces" and e["verb"] == "create")
+    event = noted(path, "/api/v1/namespaces", "create")
     assert event["user"]["username"] == "kubernetes-admin"
     assert event["responseStatus"]["code"] == 201
     assert event["objectRef"] == {"resource": "namespaces", "apiVersion": "v1"}
@@ -49,6 +60,7 @@ def test_no_secret_is_ever_written(audited: tuple[apiserver.Server, Path]) -> No
     api.ask("GET", "/api/v1/namespaces/default/secrets/s")
     merge = {"Content-Type": "application/merge-patch+json"}
     api.ask("PATCH", "/api/v1/namespaces/default/secrets/s", {"stringData": {"password": "very-hidden"}}, headers=merge)
+    noted(path, "/api/v1/namespaces/default/secrets/s", "patch")
     written = path.read_text()
     assert "namespaces/default/secrets" in written
     assert "very-hidden" not in written
@@ -61,8 +73,8 @@ def test_who_is_refused_and_who_acts_for_another_is_noted(audited: tuple[apiserv
     server, path = audited
     Client(server, token="x").ask("GET", "/api/v1/pods")
     Client(server).ask("GET", "/api/v1/nodes", headers={"Impersonate-User": "jane"})
-    refused = next(e for e in events(path) if e["requestURI"] == "/api/v1/pods")
-    acted = next(e for e in events(path) if e["requestURI"] == "/api/v1/nodes")
+    refused = noted(path, "/api/v1/pods", "list")
+    acted = noted(path, "/api/v1/nodes", "list")
     assert refused["responseStatus"]["code"] == 401
     assert acted["responseStatus"]["code"] == 403
     assert (acted["user"]["username"], acted["impersonatedUser"]["username"]) == ("kubernetes-admin", "jane")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import orjson
 
-from netplane.controlplane.api import access, options, route, status
+from netplane.controlplane.api import access, options, route, status, transport
 from netplane.kube.types import Object
 
 Scope = MutableMapping[str, Any]
@@ -51,6 +51,8 @@ class Request:
     scope: Scope = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
+    kept: tuple[Object, bytes] | None = None
+    """What the request wrote, and the bytes that were stored of it: an answer of it need not be encoded again."""
     asker: access.User | None = None
 
     @property
@@ -134,11 +136,13 @@ def failure(refusal: status.ApiStatus) -> Response:
     return json(refusal.code, refusal.body(), headers=refusal.headers)
 
 
-def warning_headers(warnings: Iterable[str]) -> Headers:
+def warning_headers(warnings: Sequence[str]) -> Headers:
     """Return RFC 7234 Warning headers, as kubectl prints them: no control characters, and shortened as the real ones.
 
     What a client sent stands in them, a field's name for one.
     """
+    if not warnings:
+        return ()
     told = [_CONTROL.sub(" ", warning) for warning in dict.fromkeys(warnings)]
     is_long = sum(map(len, told)) > _WARNINGS_LIMIT
     lines, size = [], 0
@@ -153,6 +157,9 @@ def warning_headers(warnings: Iterable[str]) -> Headers:
 
 async def respond(send: Send, response: Response, *, more_headers: Headers = ()) -> None:
     """Send a response; chunks go out one by one with a turn for others between them."""
+    is_plain = not (response.headers or more_headers) and response.chunks is None
+    if is_plain and transport.answered(send, response.code, response.content_type, response.body):
+        return
     headers = [(b"content-type", response.content_type), *response.headers, *more_headers]
     if response.chunks is None:
         headers.append((b"content-length", b"%d" % len(response.body)))

@@ -46,6 +46,8 @@ def answer(
     """Return one object as the response the client asked for."""
     how = negotiate.parse(request.accept)
     if how.shape == "object" and not how.is_yaml:
+        if request.kept is not None and request.kept[0] is obj:
+            return http.Response(code, request.kept[1])
         return http.Response(code, orjson.dumps(obj))
     made = render.shaped(of, obj, how, at.clock.now(), include=include(request))
     return http.Response(code, render.encoded(made, how), YAML if how.is_yaml else http.JSON)

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -46,7 +45,6 @@ _LOG = log.get("server")
 _FIRST_INHERITED = 3
 _TICK = 10.0
 _BACKLOG = 2048
-_SWITCH = 0.0005
 
 Part = Callable[[cluster.Cluster], Awaitable[None]]
 """A part that runs beside the API for as long as the server does: controllers, scheduler."""
@@ -190,8 +188,6 @@ async def serve(settings: cluster.Settings, parts: Sequence[tuple[str, Part]]) -
             held.callback(log_of_requests.close)
         async with opened(settings, material) as at:
             _calm_collector()
-            # The store's thread needs the interpreter for microseconds, five times a commit: not after 5 ms each.
-            sys.setswitchinterval(_SWITCH)
             at.own_address = f"https://127.0.0.1:{sockets[-1].getsockname()[1]}"
             await _run(at, material, sockets, parts, log_of_requests)
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from uvicorn.protocols.http import flow_control, httptools_impl
 
 from netplane.controlplane.api import access
+from netplane.lib import clock as clocks
 
 _STATE = "netplane.peer"
 _LINE = "netplane.line"
@@ -51,6 +52,16 @@ class Joined:
             self._loop.call_soon(self._flush)
         elif part:
             self._transport.write(part)
+
+    def write_whole(self, answer: bytes, body: bytes) -> None:
+        """Send an answer's head and its body, after what waits."""
+        if self._head:
+            self._flush()
+        if len(body) < _LARGE:
+            self._transport.write(answer + body)
+        else:
+            self._transport.write(answer)
+            self._transport.write(body)
 
     def is_closing(self) -> bool:
         """Whether the connection is closed or about to be."""
@@ -98,6 +109,32 @@ class Line:
         self._connection.write(_chunk(body))
 
 
+def answered(send: object, code: int, content_type: bytes, body: bytes) -> bool:
+    """Answer a request as `send` would in two messages, and return whether that was done.
+
+    A small answer is half of a small request's cost on its way through ASGI. Only for an answer that nothing is
+    special about: the server's own `send`, a client that is there and reads, a body of known length.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not httptools_impl.RequestResponseCycle or cycle.scope["method"] == "HEAD":
+        return False
+    if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
+        return False
+    head = [httptools_impl.STATUS_LINE[code]]
+    for name, value in cycle.default_headers:
+        head += (name, b": ", value, b"\r\n")
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    head.append(b"content-type: %b\r\ncontent-length: %d\r\n%b" % (content_type, len(body), end))
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cast(Joined, cycle.transport).write_whole(b"".join(head), body)
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
 class Protocol(httptools_impl.HttpToolsProtocol):
     """HTTP over TLS whose requests, WebSocket handshakes among them, carry the connection's peer in their state."""
 
@@ -124,10 +161,10 @@ def peer(certificate: Mapping[str, Any]) -> Peer:
     return Peer(access.User(name, (*groups, access.AUTHENTICATED)), until)
 
 
-def user_of(scope: Mapping[str, Any], *, now: float) -> access.User | None:
+def user_of(scope: Mapping[str, Any], clock: clocks.Clock) -> access.User | None:
     """Return the user of a request's client certificate; None without one, or with one that has expired meanwhile."""
     found: Peer | None = (scope.get("state") or {}).get(_STATE)
-    if found is None or not found.user.name or now >= found.until:
+    if found is None or not found.user.name or clock.now().timestamp() >= found.until:
         return None
     return found.user
 

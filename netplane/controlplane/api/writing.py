@@ -180,7 +180,7 @@ async def _create_once(
     if writing.is_dry_run:
         return obj
     if of.conversion is None:
-        await keep(at.store.create(cluster.storage(of), obj))
+        request.kept = obj, (await keep(at.store.create(cluster.storage(of), obj))).value
         return obj
     kept = await at.converter.stored(of, obj)
     admission.check_namespace(at, of, obj, namespace)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
+
+import pytest
+from uvicorn.protocols.http import flow_control, httptools_impl
 
 from netplane.controlplane.api import access, http, transport
 
@@ -20,6 +24,9 @@ class _Socket:
 
     def close(self) -> None:
         self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
 
     def get_extra_info(self, name: str) -> str:
         return name
@@ -96,3 +103,55 @@ async def test_who_stops_reading_a_body_ends_the_wait() -> None:
     reading.cancel()
     (ended,) = await asyncio.gather(reading, return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError)
+
+
+def _cycle(socket: _Socket, *, method: str = "GET", keep_alive: bool = True) -> httptools_impl.RequestResponseCycle:
+    transport_ = cast(asyncio.Transport, transport.Joined(cast(asyncio.Transport, socket), asyncio.get_running_loop()))
+    return httptools_impl.RequestResponseCycle(
+        scope=cast(Any, {"type": "http", "method": method}),
+        transport=transport_,
+        flow=flow_control.FlowControl(transport_),
+        logger=logging.getLogger("test"),
+        access_logger=logging.getLogger("test"),
+        access_log=False,
+        default_headers=[(b"date", b"today")],
+        message_event=asyncio.Event(),
+        expect_100_continue=False,
+        keep_alive=keep_alive,
+        on_response=lambda: None,
+    )
+
+
+async def _answered(cycle: httptools_impl.RequestResponseCycle, *, through_asgi: bool) -> None:
+    send = cast(http.Send, cycle.send)
+    more = [(b"warning", b"299 - x")] if through_asgi else []
+    await http.respond(send, http.Response(200, b'{"a":1}'), more_headers=more)
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+async def test_an_answer_past_asgi_is_the_one_through_it(keep_alive: bool) -> None:
+    straight, through = _Socket(), _Socket()
+    one, other = _cycle(straight, keep_alive=keep_alive), _cycle(through, keep_alive=keep_alive)
+    await _answered(one, through_asgi=False)
+    await _answered(other, through_asgi=True)
+    heads = [set(b"".join(each.sent).partition(b"\r\n\r\n")[0].split(b"\r\n")) for each in (straight, through)]
+    assert heads[0] == heads[1] - {b"warning: 299 - x"}
+    assert straight.sent[-1].endswith(b'\r\n\r\n{"a":1}')
+    assert (one.response_complete, one.message_event.is_set()) == (True, True)
+    assert (straight.is_closed, through.is_closed) == (not keep_alive, not keep_alive)
+
+
+async def test_a_head_alone_is_answered_without_a_body() -> None:
+    socket = _Socket()
+    cycle = _cycle(socket, method="HEAD")
+    await _answered(cycle, through_asgi=False)
+    await asyncio.sleep(0)
+    assert b"".join(socket.sent).endswith(b"\r\n\r\n")
+
+
+async def test_who_has_gone_is_answered_nothing() -> None:
+    socket = _Socket()
+    cycle = _cycle(socket)
+    cycle.disconnected = True
+    await _answered(cycle, through_asgi=False)
+    assert socket.sent == []
