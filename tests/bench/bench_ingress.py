@@ -83,8 +83,10 @@ def haproxy(folder: Path, name: str, text: str) -> Iterator[subprocess.Popen[byt
     path = folder / f"{name}.cfg"
     path.write_text(text)
     # As the door's engine has it: a log that is appended to, and a session of its own, which the scheduler weighs.
+    # Not quiet: `-q` would turn the log on standard output into nothing, which costs less than any log there is.
     with open(folder / f"{name}.log", "ab") as log:
-        process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(path)], stdout=log, start_new_session=True)
+        command = ["haproxy", "-db", "-f", str(path)]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         yield process
     finally:

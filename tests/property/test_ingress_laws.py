@@ -68,7 +68,10 @@ _ASKED = st.builds(
 @settings(max_examples=150, deadline=None)
 def test_a_lookup_finds_the_first_route_by_rank_that_matches(given_routes: list[Route], asked: list[Asked]) -> None:
     listeners = [Listener(port) for port in (80, 443, 8080)]
-    tables = table.compile_tables(given_routes, listeners, lambda route: f"h0|{route.owner}|n")
+    record = lambda route: f"h0|{route.owner}|n"  # noqa: E731
+    # Some routes have a policy or are split, which the fast way does not serve.
+    fast = lambda route: "" if route.owner.name in ("r0", "r5") else record(route)  # noqa: E731
+    tables = table.compile_tables(given_routes, listeners, record, fast=fast)
     for one in asked:
         best = meant(given_routes, one, table.rank)
         assert find(tables, one) == (f"h0|{best.owner}|n" if best else "")
@@ -81,7 +84,8 @@ def test_the_order_of_facts_does_not_matter(given_routes: list[Route], shuffle: 
     shuffle.shuffle(mixed)  # type: ignore[attr-defined]  # a random.Random of hypothesis
     listeners = [Listener(80)]
     record = lambda route: str(route.owner)  # noqa: E731
-    assert table.compile_tables(mixed, listeners, record) == table.compile_tables(given_routes, listeners, record)
+    made = [table.compile_tables(rows, listeners, record, fast=record) for rows in (mixed, given_routes)]
+    assert made[0] == made[1]
 
 
 _SETTINGS = base.Settings("/run/door", "/lib/door.lua", slots={"h": 6, "l": 1, "c": 1, "t": 1})

@@ -27,6 +27,9 @@ class Asked:
 
 def find(tables: Tables, asked: Asked) -> str:
     """Return the record that the engine would find, "" for none."""
+    fast = _longest(tables.fast, f"{asked.host}{asked.path}/?")
+    if fast:
+        return fast
     door = tables.doors.get(str(asked.port), "")
     for key in _keys(door, asked.host):
         found = _at(tables, key, asked.path)
@@ -53,8 +56,12 @@ def _at(tables: Tables, key: str, path: str) -> str:
         if re.search(pattern, key + path):
             return value
     whole = f"{key}{path}/"
-    fitting = [prefix for prefix in tables.prefix if whole.startswith(prefix)]
-    return tables.prefix[max(fitting, key=len)] if fitting else ""
+    return _longest(tables.prefix, whole)
+
+
+def _longest(rows: Mapping[str, str], text: str) -> str:
+    fitting = [prefix for prefix in rows if text.startswith(prefix)]
+    return rows[max(fitting, key=len)] if fitting else ""
 
 
 def _choose(text: str, asked: Asked) -> str:

@@ -8,7 +8,7 @@ local EXACT = Map.new(MAPS .. "/exact.map", Map._str)
 local REGEX = Map.new(MAPS .. "/regex.map", Map._reg)
 local CHOICES = Map.new(MAPS .. "/choices.map", Map._str)
 local PREFIX = Map.new(MAPS .. "/prefix.map", Map._beg)
-local NOWHERE = "!404||n"
+local NOWHERE = "!404--||n"
 local DEEPEST_HOST = 8
 local CACHED_MOST = 20000
 
@@ -136,16 +136,16 @@ end
 core.register_action("select", {"http-req"}, function(txn)
   local headers = txn.http:req_get_headers()
   local whole, method, queries, cookies = joined(headers), txn.sf:method(), queries_of(txn), cookies_of(headers)
-  for _, one in ipairs(candidates_of(CHOICES:lookup(txn:get_var("txn.rec")) or "")) do
+  for _, one in ipairs(candidates_of(CHOICES:lookup(txn:get_var("txn.found")) or "")) do
     if (not one.m or one.m[1][1] == method)
       and all_hold(one.h, whole) and all_hold(one.H, whole, true)
       and all_hold(one.q, queries) and all_hold(one.Q, queries, true)
       and all_hold(one.c, cookies) and all_hold(one.C, cookies, true) then
-      txn:set_var("txn.rec", one.to[1][1])
+      txn:set_var("txn.found", one.to[1][1])
       return
     end
   end
-  txn:set_var("txn.rec", NOWHERE)
+  txn:set_var("txn.found", NOWHERE)
 end, 0)
 
 core.register_action("pick", {"http-req"}, function(txn)
@@ -182,13 +182,13 @@ core.register_action("search", {"http-req"}, function(txn)
   local host = txn:get_var("txn.host") or ""
   if host:find("[^a-z0-9._:%[%]-]") then return answer(txn, 400, {}, "400 Bad Request\n") end
   local found = search(txn:get_var("txn.door") or "", host, txn:get_var("txn.path") or "")
-  txn:set_var("txn.rec", found or NOWHERE)
+  txn:set_var("txn.found", found or NOWHERE)
 end, 0)
 
 local REASONS = {[404] = "Not Found", [500] = "Internal Server Error", [503] = "Service Unavailable"}
 
 core.register_action("refuse", {"http-req"}, function(txn)
-  local status = tonumber(txn:get_var("txn.slot"):sub(2)) or 503
+  local status = tonumber(txn:get_var("txn.slot"):sub(2, 4)) or 503
   answer(txn, status, {}, status .. " " .. (REASONS[status] or "") .. "\n")
 end, 0)
 

@@ -51,8 +51,8 @@ def config(settings: Settings, servers: Mapping[str, Mapping[str, EngineServer]]
 
 
 def slot_names(settings: Settings, kind: str) -> Iterator[str]:
-    """Yield the names of all slots of a kind, in order."""
-    return (f"{kind}{at}" for at in range(settings.slots.get(kind, 0)))
+    """Yield the names of all slots of a kind, in order; all are as long, for records begin with them."""
+    return (f"{kind}{at:05}" for at in range(settings.slots.get(kind, 0)))
 
 
 def _global(settings: Settings, mark: str) -> Iterable[str]:
@@ -92,13 +92,16 @@ def _defaults(settings: Settings) -> Iterable[str]:
 
 
 LOG_FORMAT: Final = (
-    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","client":"%ci","method":"%[capture.req.method,json(utf8s)]",'
-    '"host":"%[var(txn.host),json(utf8s)]","path":"%[var(txn.path),json(utf8s)]","protocol":"%HV","status":%ST,'
-    '"bytes":%B,"ms":%Ta,"backend_ms":%Tr,"state":"%tsc","tls":"%sslv","owner":"%[var(txn.owner)]",'
-    '"service":"%[var(txn.slot),map_str(MAPS/slots.map),field(1,|)]","pod":"%[srv_name,field(1,_)]",'
-    '"endpoint":"%si:%sp","retries":%rc,"agent":"%[var(txn.agent),json(utf8s)]"}'
+    '{"time":%Ts.%ms,"client":"%[var(sess.client)]","method":"%HM","host":"%[capture.req.hdr(0)]",'
+    '"path":"%[capture.req.hdr(1),json(utf8s)]","protocol":"%HV","status":%ST,"bytes":%B,"ms":%Ta,"backend_ms":%Tr,'
+    '"state":"%tsc","tls":"%sslv","owner":"%[var(txn.rec),bytes(6)]","pod":"%[srv_name,field(1,_)]",'
+    '"endpoint":"%[srv_name,field(2,_)]","retries":%rc,"agent":"%[capture.req.hdr(2),json(utf8s)]"}'
 )
-"""One line of JSON for each request; what clients choose is escaped by the engine."""
+"""One line of JSON for each request; what clients choose is escaped by the engine, and `owner` holds `service` too.
+
+Each field costs every request, and the engine's converters by the character: addresses are printed once a connection,
+and what the record and the server's name say already is not looked up again.
+"""
 
 
 def _frontends(settings: Settings) -> Iterable[str]:
@@ -108,7 +111,7 @@ def _frontends(settings: Settings) -> Iterable[str]:
         yield from _binds(settings, listener)
     maps = f"{at}/maps"
     if settings.access_log:
-        yield f"  log-format '{LOG_FORMAT.replace('MAPS', maps)}'"
+        yield f"  log-format '{LOG_FORMAT}'"
     yield from _rules(maps, logs=bool(settings.access_log))
     yield "frontend internal from doors"
     yield "  no log"
@@ -169,25 +172,53 @@ def _passthrough(settings: Settings, maps: str) -> Iterable[str]:
         yield f"  server door unix@{settings.directory}/tls-{port}.sock send-proxy-v2"
 
 
-_MISSING: Final = "!{ var(txn.rec) -m found }"
+_MISSING: Final = "!{ var(txn.found) -m found }"
 
-_RULES: Final = """
+_CAPTURES: Final = """
+declare capture request len 2048
+declare capture request len 2048
+declare capture request len 512
+http-request capture req.hdr(host) id 0
+http-request capture path id 1
+http-request capture req.fhdr(user-agent) id 2
+"""
+"""What the log will tell of the request, which is gone by then. A host that the maps do not know is escaped later."""
+
+_FAST: Final = r"""
+tcp-request session set-var(sess.client) src,concat()
+tcp-request session set-var(sess.scheme) ssl_fc,iif(https,http)
+CAPTURES
+acl is_odd_host req.hdr(host) -m sub /
+acl is_dotted path -m sub /. /%2e /%2E
+http-request set-header X-Forwarded-For %[var(sess.client)]
+http-request set-header X-Forwarded-Proto %[var(sess.scheme)]
+http-request set-header X-Forwarded-Host %[req.hdr(host)]
+http-request set-var(txn.rec) base,concat(/?),map_beg(MAPS/fast.map) unless is_odd_host or is_dotted
+http-request track-sc0 'var(txn.rec),bytes(6),field(1,\")' table owners
+http-request allow if { var(txn.rec) -m found }
+"""
+"""The way of most requests: one lookup of host and path together says the slot and the names for the log."""
+
+_RULES: Final = r"""
+set-var(txn.rec) 'str("!400--\",\"service\":\"")'
 set-var(txn.host) req.hdr(host),host_only,lower,rtrim(.)
 set-var(txn.path) path
-REFUSE(400,Bad Request) if { var(txn.host) -m sub / }
-REFUSE(400,Bad Request) if { path -m sub /. /%2e /%2E } { path -m reg -i (^|/)([.]|%2e){1,2}(/|$) }
+REFUSE(400,Bad Request) if is_odd_host
+REFUSE(400,Bad Request) if is_dotted { path -m reg -i (^|/)([.]|%2e){1,2}(/|$) }
 set-var(txn.door) so_id,map_int(MAPS/doors.map)
 set-var(txn.key) var(txn.door),concat(/,txn.host),concat(,txn.path)
-set-var(txn.rec) var(txn.key),map_str(MAPS/exact.map)
+set-var(txn.found) var(txn.key),map_str(MAPS/exact.map)
 lua.search if MISSING { var(txn.door) -m sub ^ }
-set-var(txn.rec) var(txn.key),concat(/),map_beg(MAPS/prefix.map) if MISSING
+set-var(txn.found) var(txn.key),concat(/),map_beg(MAPS/prefix.map) if MISSING
 lua.search if MISSING
-lua.select if { var(txn.rec) -m beg ? }
-set-var(txn.slot) var(txn.rec),field(1,|)
-set-var(txn.owner) var(txn.rec),field(2,|)
-set-var(txn.rid) var(txn.rec),field(3,|)
+lua.select if { var(txn.found) -m beg ? }
+set-var(txn.slot) var(txn.found),field(1,|)
+set-var(txn.owner) var(txn.found),field(2,|)
+set-var(txn.rid) var(txn.found),field(3,|)
 track-sc0 var(txn.owner) table owners
 lua.pick if { var(txn.slot) -m beg @ }
+set-var(txn.service) var(txn.slot),map_str(MAPS/slots.map),field(1,|)
+set-var(txn.rec) 'var(txn.slot),concat(,txn.owner,"\",\"service\":\""),concat(,txn.service)'
 set-var(txn.policy) var(txn.rid),map_str(MAPS/policies.map) if RICH
 wait-for-body time 5s at-least 16000 if { var(txn.policy) -m sub &mirror= }
 lua.policy if RICH
@@ -195,26 +226,27 @@ track-sc1 var(txn.client) table clients if { var(txn.client) -m found }
 track-sc2 var(txn.client) table minutes if { var(txn.client) -m found }
 lua.limit if { var(txn.client) -m found }
 lua.refuse if { var(txn.slot) -m beg ! }
-set-header X-Forwarded-For %[src]
-set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
-set-header X-Forwarded-Host %[req.hdr(host)]
 """
 
 
 def _rules(maps: str, *, logs: bool) -> Iterator[str]:
     """Say what happens to a request; every line is the same for all users, and what differs is in the maps.
 
-    Each line costs every request its condition, so what is rare is one line that leads into door.lua.
+    Each line costs every request that reaches it its condition. Hosts of Ingresses without annotations are decided by
+    the first lines alone; what is rare is one line that leads into door.lua.
     """
+    for line in _FAST.strip().replace("CAPTURES", _CAPTURES.strip() if logs else "").splitlines():
+        if line:
+            yield f"  {line.replace('MAPS', maps)}"
     if logs:
-        yield "  http-request set-var(txn.agent) req.fhdr(user-agent)"
+        yield "  http-request capture req.hdr(host),bytes(0,256),json(utf8s) id 0"
     for line in _RULES.strip().splitlines():
         line = line.replace("MAPS", maps).replace("MISSING", _MISSING).replace("RICH", "!{ var(txn.rid) -m str n }")
         yield f"  http-request {_refusal(line)}"
     # The engine's own count of failures knows those of backends alone, and not what the door itself fails with.
     yield "  http-after-response set-var(txn.none) sc0_inc_gpc0 if { status ge 500 }"
     yield "  http-response lua.answer if { var(txn.answer) -m found }"
-    yield "  use_backend %[var(txn.slot)]"
+    yield "  use_backend %[var(txn.rec),bytes(0,6)]"
 
 
 def _refusal(line: str) -> str:

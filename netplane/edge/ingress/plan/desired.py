@@ -45,14 +45,23 @@ def compile_plan(
     https = [one.port for one in routing.listeners or settings.listeners if one.protocol == "HTTPS"]
     https_port = 443 if 443 in https or not https else https[0]
 
+    def plain_slot(service: ServicePort) -> str:
+        return given[slots.use_of(service, _PLAIN, paths)]
+
     def record(route: Route) -> str:
-        text = policy.text(route, lambda service: given[slots.use_of(service, _PLAIN, paths)], https_port=https_port)
+        text = policy.text(route, plain_slot, https_port=https_port)
         name = policy.name_of(text)
         if text:
             policies[name] = text
         return f"{_target(route, given, paths)}|{route.owner}|{name}"
 
-    tables = table.compile_tables(routing.routes, settings.listeners, record, len(settings.addresses))
+    def fast(route: Route) -> str:
+        slot, names = _target(route, given, paths), {one.service for one in route.backends if one.weight > 0}
+        is_simple = slot[0] not in "!@" and not policy.text(route, plain_slot, https_port=https_port)
+        return f'{slot}{route.owner}","service":"{names.pop()}' if is_simple else ""
+
+    number = len(settings.addresses)
+    tables = table.compile_tables(routing.routes, settings.listeners, record, fast=fast, addresses=number)
     maps = {
         "slots": {slot: str(use) for use, slot in given.items()},
         "policies": policies,
@@ -60,6 +69,7 @@ def compile_plan(
         "exact": tables.exact,
         "regex": tables.regex,
         "prefix": tables.prefix,
+        "fast": tables.fast,
         "doors": tables.doors,
         "sni": {_sni(one): given[slots.passthrough_use(one.service)] for one in reversed(routing.passthroughs)},
     }
@@ -89,12 +99,12 @@ def _uses(routing: Routing, paths: Paths) -> list[Use]:
 
 def _target(route: Route, given: Mapping[Use, str], paths: Paths) -> str:
     if route.respond:
-        return f"!{route.respond}"
+        return _refusal(route.respond)
     if route.redirect:
-        return "!500"
+        return _refusal(500)
     weighted = [one for one in route.backends if one.weight > 0]
     if not weighted:
-        return "!500" if route.backends and route.owner.kind != "Ingress" else "!503"
+        return _refusal(500 if route.backends and route.owner.kind != "Ingress" else 503)
     if len(weighted) == 1:
         return _slot(weighted[0], route, given, paths)
     return "@" + "+".join(f"{_slot(one, route, given, paths)}*{one.weight}" for one in weighted)
@@ -102,8 +112,13 @@ def _target(route: Route, given: Mapping[Use, str], paths: Paths) -> str:
 
 def _slot(backend: Backend, route: Route, given: Mapping[Use, str], paths: Paths) -> str:
     if backend.service is None:
-        return f"!{backend.missing_status}"
+        return _refusal(backend.missing_status)
     return given[slots.use_of(backend.service, route.policy, paths)]
+
+
+def _refusal(status: int) -> str:
+    """Return what stands for a slot where there is only an answer: as long as the name of one."""
+    return f"!{status}--"
 
 
 def _sni(one: Passthrough) -> str:

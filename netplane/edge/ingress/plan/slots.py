@@ -101,10 +101,13 @@ def assign(
 
 
 def servers_of(use: Use, servers: Iterable[Server]) -> dict[str, EngineServer]:
-    """Return the servers of a slot by name: the pod's, and a mark of all that makes it this server and no other."""
+    """Return the servers of a slot by name: pod, endpoint, and a mark of how it is spoken to.
+
+    The name is all that tells this server from another, and the log takes pod and endpoint from it.
+    """
     found = {}
     for one in servers:
         server = EngineServer(one.address, one.port, use.options)
-        mark = digest(f"{server.where} {use.options}", 8)
-        found[f"{one.name or 'endpoint'}_{mark}"] = server
+        mark = digest(use.options, 8) if use.options else ""
+        found[f"{one.name or 'endpoint'}_{one.address}:{one.port}_{mark}"] = server
     return found

@@ -3,6 +3,9 @@
 A record is `slot|owner|policy`. Where host and path alone decide, a lookup finds it; where headers, queries, methods
 or cookies matter too, it finds `?` and the name of a list that is walked in order of precedence. The list holds also
 what less specific paths and hosts would offer, so that walking it once is enough.
+
+Most hosts need nothing of that: their routes are plain, at every port, each to one Service without a policy. These
+stand a second time in one map by host and path together, where a single lookup decides.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ _PATH_RANK: Final = {"exact": 0, "regex": 1, "prefix": 2}
 _DOOR: Final = "d"
 
 Target = Callable[[Route], str]
-"""Gives the record of a route: `slot|owner|policy`."""
+"""Gives the record of a route: `slot|owner|policy`; for the map `fast`, "" when the route needs more than that."""
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class Tables:
     regex: dict[str, str] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
     doors: dict[str, str] = field(default_factory=dict)
+    fast: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,10 @@ class _Place:
 
 
 def compile_tables(
-    routes: Sequence[Route], listeners: Iterable[Listener], record: Target, addresses: int = 1
+    routes: Sequence[Route], listeners: Iterable[Listener], record: Target, *, fast: Target, addresses: int = 1
 ) -> Tables:
     """Return the rows for all routes; each listener's port is told which door, that is which set of rows, is its."""
-    tables = Tables()
+    tables = Tables(fast=_fast(routes, fast))
     doors: dict[str, list[Route]] = {}
     shared: dict[frozenset[frozenset[int]], str] = {}
     sets = {route.ports for route in routes}
@@ -59,6 +63,29 @@ def compile_tables(
     for door, mine in doors.items():
         _compile_door(tables, door + _features(mine), mine, record)
     return tables
+
+
+def _fast(routes: Iterable[Route], record: Target) -> dict[str, str]:
+    """Return the rows of hosts all of whose routes are simple: one that is not could stand behind a longer path.
+
+    A lookup is for the host, the path and `/?`, which no path holds, so that an exact path is the longest beginning.
+    """
+    by_host: dict[str, list[Route]] = {}
+    for route in routes:
+        if route.match.host.kind == "exact":
+            by_host.setdefault(route.match.host.name, []).append(route)
+    found: dict[str, str] = {}
+    for host, mine in by_host.items():
+        if not all(one.match.is_plain and not one.ports and one.match.path.kind != "regex" for one in mine):
+            continue
+        rows: dict[str, str] = {}
+        for one in sorted(mine, key=rank):
+            path = one.match.path
+            key = f"{host}{path.value}/?" if path.kind == "exact" else f"{host}{path.value.rstrip('/')}/"
+            rows.setdefault(key, record(one))
+        if all(rows.values()):
+            found.update(rows)
+    return found
 
 
 def _features(routes: Iterable[Route]) -> str:

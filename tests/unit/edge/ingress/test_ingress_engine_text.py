@@ -35,8 +35,8 @@ def test_hostile_texts_stand_in_maps_encoded_and_nowhere_in_the_configuration() 
 
 
 def test_servers_stand_in_the_configuration_of_a_new_process() -> None:
-    text = base.config(SETTINGS, {"h0": {"web-0_1": EngineServer("fd00::1", 80)}}, mark="m", cookie_key="k")
-    assert "backend h0 from roundrobin-slots\n  server web-0_1 [fd00::1]:80\n" in text
+    text = base.config(SETTINGS, {"h00000": {"web-0_1": EngineServer("fd00::1", 80)}}, mark="m", cookie_key="k")
+    assert "backend h00000 from roundrobin-slots\n  server web-0_1 [fd00::1]:80\n" in text
 
 
 def test_what_the_engine_prints_is_read_back() -> None:
@@ -44,15 +44,15 @@ def test_what_the_engine_prints_is_read_back() -> None:
     maps = dict.fromkeys(MAPS, "") | {"prefix": "0x1 d80/a.example/ h0|Ingress/ns/web|n\n0x2 d80/b.example/ h1|x|n"}
     servers = (
         "1\n# be_id be_name\n"
-        "7 h0 1 web_1 10.0.0.1 0 1 1 1 1 1 0 0 0 0 0 0 - 8080 - 0 0 - - 0\n"
-        "7 h0 2 web_2 10.0.0.2 2 0 1 1 1 1 0 0 0 0 0 0 - 8080 - 0 0 - - 0\n"
+        "7 h00000 1 web_1 10.0.0.1 0 1 1 1 1 1 0 0 0 0 0 0 - 8080 - 0 0 - - 0\n"
+        "7 h00000 2 web_2 10.0.0.2 2 0 1 1 1 1 0 0 0 0 0 0 - 8080 - 0 0 - - 0\n"
         "9 basic 1 checker - 2 0 1 1 1 1 0 0 0 0 0 0 - 0 - 0 0 - - 0\n"
     )
     listed = f"# {paths.certificate_list}\n{paths.certificate('ns_web-1')} a.example\n"
     state = observe.state(maps, servers, listed, "", paths)
     assert state.maps["prefix"]["d80/b.example/"] == "h1|x|n"
-    assert state.servers == {"h0": {"web_2": EngineServer("10.0.0.2", 8080)}}
-    assert state.leaving == {("h0", "web_1")}
+    assert state.servers == {"h00000": {"web_2": EngineServer("10.0.0.2", 8080)}}
+    assert state.leaving == {("h00000", "web_1")}
     assert list(state.certificates) == ["ns_web-1"]
 
 
