@@ -105,7 +105,7 @@ def test_a_path_that_shrinks_under_pods_still_carries_them(world: World) -> None
     a, b = started(world)
     for machine in world.machines:
         set_mtu(machine.netns, ["eth0"], 1300)
-        until(lambda m=machine: m.status()["mtu"] == 1250)  # type: ignore[misc]  # bound here
+        until(lambda m=machine: m.status()["mtu"] == 1250 and is_clamped(m), limit=30)  # type: ignore[misc]  # bound here
     assert max(exchange(a.netns, b.netns, b.addresses[0])) <= 1250 - 40
 
 
@@ -123,13 +123,31 @@ def test_a_path_that_swallows_large_packets_without_a_word_is_found_and_held_to(
     one, two = world.machines
     until(lambda: one.status()["fabric"]["narrow"] == {two.addresses[0]: 1400}, limit=30)
     until(lambda: two.status()["fabric"]["narrow"] == {one.addresses[0]: 1404}, limit=30)
+    until(lambda: route_mtu(one) == 1350 and is_clamped(one) and is_clamped(two), limit=30)
     assert exchange(a.netns, b.netns, b.addresses[0]) == (1350 - 40 - 12, 1350 - 40 - 12)
-    assert route_mtu(one) == 1350
     one.kill()
     with link.Socket(world.underlay) as wire:
         wire.commit([change(LinkChange(name="n2", is_up=False))])  # so that it cannot be measured again
     one.start()
     assert route_mtu(one) == 1350
+
+
+def is_clamped(machine: Machine) -> bool:
+    """Tell whether the node looks into pods' first TCP packets."""
+    argv = ["nsenter", f"--net={machine.netns}", "nft", "list", "chain", "ip", "netplane_cni", "clamp"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def test_where_every_way_takes_what_pods_send_no_packet_is_looked_into(world: World) -> None:
+    a, b = started(world)
+    one, two = world.machines
+    assert not is_clamped(one)
+    exchange(a.netns, b.netns, b.addresses[0])
+    set_mtu(one.netns, ["eth0"], 1400)
+    until(lambda: is_clamped(one), limit=30)
+    assert not is_clamped(two)
+    set_mtu(one.netns, ["eth0"], 1500)
+    until(lambda: not is_clamped(one), limit=30)
 
 
 def route_mtu(machine: Machine) -> int:

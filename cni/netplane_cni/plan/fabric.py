@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from netplane.kernel.link.diff import Paths
-from netplane.kernel.link.objects import Forward, Neighbour, Route, Vxlan, WireGuard
+from netplane.kernel.link.objects import Forward, Link, Neighbour, Route, Vxlan, WireGuard
 from netplane.model import address
 from netplane.model.node import Node
 from netplane_cni.plan import wireguard
@@ -43,6 +43,8 @@ FABRIC_PROTOCOL = 110
 DEVICE = "np.vxlan"
 MAC_ANNOTATION = "netplane.io/vtep-mac"
 METRICS = 1024
+UNBOUNDED = 1 << 16
+"""More than any packet has bytes."""
 CLOSED_METRIC = 1 << 20
 """Of the routes that refuse what must not leave in plain: any other of ours comes before."""
 OVERHEAD = {address.Family.V4: 50, address.Family.V6: 70}
@@ -280,6 +282,17 @@ def _room(peer: Node, me: Node, where: Where, overhead: Mapping[address.Family, 
     """Return what a tunnel to a node takes, where that is less than the node's own link would allow; else 0."""
     family = underlay_family(me)
     return max(0, where.limits.get(peer.ip(family) or b"", 0) - overhead[family]) if where.limits else 0
+
+
+def widths(links: Iterable[Link]) -> tuple[int, int]:
+    """Return the MTU of the widest pod's cable (0 without any), and of the narrowest other link that is up."""
+    cables, others = [0], [UNBOUNDED]
+    for one in links:
+        if one.name.startswith("np") and "." not in one.name:
+            cables.append(one.mtu)
+        elif one.is_up:
+            others.append(one.mtu)
+    return max(cables), min(others)
 
 
 def _source(me: Node, cidr: address.Prefix) -> address.Packed:

@@ -24,7 +24,7 @@ Frontend: TypeAlias = tuple[str, address.Packed, int, address.Family]
 """A port of the node: protocol, the node's address or empty for all, number, and family of the pods behind it."""
 
 TUNNELS = (fabric.DEVICE, wireguard.DEVICE)
-_MULTICAST = {address.Family.V4: "224.0.0.0/4", address.Family.V6: "ff00::/8"}
+MULTICAST = {address.Family.V4: "224.0.0.0/4", address.Family.V6: "ff00::/8"}
 
 
 class Flow(Protocol):
@@ -51,7 +51,8 @@ class Flow(Protocol):
 class Facts:
     """What the tables follow from: our pods' networks, the networks that are inside, and the leases with host ports.
 
-    `node` are the addresses of this node, by which others reach its host ports.
+    `node` are the addresses of this node, by which others reach its host ports. `clamps` where pods' TCP must be told
+    what the way through the node takes, for their own links take more.
     """
 
     pods: tuple[address.Prefix, ...]
@@ -59,6 +60,7 @@ class Facts:
     leases: tuple[Lease, ...] = ()
     masquerades: bool = True
     node: tuple[address.Packed, ...] = ()
+    clamps: bool = False
 
 
 class HostPort(NamedTuple):
@@ -197,7 +199,7 @@ def _replacement(family: address.Family, facts: Facts, held: Mapping[Set, Sequen
     pods = _of_family(facts.pods, family)
     if not pods:
         return head
-    body = (*_sets(family, pods, held), *_chains(family, facts.masquerades))
+    body = (*_sets(family, pods, held), *_chains(family, facts))
     return head + "\n".join((f"table {word} {TABLE} {{", *body, "}\n"))
 
 
@@ -214,7 +216,7 @@ def _sets(
         yield f"  {one.declaration[:-1]}elements = {{ {listed} }}; }}" if listed else f"  {one.declaration}"
 
 
-def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
+def _chains(family: address.Family, facts: Facts) -> Iterator[str]:
     word = _WORD[family]
     for hook in ("prerouting", "output"):
         # After the Services' own translation: a Service that owns the address and port comes first.
@@ -226,14 +228,8 @@ def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
         yield "  }"
     if family is address.Family.V6:
         yield from _own_sources()
-    yield "  chain forward {"
-    yield "    type filter hook forward priority -150; policy accept;"
-    # Both ends learn what the smallest link on the way through this node takes, also where no ICMP comes back: a pod
-    # made before the path shrank, or with --mtu larger than it. The kernel only ever lowers the value.
-    for end in ("saddr", "daddr"):
-        # The flags first: of all packets but the first of a connection nothing more is looked at.
-        yield f"    tcp flags & (syn | rst) == syn {word} {end} @pods tcp option maxseg size set rt mtu"
-    yield "  }"
+    if facts.clamps:
+        yield from _clamps(family)
     yield "  chain to_pods {"
     yield f"    dnat {word} to {word} daddr . meta l4proto . th dport map @hostports_at"
     yield f"    dnat {word} to meta l4proto . th dport map @hostports"
@@ -242,10 +238,27 @@ def _chains(family: address.Family, masquerades: bool) -> Iterator[str]:
     yield "    type nat hook postrouting priority 100; policy accept;"
     # A pod that reaches itself through its host port must not see itself as the peer: it would answer past us.
     yield f"    {word} saddr . {word} daddr @hairpin masquerade fully-random"
-    if masquerades:
+    if facts.masquerades:
         # fully-random: two flows that pick the same port at once would lose a packet, by DNS's 5 seconds.
-        outside = f"{word} daddr != @inside {word} daddr != {_MULTICAST[family]}"
+        outside = f"{word} daddr != @inside {word} daddr != {MULTICAST[family]}"
         yield f"    {word} saddr @pods {outside} masquerade fully-random"
+    yield "  }"
+
+
+def _clamps(family: address.Family) -> Iterator[str]:
+    """Tell both ends what the smallest link on the way through this node takes, also where no ICMP comes back.
+
+    That is a pod's made before the path shrank, or with --mtu larger than it. The kernel only ever lowers the value.
+    Where every way takes what pods send there is no such chain: it is 3 % of a small question and its answer.
+    """
+    yield "  chain clamp {"
+    for end in ("saddr", "daddr"):
+        yield f"    {_WORD[family]} {end} @pods tcp option maxseg size set rt mtu"
+    yield "  }"
+    yield "  chain forward {"
+    yield "    type filter hook forward priority -150; policy accept;"
+    # Of all packets but the first of a connection nothing more is looked at.
+    yield "    tcp flags & (syn | rst) == syn jump clamp"
     yield "  }"
 
 

@@ -124,7 +124,6 @@ class Daemon:
         self._probes = probes.Paths(
             clock, self._path_changed, interval=settings.path_interval, folder=settings.state_dir
         )
-        watched = self._probes if settings.path_interval else None
         self._reach = reach.Reach(clock, self._path_changed)
         boot = BOOT_ID.read_text().strip()
         self._fabric = Fabric(
@@ -132,9 +131,10 @@ class Daemon:
             settings.fabric,
             self._paths_ready,
             self._encryption,
-            watched,
+            self._probes if settings.path_interval else None,
             self._reach,
             lambda: checksum.is_sound(settings.state_dir, boot, means.try_checksum),
+            mtu=settings.mtu,
         )
         self._verbs = Verbs(
             self._journal,
@@ -170,7 +170,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             if settings.metrics_port:
                 where = settings.metrics_address, settings.metrics_port
-                await stack.enter_async_context(health.server(*where, ready=self._is_ready))
+                await stack.enter_async_context(health.server(*where, ready=lambda: self._verbs.prepared is not None))
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.run())
                 group.create_task(self._verbs.sweeping())
@@ -187,9 +187,6 @@ class Daemon:
                 stack.callback(self._follow_kernel())
                 notify.ready()
                 self._log.info("serving", socket=settings.socket, node=settings.node, fabric=settings.fabric.mode)
-
-    def _is_ready(self) -> bool:
-        return self._verbs.prepared is not None
 
     async def _follow_nodes(self) -> None:
         async with contextlib.aclosing(self._source()) as source:
@@ -250,11 +247,11 @@ class Daemon:
         try:
             if is_look:
                 prepare_node([cidr.family for cidr in me.pod_cidrs])
-            self._me = me
+            self._me, was_exceeded = me, self._fabric.is_exceeded
             outcome = await self._fabric.act(cause)
             await self._announce(must_look=cause != "change")
             await self._route()
-            if is_look:
+            if is_look or was_exceeded != self._fabric.is_exceeded:
                 changes = await self._rules.bring_up_to_date(must_look=cause != "change")
             else:
                 changes = await self._rules.follow_networks(self._inside.take)
@@ -314,10 +311,12 @@ class Daemon:
             self._log.warning("runtimes will prefer another network", files=",".join(others), ours=install.CONFLIST)
 
     def _facts(self) -> masquerade.Facts:
-        ours = self._me.pod_cidrs if self._me else ()
+        me, inside, masquerades = self._me, self._inside.networks, self._settings.masquerades
         with_ports = tuple(lease for lease in self._verbs.leases if lease.ports)
-        addresses = (*self._me.internal_ips, *self._me.external_ips) if self._me else ()
-        return masquerade.Facts(ours, self._inside.networks, with_ports, self._settings.masquerades, addresses)
+        if me is None:
+            return masquerade.Facts((), inside, with_ports, masquerades)
+        addresses = (*me.internal_ips, *me.external_ips)
+        return masquerade.Facts(me.pod_cidrs, inside, with_ports, masquerades, addresses, self._fabric.is_exceeded)
 
     async def _call(self, environment: dict[str, str], stdin: bytes, namespace: int | None) -> tuple[int, bytes]:
         """Answer one call of the shim: (exit code, standard output)."""

@@ -84,8 +84,13 @@ class Fabric:
         probes: Paths | None = None,
         reach: Reach | None = None,
         is_sound: Callable[[], bool] = lambda: True,
+        *,
+        mtu: int = 0,
     ) -> None:
-        """`ready` hears of the paths; `is_sound` tells whether the kernel gets offloaded checksums in tunnels right."""
+        """`ready` hears of the paths; `is_sound` tells whether the kernel gets offloaded checksums in tunnels right.
+
+        `mtu` is that of pods' links, 0 where it follows from the paths.
+        """
         self._is_sound = is_sound
         self._name = name
         self._probes = probes
@@ -100,6 +105,10 @@ class Fabric:
         self._settled: Mapping[str, Node] = {}
         self._revision = ""
         self._is_unasked = True
+        self._mtu = mtu
+        self._widths = (0, fabric.UNBOUNDED)
+        self.is_exceeded = False
+        """Whether pods' links take more than some way through this node does."""
         self._have: _Known | None = None
         self._around: Neighbourhood | None = None
         self._report: Callable[[], None] | None = None
@@ -152,6 +161,9 @@ class Fabric:
             done = await self._look(dict(nodes), listed, must_look=cause != "change")
         if self._report is not None:
             self._report()
+        widest, narrowest = self._widths
+        is_narrow = bool(self._probes and self._probes.limits)
+        self.is_exceeded = is_narrow or max(self._mtu or done.mtu, widest) > narrowest
         self._ready(done.me, done.mtu)
         return Outcome(revision, operations=done.count, is_verified=done.has_looked)
 
@@ -186,6 +198,7 @@ class Fabric:
             index, made = self._ensure_tunnel(plan)
             encrypted, count = self._ensure_encrypted(plan)
             count, known = count + made, None
+            self._widths = fabric.widths(self._socket.links())
         else:
             underlay, index, encrypted = known.underlay, known.index, known.encrypted
             plan = fabric.plan(self._settled, me, underlay=underlay, settings=self._settings)

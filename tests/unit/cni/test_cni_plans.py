@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netplane.kernel.link.objects import LinkChange, Route, Veth
+from netplane.kernel.link.objects import Link, LinkChange, Route, Veth
 from netplane.model import address
 from netplane.model.node import Node
 from netplane_cni import spec
@@ -255,6 +255,18 @@ def test_without_masquerade_the_hairpin_alone_is_translated() -> None:
     text = masquerade.text(replace(facts(), masquerades=False))
     assert "daddr != @inside" not in text
     assert "@hairpin masquerade fully-random" in text
+
+
+def test_tcp_is_looked_into_only_where_told() -> None:
+    assert "maxseg" not in masquerade.text(facts())
+    assert masquerade.text(replace(facts(), clamps=True)).count("hook forward") == 2
+
+
+def test_pods_cables_and_the_narrowest_other_link_are_told_apart() -> None:
+    links = [Link(1, "lo", mtu=65536, is_up=True), Link(2, "eth0", mtu=1500, is_up=True), Link(3, "off0", mtu=900)]
+    assert fabric.widths(links) == (0, 1500)
+    links += [Link(4, "np4f1e2d3c4b5", mtu=1400, is_up=True), Link(5, "np.vxlan", mtu=1450, is_up=True)]
+    assert fabric.widths(links) == (1400, 1450)
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(24, 28)), max_size=40))
