@@ -18,6 +18,7 @@ from netplane.agent.images import Store
 from netplane.agent.lifecycle import rotation
 from netplane.agent.lifecycle.roster import Roster
 from netplane.agent.lifecycle.services import Services
+from netplane.agent.node.credentials import Credentials
 from netplane.agent.node.objects import Identity
 from netplane.agent.node.register import Registration
 from netplane.agent.pods import config as pod_config
@@ -31,7 +32,7 @@ from netplane.agent.runtime.embedded.layout import Layout
 from netplane.agent.runtime.protocol import Runtime, RuntimeFailure
 from netplane.agent.server.serve import Server
 from netplane.agent.volumes.run import Volumes
-from netplane.kube import client
+from netplane.kube import client, kubeconfig
 from netplane.kube.events import Recorder
 from netplane.kube.informer import Informers, Query
 from netplane.kube.types import NODES, PODS, SERVICES, Object
@@ -198,6 +199,7 @@ async def _serve(options: Options, runtime: Runtime, api: client.Client) -> None
         service_objects=lambda: tuple(informers.store(SERVICES).values()),
     )
     roster = Roster(services, informers)
+    credentials = Credentials(api, kubeconfig.chosen(options.kubeconfig), options.node_name, clock.SYSTEM)
     server = Server(api, identity, roster, runtime, options.listen, pki=options.state_dir / "pki", clock=clock.SYSTEM)
     async with references.opened(), services.checks.opened(), asyncio.TaskGroup() as group:
         group.create_task(recorder.run())
@@ -205,6 +207,7 @@ async def _serve(options: Options, runtime: Runtime, api: client.Client) -> None
         group.create_task(informers.run())
         group.create_task(roster.run())
         group.create_task(rotation.run(runtime, clock.SYSTEM))
+        group.create_task(credentials.run())
         await registration.registered.wait()
         group.create_task(server.run())
         await server.serving.wait()

@@ -6,9 +6,7 @@ certificate with the token, and never use the token again.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import hashlib
 import os
 import re
 import secrets
@@ -25,19 +23,13 @@ import aiohttp
 import click
 import orjson
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from netplane.controlplane.api import pki, tokens
-from netplane.kube import client, errors, kubeconfig
-from netplane.kube.types import SECRETS, Object, Resource
+from netplane.kube import certificates, client, errors, kubeconfig
+from netplane.kube.types import SECRETS, Object
 from netplane.lib import cli, clock, config, timestamp
 
-_REQUESTS = Resource("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest",
-                     namespaced=False)  # fmt: skip
-_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 _CREDENTIALS = "/netplane.io/v1/node-credentials"
 _LETTERS = string.ascii_lowercase + string.digits
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -45,7 +37,6 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _TTL = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SECONDS = 15.0
-_PATIENCE = 60
 _ADMIN = Path("/var/lib/netplane/server/admin.kubeconfig")
 
 
@@ -220,10 +211,11 @@ async def _join(url: str, given: str, hashes_: tuple[str, ...], name: str, direc
     key = ec.generate_private_key(ec.SECP256R1())
     to = kubeconfig.Config(server=found.server, ca_data=found.ca_pem, token=given)
     async with client.Client(to, user_agent="netplane") as api:
-        certificate = await _certificate(api, key, name)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+        try:
+            certificate = await certificates.for_node(api, key, name)
+        except certificates.NotIssued as error:
+            raise cli.UserError(str(error)) from error
+    private = certificates.private_pem(key)
     node = kubeconfig.Config(
         server=found.server, ca_data=found.ca_pem, client_cert_data=certificate, client_key_data=private
     )
@@ -232,7 +224,9 @@ async def _join(url: str, given: str, hashes_: tuple[str, ...], name: str, direc
     identity = {"client-certificate-data": _base64(certificate), "client-key-data": _base64(private)}
     written = [write(directory / "node.kubeconfig", found, f"system:node:{name}", identity)]
     for part, user in (("proxy", "system:kube-proxy"), ("cni", "system:netplane-cni")):
-        written.append(write(directory / f"{part}.kubeconfig", found, user, {"token": parts[part]}))
+        # In a file of its own, which is read again when the agent has renewed it.
+        _keep(directory / f"{part}.token", parts[part])
+        written.append(write(directory / f"{part}.kubeconfig", found, user, {"tokenFile": f"{part}.token"}))
     click.echo(f"this machine may be node {name}; its credentials are in {directory}. Now run:")
     for part, path in zip(("agent", "proxy", "cni"), written, strict=True):
         click.echo(f"  netplane {part} --kubeconfig {path} --node-name {name}")
@@ -277,36 +271,6 @@ def verified(info: Object, given: str, hashes_: tuple[str, ...]) -> Discovered:
     return Discovered(str(shown["server"]), ca_pem)
 
 
-async def _certificate(api: client.Client, key: ec.EllipticCurvePrivateKey, name: str) -> str:
-    """Ask for the node's client certificate and wait for it; raise UserError when it is refused or late."""
-    user = f"system:node:{name}"
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
-            x509.NameAttribute(NameOID.COMMON_NAME, user),
-        ]
-    )
-    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    pem = request.public_bytes(serialization.Encoding.PEM)
-    spec = {
-        "request": base64.b64encode(pem).decode(),
-        "signerName": _SIGNER,
-        "usages": ["digital signature", "client auth"],
-    }
-    digest = hashlib.sha256(pem).hexdigest()[:16]
-    made = await api.create(_REQUESTS, {"metadata": {"name": f"node-csr-{digest}"}, "spec": spec})
-    for _ in range(_PATIENCE):
-        status = made.get("status") or {}
-        if status.get("certificate"):
-            return base64.b64decode(status["certificate"]).decode()
-        for each in status.get("conditions") or ():
-            if each["type"] in ("Denied", "Failed"):
-                raise cli.UserError(f"the request for a certificate was refused: {each.get('message', each['type'])}")
-        await asyncio.sleep(0.5)
-        made = await api.get(_REQUESTS, made["metadata"]["name"])
-    raise cli.UserError(f"nobody signed {made['metadata']['name']}: approve it with `kubectl certificate approve`")
-
-
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
@@ -322,12 +286,16 @@ def write(path: Path, found: Discovered, user: str, identity: Mapping[str, str])
         "contexts": [{"name": "netplane", "context": {"cluster": "netplane", "user": user}}],
         "current-context": "netplane",
     }
+    _keep(path, yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def _keep(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            yaml.safe_dump(content, file, sort_keys=False)
+            file.write(text)
         beside.replace(path)
     except OSError as error:
         raise cli.UserError(f"cannot write {path}: {error.strerror}; choose another --directory") from error
-    return path

@@ -46,6 +46,11 @@ class Client:
     async def __aexit__(self, *error: object) -> None:
         await self._transport.__aexit__(*error)
 
+    async def adopt(self, config: Config) -> None:
+        """Go on with other credentials for the same server; what is under way ends with the old ones."""
+        self.config = config
+        await self._transport.adopt(config)
+
     async def get(self, resource: Resource, name: str, *, namespace: str = "", subresource: str = "") -> Object:
         """Return one object."""
         return await self._json("GET", resource.path(namespace=namespace, name=name, subresource=subresource))

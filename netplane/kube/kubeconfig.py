@@ -43,11 +43,17 @@ def load(path: str | None = None, context: str | None = None) -> Config:
 
     Raises `cli.UserError` that names the file and the entry.
     """
-    chosen = path or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    found = chosen(path)
+    return parse(found, context) if found is not None else _in_cluster(os.environ)
+
+
+def chosen(path: str | None = None) -> Path | None:
+    """Return the kubeconfig file that `load` reads, None when it is the pod's service account."""
+    named = path or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
     default = Path.home() / ".kube" / "config"
-    if not chosen and not default.exists() and (_IN_CLUSTER / "token").exists():
-        return _in_cluster(os.environ)
-    return parse(Path(chosen) if chosen else default, context)
+    if not named and not default.exists() and (_IN_CLUSTER / "token").exists():
+        return None
+    return Path(named) if named else default
 
 
 def parse(path: Path, context: str | None = None) -> Config:

@@ -40,26 +40,39 @@ class Transport:
         self._agent = user_agent
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._earlier: list[aiohttp.ClientSession] = []
         self._token = config.token
         self._token_read = float("-inf")
 
     async def __aenter__(self) -> Transport:
+        self._session = self._opened()
+        return self
+
+    async def adopt(self, config: Config) -> None:
+        """Go on with other credentials for the same server. Requests under way end on the connections they have."""
+        earlier, self._config = self._session, config
+        self._token, self._token_read = config.token, float("-inf")
+        self._session = self._opened()
+        if earlier is not None:
+            self._earlier.append(earlier)
+
+    def _opened(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             ssl=_tls(self._config), limit=0, keepalive_timeout=75.0, ttl_dns_cache=30, socket_factory=_socket
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._agent, "Accept": "application/json", "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=_CONNECT_SECONDS, sock_read=None),
             read_bufsize=_BUFFER,
         )
-        return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session:
-            await self._session.close()
-            self._session = None
+        for session in (*self._earlier, *([self._session] if self._session else [])):
+            await session.close()
+        self._session = None
+        self._earlier.clear()
 
     async def request(
         self, method: str, path: str, *, params: Params | None = None, body: bytes | None = None, content_type: str = ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
 import ssl
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from netplane.agent.node.credentials import Credentials
 from netplane.controlplane import joining
 from netplane.controlplane.api import pki
+from netplane.kube import client as kube
+from netplane.kube import kubeconfig
+from netplane.lib import clock
 from netplane.lib.cli import UserError
 from tests.support import apiserver
 from tests.support.http_client import Client
@@ -71,7 +77,38 @@ def test_a_machine_with_a_token_becomes_a_node(server: apiserver.Server, api: Cl
     assert as_certificate(server, tmp_path / "node.kubeconfig", "/api/v1/secrets")[0] == 403
     for part, path in (("proxy", "/api/v1/services"), ("cni", "/api/v1/pods")):
         user = yaml.safe_load((tmp_path / f"{part}.kubeconfig").read_text())["users"][0]["user"]
-        assert Client(server, token=user["token"]).ask("GET", path)[0] == 200
+        kept = (tmp_path / user["tokenFile"]).read_text()
+        assert (tmp_path / user["tokenFile"]).stat().st_mode & 0o777 == 0o600
+        assert Client(server, token=kept).ask("GET", path)[0] == 200
+
+
+async def test_an_agent_renews_what_it_is_known_by_long_before_it_ends(
+    server: apiserver.Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "node.kubeconfig"
+    command = ("join", server.url, "--token", token(server), "--node-name", "lasting", "--directory", str(tmp_path))
+    await asyncio.to_thread(netplane, *command)
+    before = kubeconfig.parse(path)
+    tokens = {part: (tmp_path / f"{part}.token").read_text() for part in ("proxy", "cni")}
+    later = clock.Fake(datetime.now(UTC) + timedelta(days=200))
+    async with kube.Client(before, user_agent="test") as api:
+        credentials = Credentials(api, path, "lasting", later)
+        assert not await credentials.renew_if_due()
+        await later.advance(timedelta(days=100).total_seconds())
+        assert await credentials.renew_if_due()
+        after = kubeconfig.parse(path)
+        assert after.client_cert_data != before.client_cert_data
+        assert after.client_key_data != before.client_key_data
+        assert api.config == after
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        path_ = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        answer = await api.request("POST", path_, body=json.dumps(review).encode())
+        assert json.loads(answer.body)["status"]["userInfo"]["username"] == "system:node:lasting"
+    assert (path.stat().st_mode & 0o777) == 0o600
+    for part, old in tokens.items():
+        new = (tmp_path / f"{part}.token").read_text()
+        assert new != old
+        assert Client(server, token=new).ask("GET", "/api/v1/nodes")[0] == 200
 
 
 def test_the_printed_join_command_is_complete(server: apiserver.Server, tmp_path: Path) -> None:

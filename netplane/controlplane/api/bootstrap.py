@@ -80,6 +80,7 @@ NODE = [
     _rule(("create",), "", "serviceaccounts/token"),
     _rule(("get",), "", "serviceaccounts"),
     _rule(READ, "node.k8s.io", "runtimeclasses"),
+    _rule(("create", *READ), "certificates.k8s.io", "certificatesigningrequests"),
     {"verbs": ["post"], "nonResourceURLs": ["/netplane.io/v1/node-certificate", "/netplane.io/v1/node-credentials"]},
 ]
 """The outer bounds of a node's agent; `node` narrows them to what its pods need."""
