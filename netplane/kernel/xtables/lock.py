@@ -1,11 +1,16 @@
-"""Name who holds the lock that every iptables tool of the legacy variant takes (/run/xtables.lock)."""
+"""Name who holds the lock that every iptables tool of the legacy variant takes (/run/xtables.lock), and hear of it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 DEFAULT = "/run/xtables.lock"
+_IN_CLOSE = 0x18
+"""IN_CLOSE_WRITE | IN_CLOSE_NOWRITE (linux/inotify.h)."""
+_EVENTS = 1 << 16
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def path() -> str:
@@ -30,6 +35,48 @@ def holder(where: str | None = None) -> str:
         if len(words) > 5 and words[1] == "FLOCK" and words[5] == number:
             return _name(words[4])
     return ""
+
+
+class Ear:
+    """Hears that somebody let go of the lock, and costs nothing while nobody does (inotify).
+
+    The kernel itself tells of no change in x_tables. Deaf where there is no lock yet, or no inotify to be had.
+    """
+
+    def __init__(self) -> None:
+        """Listen to the lock as far as it is there."""
+        self._events: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._inode = 0
+        self._find()
+
+    def heard(self) -> bool:
+        """Tell whether the lock was let go of since the last call."""
+        if self._events < 0:
+            return False
+        self._find()
+        is_heard = False
+        try:
+            while os.read(self._events, _EVENTS):
+                is_heard = True
+        except BlockingIOError:
+            return is_heard
+        return is_heard
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._events >= 0:
+            os.close(self._events)
+            self._events = -1
+
+    def _find(self) -> None:
+        """Listen to the file that is there now: it may have been made since, or exchanged."""
+        try:
+            inode = os.stat(path()).st_ino
+        except OSError:
+            return
+        if self._events >= 0 and inode != self._inode:
+            self._inode = inode
+            _libc.inotify_add_watch(self._events, path().encode(), _IN_CLOSE)
 
 
 def _name(process: str) -> str:

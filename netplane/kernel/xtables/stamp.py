@@ -8,7 +8,7 @@ from typing import Protocol
 
 from netplane.kernel.errors import from_os
 from netplane.kernel.nft.run import Socket
-from netplane.kernel.xtables import blob
+from netplane.kernel.xtables import blob, lock
 from netplane.kernel.xtables.objects import Variant
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -24,6 +24,12 @@ class Clock(Protocol):
 
     def look(self) -> Stamp:
         """Return one that differs whenever the tables do. Its price grows with them; for any one thread."""
+
+    def heard(self) -> bool:
+        """Tell whether a tool has been at work since the last call, we ourselves included; False where nothing tells.
+
+        It asks for a look: the tables may be others.
+        """
 
     def close(self) -> None:
         """Let go of the kernel."""
@@ -46,6 +52,9 @@ class _Generation:
     def look(self) -> Stamp:
         return self.read()
 
+    def heard(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._socket.close()
 
@@ -55,6 +64,7 @@ class _Sizes:
 
     def __init__(self, tables: tuple[str, ...]) -> None:
         self._tables = tables
+        self._ear = lock.Ear()
         self._sockets: list[socket.socket] = []
         for kind in _FAMILIES:
             try:
@@ -75,6 +85,10 @@ class _Sizes:
     def look(self) -> Stamp:
         return tuple(hasher.read() for hasher in self._hashers)
 
+    def heard(self) -> bool:
+        return self._ear.heard()
+
     def close(self) -> None:
+        self._ear.close()
         for opened in self._sockets:
             opened.close()

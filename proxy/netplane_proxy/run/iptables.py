@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 
 from netplane.kernel.errors import KernelError
 from netplane.kernel.xtables import diff, objects, run, stamp, walk
@@ -30,11 +30,14 @@ from netplane_proxy.run.localhost import Localhost
 from netplane_proxy.run.target import Result
 
 _LOOK_EVERY = 0.3
-_LOOK_SHARE = 10
-"""A look at all rules takes at most one part in so many of the time, however often others change theirs."""
-_HASH_EVERY, _HASH_SHARE = 0.3, 20
+_LOOK_SHARE, _LOOK_REST = 5, 2.0
+"""After a look at all rules that was in vain, rest so many times as long as it took, but no more seconds than that:
+others may change theirs as often as they like."""
+_HASH_EVERY, _HASH_SHARE = 0.3, 50
 """How often the tables are hashed where the kernel does not count changes, in seconds; at most one part in so many of
 a processor."""
+_HEARD_SHARE = 20
+"""The same after we wrote, and when a tool has been at work."""
 _WALK_EVERY, _WALK_AGAIN = 2.0, 60.0
 """How often what leads to our chains is counted, in seconds, and how long after that has failed."""
 
@@ -42,6 +45,8 @@ _LOG = log.get("proxy")
 LOOPBACK = frozenset(host.LOOPBACK.values())
 
 Observed = dict[Family, dict[str, dict[str, Rules]]]
+Differences = dict[Family, dict[str, Change]]
+"""What is to do in each table, in the order in which to do it."""
 
 
 def open_target(variant: Variant | None = None) -> IptablesTarget:
@@ -79,7 +84,9 @@ class IptablesTarget:
         self._walker = walker
         self._walk_at = 0.0
         self._counting: asyncio.Future[tuple[Jump, ...]] | None = None
-        self._hash_at = 0.0
+        self._hash_at = self._heard_at = 0.0
+        self._was_heard = False
+        self._found: tuple[int, Differences] | None = None
         self._hashes: tuple[int, stamp.Stamp] | None = None
         self._kernel = kernel
         self._clock = clock
@@ -88,15 +95,20 @@ class IptablesTarget:
         self._turn = 0
 
     async def replace(self, forwarding: Forwarding) -> Result:
-        """Make the kernel hold exactly this: write the chains that differ from it, and no others."""
+        """Make the kernel hold exactly this: write the chains that differ from it, and no others.
+
+        What differs is known already when `drift` has just told so, and nothing was written or decided since.
+        """
         began = time.perf_counter()
+        wanted, made, found = self._reachable(forwarding), self._book, self._found
+        is_known = found is not None and found[0] == self._turn
         self._begin()
-        made = await asyncio.to_thread(book.of, self._reachable(forwarding))
+        if made is None or not made.holds(wanted):
+            made, is_known = await asyncio.to_thread(book.of, wanted), False
         operations = await self._loopback.replace(forwarding) if self._loopback is not None else 0
-        for family, have in (await _observe(self._kernel)).items():
-            # Where another mode forwards still, what is not translated shall not be refused before it is.
-            order = layout.TABLES if have.get(layout.FILTER) else layout.TABLES[::-1]
-            operations += await _write(self._kernel, family, diff.tables(made.sides[family].chains, have), order)
+        differences = found[1] if is_known and found else _differences(made, await _observe(self._kernel))
+        for family, change in differences.items():
+            operations += await _write(self._kernel, family, change)
         self._end(made)
         return Result(operations, time.perf_counter() - began)
 
@@ -127,12 +139,15 @@ class IptablesTarget:
             if made is None or (now in (seen, self._stamp) and not await self._is_exchanged()):
                 continue
             began = time.perf_counter()
-            what = _differences(made, await _observe(self._kernel))
+            found = _differences(made, await _observe(self._kernel))
+            rest = _LOOK_SHARE * (time.perf_counter() - began)
             if turn == self._turn:  # Else we wrote meanwhile, and have to look again.
                 seen = now
-                if what:
-                    yield what
-            await asyncio.sleep(_LOOK_SHARE * (time.perf_counter() - began))
+                if found:
+                    self._found = turn, found
+                    yield _told(found)
+                    continue
+            await asyncio.sleep(min(rest, _LOOK_REST))
 
     async def cleanup(self) -> None:
         """Remove our chains and what leads to them."""
@@ -159,15 +174,23 @@ class IptablesTarget:
 
     async def _is_exchanged(self) -> bool:
         """Tell whether our rules may be others than at the last look. Legacy tables change without growing, too."""
-        turn = self._turn
-        if self.variant != "legacy" or time.perf_counter() < self._hash_at:
+        if self.variant != "legacy":
             return False
+        turn, moment = self._turn, time.perf_counter()
+        has_base = self._hashes is not None and self._hashes[0] == turn
+        self._was_heard |= self._clock.heard()
+        if moment < (self._heard_at if self._was_heard or not has_base else self._hash_at):
+            return False
+        was_heard, self._was_heard = self._was_heard, False
         now, took = await asyncio.to_thread(_timed, self._clock)
-        self._hash_at = time.perf_counter() + max(_HASH_EVERY, _HASH_SHARE * took) - _LOOK_EVERY / 2
+        moment = time.perf_counter() - _LOOK_EVERY / 2
+        self._hash_at = moment + max(_HASH_EVERY, _HASH_SHARE * took)
+        self._heard_at = moment + _HEARD_SHARE * took
         if turn != self._turn:
             return False
         former, self._hashes = self._hashes, (turn, now)
-        return former is not None and former[0] == turn and former[1] != now
+        # With nothing to compare with, whoever was at work after us may have changed what is ours.
+        return former[1] != now if has_base and former is not None else was_heard
 
     def _count(self) -> None:
         """Take the count of what leads to our chains when there is one, and begin another when it is time.
@@ -197,11 +220,13 @@ class IptablesTarget:
         return dataclasses.replace(forwarding, node=dataclasses.replace(node, nodeport_addresses=rest))
 
     def _begin(self) -> None:
-        self._book = None
+        self._book = self._found = None
         self._turn += 1
 
     def _end(self, made: Book) -> None:
         self._stamp = self._clock.read()
+        self._clock.heard()  # It was us.
+        self._was_heard = False
         self._turn += 1
         self._book = made
 
@@ -225,29 +250,39 @@ async def cleanup() -> None:
 
 async def _clean(kernel: Kernel) -> None:
     for family, have in (await _observe(kernel)).items():
-        await _write(kernel, family, diff.tables({}, have))
+        gone = diff.tables({}, have)
+        await _write(kernel, family, {table: gone[table] for table in (*layout.TABLES, *gone) if table in gone})
 
 
 async def _observe(kernel: Kernel) -> Observed:
     return {family: await kernel.save(layout.command(family), layout.PREFIX) for family in Family}
 
 
-async def _write(
-    kernel: Kernel, family: Family, change: Mapping[str, Change], order: Sequence[str] = layout.TABLES
-) -> int:
+async def _write(kernel: Kernel, family: Family, change: Mapping[str, Change]) -> int:
     if not change:
         return 0
-    ordered = {table: change[table] for table in order if table in change}
-    await kernel.load(layout.command(family), objects.text({**ordered, **change}))
+    await kernel.load(layout.command(family), objects.text(change))
     return sum(map(len, change.values()))
 
 
-def _differences(made: Book, seen: Observed) -> str:
-    """Say which chains are not as wanted; "" when all are."""
-    found = []
+def _differences(made: Book, seen: Observed) -> Differences:
+    """Return what turns the tables that were seen into those wanted; only families in which something differs."""
+    found: Differences = {}
     for family, have in seen.items():
-        for table, change in diff.tables(made.sides[family].chains, have).items():
+        # Where another mode forwards still, what is not translated shall not be refused before it is.
+        order = layout.TABLES if have.get(layout.FILTER) else layout.TABLES[::-1]
+        change = diff.tables(made.sides[family].chains, have)
+        if change:
+            found[family] = {table: change[table] for table in (*order, *change) if table in change}
+    return found
+
+
+def _told(found: Differences) -> str:
+    """Say which chains were not as wanted."""
+    said = []
+    for family, tables in found.items():
+        for table, change in tables.items():
             chains = [*change.written, *change.removed]
             more = f" and {len(chains) - 3} more" if len(chains) > 3 else ""
-            found.append(f"{layout.command(family)} -t {table}: {', '.join(chains[:3])}{more}")
-    return f"somebody changed {'; '.join(found)}" if found else ""
+            said.append(f"{layout.command(family)} -t {table}: {', '.join(chains[:3])}{more}")
+    return f"somebody changed {'; '.join(said)}"

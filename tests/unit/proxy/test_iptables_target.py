@@ -10,6 +10,7 @@ import pytest
 from netplane.kernel.errors import KernelError
 from netplane.kernel.nft import fake as nft
 from netplane.kernel.xtables.fake import Kernel
+from netplane.kernel.xtables.objects import Command, Rules
 from netplane.kernel.xtables.stamp import Stamp
 from netplane.model.address import Family
 from netplane_proxy.plan.forwarding import PortForwarding
@@ -25,12 +26,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = self.hidden = 0
+        self.is_in_use = False
 
     def read(self) -> Stamp:
         return (self.now,)
 
     def look(self) -> Stamp:
         return (self.now, self.hidden)
+
+    def heard(self) -> bool:
+        was, self.is_in_use = self.is_in_use, False
+        return was
 
     def close(self) -> None:
         self.now = -1
@@ -131,6 +137,56 @@ async def test_a_change_that_only_a_deeper_look_shows_is_told() -> None:
     kernel.tables["iptables"]["nat"]["NETPLANE-SERVICES"].clear()
     clock.hidden += 1
     assert await asyncio.wait_for(told, 10) == "somebody changed iptables -t nat: NETPLANE-SERVICES"
+
+
+class Counting(Kernel):
+    """Counts how often it is listed."""
+
+    listings = 0
+
+    async def save(self, command: Command, prefix: str) -> dict[str, dict[str, Rules]]:
+        self.listings += 1
+        return await super().save(command, prefix)
+
+
+async def test_what_was_found_to_differ_is_repaired_without_another_listing() -> None:
+    kernel, clock = Counting(), Clock()
+    target = opened(kernel, clock)
+    wanted = forwarding(web(1), node=NODE)
+    await target.replace(wanted)
+    before, loads = await kernel.save("iptables", "NETPLANE-"), kernel.loads
+    kernel.tables["iptables"]["nat"]["NETPLANE-SERVICES"].clear()
+    clock.now += 1
+    await asyncio.wait_for(first_drift(target), 15)
+    listings = kernel.listings
+    assert (await target.replace(wanted)).operations == 1
+    assert (kernel.listings, kernel.loads) == (listings, loads + 1)
+    assert await kernel.save("iptables", "NETPLANE-") == before
+    assert (await target.replace(wanted)).operations == 0
+
+
+async def test_what_was_found_to_differ_is_looked_at_again_when_something_else_is_wanted() -> None:
+    kernel, clock = Kernel(), Clock()
+    target = opened(kernel, clock)
+    await target.replace(forwarding(web(1), node=NODE))
+    kernel.tables["iptables"]["nat"]["NETPLANE-SERVICES"].clear()
+    clock.now += 1
+    await asyncio.wait_for(first_drift(target), 15)
+    wanted = forwarding(web(2), node=NODE)
+    await target.replace(wanted)
+    twin = Kernel()
+    await opened(twin).replace(wanted)
+    assert kernel.tables == twin.tables
+
+
+async def test_who_was_at_work_before_the_first_look_is_not_missed() -> None:
+    kernel, clock = Kernel(), Clock()
+    target = opened(kernel, clock)
+    await target.replace(forwarding(web(1), node=NODE))
+    kernel.tables["iptables"]["nat"]["NETPLANE-SERVICES"].clear()
+    clock.is_in_use = True
+    told = await asyncio.wait_for(first_drift(target), 15)
+    assert told == "somebody changed iptables -t nat: NETPLANE-SERVICES"
 
 
 async def test_node_ports_stand_at_loopback_only_where_something_brings_them_there() -> None:

@@ -30,6 +30,11 @@ class Book:
         self.node = node
         self.sides = {family: Side(frame.of_node(node, family)) for family in Family}
 
+    def holds(self, forwarding: Forwarding) -> bool:
+        """Tell whether this is the book of that meaning."""
+        rows = {key: row for side in self.sides.values() for key, row in side.rows.items()}
+        return self.node == forwarding.node and rows == forwarding.ports
+
     def change(self, changes: Changes) -> dict[Family, dict[str, Change]]:
         """Take these changes, and return what they change in each table."""
         done: dict[Family, dict[str, Change]] = {}
@@ -48,7 +53,7 @@ def of(forwarding: Forwarding) -> Book:
 
 
 class Side:
-    """The chains of one family: `chains` by table and name, as the kernel shall hold them."""
+    """The chains of one family: `chains` by table and name, as the kernel shall hold them, and the `rows` behind."""
 
     def __init__(self, given: frame.Frame) -> None:
         """Start with the frame."""
@@ -57,7 +62,7 @@ class Side:
         self._frame = given
         self._fixed = frame.chains(given)
         self._own: dict[str, Rules] = {}
-        self._rows: dict[PortKey, PortForwarding] = {}
+        self.rows: dict[PortKey, PortForwarding] = {}
         self._cluster_ips: Counter[Packed] = Counter()
         self._hairpin: Counter[Packed] = Counter()
         self._trees = {
@@ -77,12 +82,12 @@ class Side:
         touched: Touched = set()
         # First all that goes, then all that comes: one place may pass from one Service port to another.
         for key in changes:
-            former = self._rows.pop(key, None)
+            former = self.rows.pop(key, None)
             if former is not None:
                 touched.update(self._leave(rows.compile(former, self._frame)))
         for key, now in changes.items():
             if now is not None:
-                self._rows[key] = now
+                self.rows[key] = now
                 touched.update(self._enter(rows.compile(now, self._frame)))
         return self._settle(touched)
 
