@@ -46,7 +46,6 @@ class Ear:
     def __init__(self) -> None:
         """Listen to the lock as far as it is there."""
         self._events: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._inode = 0
         self._find()
 
     def heard(self) -> bool:
@@ -69,13 +68,8 @@ class Ear:
             self._events = -1
 
     def _find(self) -> None:
-        """Listen to the file that is there now: it may have been made since, or exchanged."""
-        try:
-            inode = os.stat(path()).st_ino
-        except OSError:
-            return
-        if self._events >= 0 and inode != self._inode:
-            self._inode = inode
+        """Listen to the file that is there now: it may have been made since, or exchanged. Again is no harm."""
+        if self._events >= 0:
             _libc.inotify_add_watch(self._events, path().encode(), _IN_CLOSE)
 
 
