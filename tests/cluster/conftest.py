@@ -14,11 +14,11 @@ NAME = "ci"
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     run(NETPLANE, "lab", "down", f"--name={NAME}", check=False)
-    run(NETPLANE, "lab", "up", f"--name={NAME}", "--ip-family=dual", "--api-port=16443", limit=120)
     try:
+        run(NETPLANE, "lab", "up", f"--name={NAME}", "--ip-family=dual", "--api-port=16443", limit=110)
         yield Lab(NAME)
     finally:
-        run(NETPLANE, "lab", "down", f"--name={NAME}", limit=60)
+        run(NETPLANE, "lab", "down", f"--name={NAME}", limit=110)
 
 
 @pytest.fixture

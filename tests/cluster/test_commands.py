@@ -52,7 +52,7 @@ def cut_off(verb: str, *arguments: str, seconds: float, number: int, name: str =
 
 def test_up_again_changes_nothing(lab: Lab) -> None:
     before = {name: unit.pid for name, unit in lab.units().items()}
-    lab.netplane("up", limit=60)
+    lab.netplane("up", limit=110)
     assert {name: unit.pid for name, unit in lab.units().items()} == before
 
 
@@ -65,15 +65,15 @@ def test_status_shows_every_daemon_and_its_health_in_the_exit_code(lab: Lab) -> 
 def test_state_survives_down_and_up_and_down_leaves_no_trace(lab: Lab) -> None:
     other = Lab(OTHER)
     before = {name: unit.pid for name, unit in lab.units().items()}
-    other.netplane("up", "--nodes=1", "--api-port=17443", "--fabric=direct", limit=60)
+    other.netplane("up", "--nodes=1", "--api-port=17443", "--fabric=direct", limit=110)
     try:
         other.kubectl("create", "configmap", "kept", "--from-literal=a=b")
-        other.netplane("down", "--keep", limit=60)
+        other.netplane("down", "--keep", limit=110)
         assert not [t for t in traces(OTHER) if "/var/lib/" not in t]
-        other.netplane("up", limit=60)
+        other.netplane("up", limit=110)
         assert other.get("configmap", "kept")["data"] == {"a": "b"}
     finally:
-        other.netplane("down", limit=60)
+        other.netplane("down", limit=110)
     assert traces(OTHER) == []
     # The lab beside it, whose name begins the same, did not notice.
     assert {name: unit.pid for name, unit in lab.units().items()} == before
@@ -84,24 +84,26 @@ def test_a_killed_up_is_continued_and_a_killed_down_too() -> None:
     other = Lab(OTHER)
     cut_off("up", "--nodes=1", "--api-port=17443", seconds=0.9, number=signal.SIGKILL)
     try:
-        other.netplane("up", *([] if other.folders.spec_file.exists() else ["--nodes=1", "--api-port=17443"]), limit=60)
+        other.netplane(
+            "up", *([] if other.folders.spec_file.exists() else ["--nodes=1", "--api-port=17443"]), limit=110
+        )
         assert set(other.get("nodes")["items"][0]["metadata"]["labels"]) >= {"kubernetes.io/hostname"}
         cut_off("down", seconds=0.3, number=signal.SIGKILL)
     finally:
-        other.netplane("down", limit=60)
+        other.netplane("down", limit=110)
     assert traces(OTHER) == []
 
 
 def test_a_node_that_was_half_made_is_forgotten_by_up(lab: Lab) -> None:
     cut_off("add-node", seconds=0.6, number=signal.SIGKILL, name=lab.name)
     known = {node.name for node in lab.spec.node_specs()}
-    lab.netplane("up", limit=60)
+    lab.netplane("up", limit=110)
     try:
         assert {node["metadata"]["name"] for node in lab.get("nodes")["items"]} == known
         assert {p.name for p in Path("/run/netns").glob(f"{lab.name}-node-*")} == {f"{lab.name}-{n}" for n in known}
     finally:
         for name in known - {"node-1", "node-2", "node-3"}:
-            lab.netplane("remove-node", name, limit=60)
+            lab.netplane("remove-node", name, limit=110)
 
 
 def test_a_lab_without_its_keeper_says_so_and_up_adopts_what_runs(lab: Lab) -> None:
@@ -112,7 +114,7 @@ def test_a_lab_without_its_keeper_says_so_and_up_adopts_what_runs(lab: Lab) -> N
     shown = lab.netplane("status", "-o", "json", check=False)
     assert shown.returncode == 1
     assert {unit["state"] for unit in json.loads(shown.stdout)["daemons"]} == {"unkept"}
-    lab.netplane("up", limit=60)
+    lab.netplane("up", limit=110)
     assert {name: unit.pid for name, unit in lab.units().items()} == before
 
 

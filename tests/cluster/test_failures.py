@@ -75,7 +75,7 @@ def test_a_killed_container_is_restarted_and_its_endpoint_follows(lab: Lab, web:
         # A namespace's first process is immune to its own; the host is not bound by that.
         lab.curl(pod["spec"]["nodeName"], f"http://{bracketed(pod['status']['podIP'])}:8080/exit?code=9")
     eventually(lambda: restarts(lab.get("pod", name)) == restarts(pod) + 1)
-    eventually(lambda: is_ready(lab.get("pod", name)), limit=30)
+    eventually(lambda: is_ready(lab.get("pod", name)), limit=110)
     eventually(lambda: name in {lab.curl("node-1", web)["pod"] for _ in range(12)})
 
 
@@ -86,7 +86,7 @@ def test_traffic_survives_the_death_of_a_daemon_and_it_comes_back(lab: Lab, web:
     before = lab.units()[victim]
     with requests(lab, "node-1", web, seconds=6) as result:
         lab.netplane("kill", victim)
-        eventually(lambda: lab.units()[victim].pid != before.pid and lab.units()[victim].state == "ready", limit=20)
+        eventually(lambda: lab.units()[victim].pid != before.pid and lab.units()[victim].state == "ready", limit=110)
     assert result["failures"] == {}
     eventually(lambda: len(lab.pods("app=web")) == 3)
     assert {pod["metadata"]["uid"]: restarts(pod) for pod in lab.pods("app=web")} == pods_before
@@ -96,7 +96,7 @@ def test_traffic_survives_the_death_of_a_daemon_and_it_comes_back(lab: Lab, web:
 def test_after_its_death_a_daemon_does_its_work_again(lab: Lab, web: str, victim: str) -> None:
     before = lab.units()[victim]
     lab.netplane("kill", victim)
-    eventually(lambda: lab.units()[victim].pid != before.pid and lab.units()[victim].state == "ready", limit=20)
+    eventually(lambda: lab.units()[victim].pid != before.pid and lab.units()[victim].state == "ready", limit=110)
     name = f"after-{victim.replace('/', '-')}"
     deployment = echo(name, 1, spread=False)
     deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "node-2"}
@@ -112,7 +112,7 @@ def test_the_keepers_death_stops_nothing_and_up_brings_it_back(lab: Lab, web: st
     keeper = keeper_pid(lab)
     os.kill(keeper, signal.SIGKILL)
     assert lab.curl("node-1", web)["pod"]
-    lab.netplane("up", limit=60)
+    lab.netplane("up", limit=110)
     assert {name: unit.pid for name, unit in lab.units().items()} == before
 
 
@@ -144,13 +144,13 @@ def mobile(lab: Lab) -> dict[str, Any]:
 @pytest.fixture
 def fourth(lab: Lab) -> Iterator[str]:
     """A fourth node with a pod of `mobile` on it."""
-    name = lab.netplane("add-node", limit=60).stdout.strip()
+    name = lab.netplane("add-node", limit=110).stdout.strip()
     lab.apply(mobile(lab), service("mobile", "mobile"))
     assert name in {pod["spec"]["nodeName"] for pod in lab.ready_pods("app=mobile", 4)}
     yield name
     lab.kubectl("delete", "deployment/mobile", "service/mobile", "--wait=false", "--grace-period=1")
     if name in {node.name for node in lab.spec.node_specs()}:
-        lab.netplane("remove-node", name, limit=60)
+        lab.netplane("remove-node", name, limit=110)
 
 
 def moved_from(lab: Lab, node: str) -> bool:
@@ -166,7 +166,7 @@ def has_no_route_over(lab: Lab, node: str, address: str) -> bool:
 
 def test_the_pods_of_a_removed_node_run_elsewhere_and_its_routes_are_gone(lab: Lab, fourth: str) -> None:
     address = next(node.addresses[0] for node in lab.spec.node_specs() if node.name == fourth)
-    lab.netplane("remove-node", fourth, limit=60)
+    lab.netplane("remove-node", fourth, limit=110)
     eventually(lambda: moved_from(lab, fourth))
     assert fourth not in lab.kubectl("get", "nodes")
     for node in ("node-1", "node-2", "node-3"):
@@ -182,6 +182,6 @@ def test_a_node_without_power_loses_its_endpoints_and_then_its_pods(lab: Lab, fo
         lambda: lost["metadata"]["name"] not in {p["metadata"]["name"] for p in lab.pods("app=mobile")}, limit=60
     )
     eventually(lambda: moved_from(lab, fourth))
-    lab.netplane("up", limit=60)
-    eventually(lambda: is_ready(lab.get("node", fourth)), limit=30)
-    eventually(lambda: lost["metadata"]["name"] not in lab.kubectl("get", "pods", "-o", "name"), limit=30)
+    lab.netplane("up", limit=110)
+    eventually(lambda: is_ready(lab.get("node", fourth)), limit=110)
+    eventually(lambda: lost["metadata"]["name"] not in lab.kubectl("get", "pods", "-o", "name"), limit=110)

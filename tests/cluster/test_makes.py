@@ -15,11 +15,12 @@ MAKES = [
 @pytest.mark.parametrize("options", MAKES, ids=lambda options: "-".join(o.partition("=")[2] for o in options))
 def test_the_demo_is_answered_through_both_doors(options: tuple[str, ...]) -> None:
     lab = Lab("ci-make")
-    lab.netplane("up", "--nodes=2", "--api-port=17666", *options, limit=60)
+    lab.netplane("down", limit=110)
     try:
-        said = lab.netplane("demo", limit=60).stdout
+        lab.netplane("up", "--nodes=2", "--api-port=17666", *options, limit=110)
+        said = lab.netplane("demo", limit=110).stdout
     finally:
-        lab.netplane("down", limit=60)
+        lab.netplane("down", limit=110)
     services, node_ports = said.split("NodePort of")
     for door in (services, node_ports):
         # Nine answers of three pods: which ones is chance, that they come is not.

@@ -114,7 +114,7 @@ def test_the_client_outside_reaches_the_node_port_of_every_node(
 def test_a_pod_reaches_itself_through_its_service(lab: Lab, pods: list[dict[str, Any]], family: str) -> None:
     url = cluster_url(lab, f"net{family[-1]}")
     me = pods[0]
-    eventually(lambda: from_pod(lab, me, url)["pod"] == me["metadata"]["name"], limit=30)
+    eventually(lambda: from_pod(lab, me, url)["pod"] == me["metadata"]["name"], limit=110)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -23,7 +23,7 @@ GUESTBOOK = Path(host.__file__).with_name("guestbook.yaml")
 
 
 def run(
-    *argv: str, stdin: str | None = None, limit: float = 60.0, check: bool = True
+    *argv: str, stdin: str | None = None, limit: float = 90.0, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; a failure shows what it printed."""
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=limit, check=False)
@@ -32,7 +32,7 @@ def run(
     return done
 
 
-def eventually(claim: Callable[[], T], *, limit: float = 15.0, every: float = 0.05) -> T:
+def eventually(claim: Callable[[], T], *, limit: float = 30.0, every: float = 0.05) -> T:
     """Return the claim's first true value; the last failure or value when it does not come true in time."""
     deadline = time.monotonic() + limit
     while True:
@@ -107,7 +107,7 @@ class Lab:
             found = [pod for pod in self.pods(selector, namespace=namespace) if is_ready(pod)]
             return found if len(found) == count else []
 
-        return eventually(ready, limit=30)
+        return eventually(ready, limit=60)
 
 
 def is_ready(obj: dict[str, Any]) -> bool:
