@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from netplane import __version__
 from netplane.agent.runtime.protocol import RuntimeStatus
 from netplane.kube.types import Object
 from netplane.lib.clock import rfc3339, rfc3339_micro
 
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
-KUBELET_VERSION = "v1.33.0+netplane"
+KUBELET_VERSION = f"v1.33.0+netplane.{__version__.replace('+', '.')}"
+"""The Kubernetes version that clients reckon with, and ours behind the plus (semver.org, item 10)."""
 LEAST_MEMORY = 100 << 20
 LEAST_DISK_SHARE = 0.05
 LEAST_PIDS_SHARE = 0.05

@@ -12,11 +12,12 @@ from typing import Any
 
 import orjson
 
+from netplane import __version__
 from netplane.controlplane.registry.catalog import Registry
 from netplane.controlplane.registry.schema import definitions
 from netplane.controlplane.registry.types import ResourceType
 
-VERSION = "v1.33.0+netplane"
+VERSION = f"v1.33.0+netplane.{__version__.replace('+', '.')}"
 _COMPONENTS = "#/components/schemas/"
 _ACTIONS = {
     "list": ("get", False), "create": ("post", False), "deletecollection": ("delete", False),
