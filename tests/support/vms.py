@@ -52,11 +52,12 @@ def box() -> Path:
     return folder
 
 
-def bundle(python: str) -> Path:
-    """Return the archive that nodes install."""
-    folder = cache() / "bundle"
-    environment = f"PYTHON={python}"
-    run("env", environment, VAGRANT / "provision" / "bundle.sh", folder, limit=600)
+def bundle(python: str, *, local_version: str = "") -> Path:
+    """Return the archive that nodes install, of this version or of one that differs from it in its local part."""
+    folder = cache() / (f"bundle-{local_version}" if local_version else "bundle")
+    wheels = cache() / "bundle" / "wheels"
+    environment = (f"PYTHON={python}", f"LOCAL_VERSION={local_version}", f"WHEELS={wheels}")
+    run("env", *environment, VAGRANT / "provision" / "bundle.sh", folder, limit=600)
     return folder / "netplane.tar.gz"
 
 
@@ -102,7 +103,7 @@ class Machine:
             run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, self.disk)
         forward = f"user,id=m,restrict=on,hostfwd=tcp:127.0.0.1:{2220 + self.number}-:22"
         argv = [
-            *("qemu-system-x86_64", "-name", self.name, "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "qemu64"),
+            *("qemu-system-x86_64", "-name", self.name, "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64"),
             *("-smp", "1", "-m", "1024" if self.number == 1 else "768", "-display", "none", "-no-reboot"),
             *("-monitor", "none", "-serial", f"file:{self.site.folder}/{self.name}.console"),
             *("-kernel", f"{self.site.box}/vmlinuz", "-initrd", f"{self.site.box}/initrd.img", "-append", KERNEL_LINE),
@@ -149,13 +150,24 @@ class Machine:
                 raise AssertionError(f"{self.name} does not boot:\n{console[-2000:]}")
             time.sleep(0.5)
 
-    def provision(self, **options: str) -> str:
-        """Bring the project onto it and run the provisioning script there."""
+    def become_node(self) -> None:
+        """Wait for it, and make it a node."""
+        self.wait()
+        self.provision()
+
+    def upgrade(self) -> None:
+        """Bring the next version onto it; where that is there already, the first one again."""
+        marker = self.site.folder / f"{self.name}.next"
+        is_next = marker.exists()
+        self.provision(bundle=None if is_next else bundle(sys.executable, local_version="next"))
+        marker.unlink() if is_next else marker.touch()
+
+    def provision(self, *, bundle: Path | None = None) -> str:
+        """Bring the project, of this or another version, onto it and run the provisioning script there."""
         files = subprocess.run(["tar", "-ch", "-C", str(VAGRANT), "provision"], capture_output=True, check=True).stdout
         self.ssh("mkdir -p /vagrant && tar -x -C /vagrant", stdin=files)
-        if self.site.bundle:
-            self.ssh("mkdir -p /vagrant/wheelhouse && cat >/vagrant/wheelhouse/netplane.tar.gz",
-                     stdin=self.site.bundle.read_bytes(), limit=120)  # fmt: skip
+        brought = "mkdir -p /vagrant/wheelhouse && cat >/vagrant/wheelhouse/netplane.tar.gz"
+        self.ssh(brought, stdin=(bundle or self.site.bundle).read_bytes(), limit=240)
         hosts = " ".join(f"{one.name}={one.address}" for one in self.site.machines)
         words = {
             "name": self.name,
@@ -165,7 +177,9 @@ class Machine:
             "hosts": hosts,
             "role": "server" if self.number == 1 else "agent",
         }
-        line = " ".join(f"--{key.replace('_', '-')} {quoted(value)}" for key, value in (words | options).items())
+        line = " ".join(
+            f"--{key.replace('_', '-')} {quoted(value)}" for key, value in (words | self.site.options).items()
+        )
         try:
             return self.ssh(f"sh /vagrant/provision/node.sh {line} 2>&1", limit=PROVISION_LIMIT)
         except AssertionError as error:
@@ -181,6 +195,7 @@ class Site:
     box: Path
     key: Path
     bundle: Path
+    options: dict[str, str] = field(default_factory=dict)
     name: str = "npvms"
     machines: list[Machine] = field(default_factory=list)
 
@@ -218,7 +233,7 @@ class Site:
 @contextlib.contextmanager
 def site(folder: Path, count: int, *, box: Path, bundle: Path, **options: str) -> Iterator[Site]:
     """Boot `count` machines, make them one cluster, and end them whatever happens."""
-    made = Site(folder, box, login_key(folder), bundle)
+    made = Site(folder, box, login_key(folder), bundle, options)
     run("ip", "netns", "delete", made.name, check=False)
     run("ip", "netns", "add", made.name)
     try:
@@ -226,11 +241,8 @@ def site(folder: Path, count: int, *, box: Path, bundle: Path, **options: str) -
         for machine in made.machines:
             machine.power_on()
         with ThreadPoolExecutor(count) as pool:
-            list(pool.map(Machine.wait, made.machines))
-            first, *rest = made.machines
-            first.provision(**options)
-            _fetch_kubeconfig(made)
-            list(pool.map(lambda machine: machine.provision(**options), rest))
+            list(pool.map(Machine.become_node, made.machines))
+        _fetch_kubeconfig(made)
         yield made
     finally:
         for machine in made.machines:
@@ -274,7 +286,13 @@ exec {python} -m tests.support.vms {folder} "$@"
 
 def place(made: Site, python: str) -> Path:
     """Write the command that the scenarios take as PLACE, and what it has to know."""
-    known = {"box": str(made.box), "key": str(made.key), "bundle": str(made.bundle), "count": len(made.machines)}
+    known = {
+        "box": str(made.box),
+        "key": str(made.key),
+        "bundle": str(made.bundle),
+        "count": len(made.machines),
+        "options": made.options,
+    }
     (made.folder / "site.json").write_text(json.dumps(known))
     script = made.folder / "place.sh"
     script.write_text(PLACE.format(python=python, folder=made.folder))
@@ -285,12 +303,12 @@ def place(made: Site, python: str) -> Path:
 def main(folder: str, verb: str, *words: str) -> int:
     """Do what a scenario asks of its place."""
     known = json.loads((Path(folder) / "site.json").read_text())
-    made = Site(Path(folder), Path(known["box"]), Path(known["key"]), Path(known["bundle"]))
+    made = Site(Path(folder), Path(known["box"]), Path(known["key"]), Path(known["bundle"]), known["options"])
     made.machines = [Machine(made, number) for number in range(1, known["count"] + 1)]
     named = next((machine for machine in made.machines if machine.name in words[:1]), made.machines[0])
     match verb:
         case "can":
-            return int(words[0] not in ("power", "cable", "restart-server", "restart-daemons", "ipvs"))
+            return int(words[0] not in ("power", "cable", "restart-server", "restart-daemons", "ipvs", "upgrade"))
         case "off":
             named.power_off()
         case "on":
@@ -302,6 +320,8 @@ def main(folder: str, verb: str, *words: str) -> int:
             named.ssh("systemctl kill --signal=KILL netplane-server")
         case "restart-daemons":
             named.ssh("systemctl restart netplane-cni netplane-agent netplane-proxy", limit=240)
+        case "upgrade":
+            named.upgrade()
         case "proxy-mode":
             change = f"sed -i 's/^mode:.*/mode: {words[1]}/' /etc/netplane/proxy.yaml"
             named.ssh(f"{change}; systemctl restart netplane-proxy", limit=240)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import vms
+from tests.support import versions, vms
 from tests.support.cluster import NETPLANE, run
 from tests.support.scenarios import Place
 
@@ -24,12 +25,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(given) if given else tmp_path_factory.mktemp("scenarios") / "results"
 
 
-def lab(runtime: str, port: int, results: Path) -> Iterator[Place]:
-    name = f"sc-{runtime[:4]}"
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the versions that labs run: what machines install."""
+    folder = tmp_path_factory.mktemp("versions")
+    versions.install(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def lab(runtime: str, port: int, results: Path, installed: Path) -> Iterator[Place]:
+    name, netplane = f"sc-{runtime[:4]}", str(installed / "venv" / "bin" / "netplane")
     run(NETPLANE, "lab", "down", f"--name={name}", check=False)
-    run(NETPLANE, "lab", "up", f"--name={name}", "--nodes=2", f"--runtime={runtime}", f"--api-port={port}", limit=120)
+    run(netplane, "lab", "up", f"--name={name}", "--nodes=2", f"--runtime={runtime}", f"--api-port={port}", limit=120)
     script = vms.VAGRANT / "scenarios" / "places" / "lab.sh"
-    environment = {"LAB": name, "NETPLANE": NETPLANE, "PLACE": f"sh {script}"}
+    environment = {"LAB": name, "NETPLANE": netplane, "VERSIONS": str(installed), "PLACE": f"sh {script}"}
     kubeconfig = Path(f"/var/lib/netplane-lab/{name}/server/admin.kubeconfig")
     try:
         yield Place(f"lab-{runtime}", kubeconfig, results, environment)
@@ -38,15 +48,15 @@ def lab(runtime: str, port: int, results: Path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session")
-def embedded(results: Path) -> Iterator[Place]:
+def embedded(results: Path, installed: Path) -> Iterator[Place]:
     """A lab whose nodes run pods by themselves."""
-    yield from lab("embedded", 18331, results)
+    yield from lab("embedded", 18331, results, installed)
 
 
 @pytest.fixture(scope="session")
-def containerd(results: Path) -> Iterator[Place]:
+def containerd(results: Path, installed: Path) -> Iterator[Place]:
     """A lab whose nodes run containerd."""
-    yield from lab("containerd", 18332, results)
+    yield from lab("containerd", 18332, results, installed)
 
 
 @pytest.fixture(scope="session")
@@ -60,5 +70,5 @@ def machines(tmp_path_factory: pytest.TempPathFactory, results: Path) -> Iterato
         site.wait_ready()
         print(f"\nbox and bundle {made_in:.0f} s, machines and nodes {time.monotonic() - begun - made_in:.0f} s")
         script = vms.place(site, sys.executable)
-        environment = {"PLACE": str(script), "PYTHONPATH": str(vms.VAGRANT.parent), "SCENARIO_RATE": "5"}
+        environment = {"PLACE": str(script), "PYTHONPATH": str(vms.VAGRANT.parent), "SCENARIO_PAUSE": "0.2"}
         yield Place("machines", site.kubeconfig, results, environment, tuple(site.inside()))

@@ -74,7 +74,7 @@ def _judge(place: libvirt.Libvirt, folder: Path, box: Path, told: Mapping[str, s
     results = folder / "results"
     script = vms.VAGRANT / "scenarios" / "places" / "vagrant.sh"
     told = {**told, "KUBECONFIG": str(kubeconfig), "PLACE": f"sh {script}", "PLACE_NAME": "vagrant",
-            "RESULTS": str(results), "SCENARIO_RATE": "5"}  # fmt: skip
+            "RESULTS": str(results), "SCENARIO_PAUSE": "0.2"}  # fmt: skip
     failed = _run(place, told, "sh", str(vms.VAGRANT / "scenarios" / "run.sh"), *(chosen or NAMES))
     again = _run(place, told, "vagrant", "provision", "node1")
     print(table(results))

@@ -95,7 +95,10 @@ install_netplane() {
     mv -T "$lib/lib.new" "$lib/lib"
     changed="netplane-server netplane-cni netplane-agent netplane-proxy netplane-ingress"
   fi
-  printf '%s\n' '#!/usr/bin/python3 -I' 'import sys' '' "sys.path.insert(0, \"$lib/lib\")" \
+  # Of earlier versions the last stays, for what runs yet and loads a module only now.
+  for old in $(ls -td "$lib"/*/ | grep -v -e "/$stamp/$" -e '/lib/$' | tail -n +2); do rm -rf "$old"; done
+  # A program goes on with the version with which it began: the path is where the link led then.
+  printf '%s\n' '#!/usr/bin/python3 -I' 'import os' 'import sys' '' "sys.path.insert(0, os.path.realpath(\"$lib/lib\"))" \
     'from netplane.cli import main  # noqa: E402' '' 'main()' | put /usr/bin/netplane || :
   chmod 755 /usr/bin/netplane
 }
@@ -137,11 +140,22 @@ service-cidr: "$services"
 cluster-cidr: "$pods"
 CONF
   start netplane-server
-  netplane token list 2>/dev/null | grep -q "^${token%%.*}" || netplane token create "$token" --ttl 0 >/dev/null
+  knows_token || netplane token create "$token" --ttl 0 >/dev/null
 }
 
-join_cluster() {
-  [ -f /etc/netplane/node.kubeconfig ] || netplane join "https://$server:6443" --token "$token" --node-name "$name" >/dev/null
+knows_token() { # The cluster tells everybody which tokens it knows: it signs what it says about itself with each.
+  curl --silent --insecure --fail --max-time 20 "https://$server:6443/api/v1/namespaces/kube-public/configmaps/cluster-info" |
+    grep -q "jws-kubeconfig-${token%%.*}"
+}
+
+join_cluster() { # Machines are made side by side: the control plane may still be on its way.
+  [ ! -f /etc/netplane/node.kubeconfig ] || return 0
+  limit=$(($(date +%s) + 600))
+  until knows_token; do
+    [ "$(date +%s)" -lt "$limit" ] || die "no control plane that knows the token answers at https://$server:6443"
+    sleep 1
+  done
+  netplane join "https://$server:6443" --token "$token" --node-name "$name" >/dev/null
 }
 
 run_runtime() {
@@ -153,8 +167,9 @@ run_runtime() {
   systemctl enable --quiet --now containerd
 }
 
+build_images() { netplane image build builtin >/dev/null; }
+
 run_node() {
-  netplane image build builtin >/dev/null
   configure netplane-cni <<CONF
 kubeconfig: /etc/netplane/cni.kubeconfig
 node-name: $name
@@ -192,8 +207,8 @@ CONF
 }
 
 changed=''
-steps=6
-[ "$role" = server ] && steps=8
+steps=7
+[ "$role" = server ] && steps=9
 step=0
 say() { step=$((step + 1)); echo "$step/$steps $*"; }
 
@@ -202,7 +217,8 @@ say "install Debian packages"; install_packages
 say "prepare the kernel"; prepare_kernel
 say "install netplane"; install_netplane; install_units
 if [ "$role" = server ]; then say "run the control plane"; run_server; fi
-say "join the cluster"; run_runtime; join_cluster
+say "run the container runtime"; run_runtime; build_images
+say "join the cluster"; join_cluster
 say "run the node"; run_node
 if [ "$role" = server ]; then say "open the front door"; open_door; fi
 echo "$name is a node: $(uname -r), $runtime, $proxy_mode proxy, $fabric fabric"

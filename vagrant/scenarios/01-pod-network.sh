@@ -7,27 +7,23 @@ for node in $(nodes); do
   client "on-$node" "$node"
   client "beside-$node" "$node"
 done
+all_up
+address() { k get pod "$1" -o 'jsonpath={.status.podIP}'; }
+beside=$(for node in $(nodes); do address "beside-$node"; echo; done)
 for from in $(nodes); do
-  for to in $(nodes); do
-    address=$(k get pod "beside-$to" -o 'jsonpath={.status.podIP}')
-    answer=$(ask "on-$from" "http://$(in_url "$address"):8080/")
-    [ "$answer" = "beside-$to" ] || fail "from $from to $address on $to: $answer answered"
-    say "$from to $to: $address answers"
-  done
+  answers=$(inside "on-$from" 'for to; do ask "$to" 8080 || echo nobody; done' $beside)
+  [ "$answers" = "$(nodes | sed 's/^/beside-/')" ] || fail "from $from, of the pods at" $beside "answered" $answers
+  say "from $from every node's pod answers:" $beside
 done
 
 first=$(nodes | head -n 1)
 last=$(nodes | tail -n 1)
-own=$(k get pod "on-$first" -o 'jsonpath={.status.podIP}')
-seen=$(k exec "on-$first" -- /usr/bin/python3 -c '
-import json, sys, urllib.request
-print(json.load(urllib.request.urlopen(sys.argv[1], timeout=5))["client"]["address"])' \
-  "http://$(in_url "$(k get pod "beside-$last" -o 'jsonpath={.status.podIP}')"):8080/")
+there=$(address "beside-$last")
+own=$(address "on-$first")
+seen=$(inside "on-$first" 'fetch "$@" | sed -n "s/.*\"client\": {\"address\": \"\([^\"]*\)\".*/\1/p"' "$there" 8080)
 [ "$seen" = "$own" ] || fail "$own was seen as $seen on $last"
 say "a pod is seen by its own address: $own"
-k exec "on-$first" -- /usr/bin/python3 -c '
-import sys, urllib.request
-data = b"x" * 300_000
-urllib.request.urlopen(urllib.request.Request(sys.argv[1], data=data), timeout=20).read()' \
-  "http://$(in_url "$(k get pod "beside-$last" -o 'jsonpath={.status.podIP}')"):8080/" || fail "300 kB do not get through"
+inside "on-$first" '
+  { printf "POST / HTTP/1.0\r\nContent-Length: 300000\r\n\r\n"; head -c 300000 /dev/zero; } |
+    nc -w 10 "$1" 8080 | grep -q "\"length\": 300000"' "$there" || fail "300 kB do not get through"
 say "300 kB go through whole"

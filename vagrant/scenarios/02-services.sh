@@ -6,21 +6,22 @@ begin
 deploy web 3
 first=$(nodes | head -n 1)
 client asker "$first"
-ip=$(in_url "$(service_ip web)")
+all_up
+ip=$(service_ip web)
 
-answered=$(for _ in $(seq 20); do ask asker "http://$ip/"; done | sort -u | wc -l)
+answered=$(inside asker 'for _ in $(seq 20); do ask "$@"; done' "$ip" 80 | sort -u | wc -l)
 [ "$answered" -ge 2 ] || fail "20 requests to the cluster IP met $answered pod"
 say "the cluster IP leads to $answered pods"
 
 k patch service web --type merge -p '{"spec":{"type":"NodePort"}}' >/dev/null
 port=$(node_port web)
 for node in $(nodes); do
-  until_true 20 ask asker "http://$(in_url "$(node_address "$node")"):$port/"
+  until_true 20 ask asker "$(node_address "$node")" "$port"
   say "node port $port answers on $node"
 done
 
 k patch service web --type merge -p '{"spec":{"sessionAffinity":"ClientIP"}}' >/dev/null
-sticks() { [ "$(for _ in $(seq 8); do ask asker "http://$ip/"; done | sort -u | wc -l)" = 1 ]; }
+sticks() { [ "$(inside asker 'for _ in 1 2 3 4 5 6 7 8; do ask "$@"; done' "$ip" 80 | sort -u | wc -l)" = 1 ]; }
 until_true 30 sticks
 say "with session affinity a client stays with one pod"
 
@@ -41,19 +42,11 @@ say "UDP answers at $udp"
 
 k create service clusterip nobody --tcp=80:8080 >/dev/null
 nobody=$(service_ip nobody)
-refused() {
-  k exec asker -- /usr/bin/python3 -c '
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], 80), timeout=3)
-except ConnectionRefusedError:
-    sys.exit(0)
-sys.exit(1)' "$nobody"
-}
+refused() { inside asker 'nc -w 3 "$1" 80 2>&1 </dev/null | grep refused' "$nobody"; }
 until_true 20 refused
 say "a Service without pods refuses at once"
 
 k delete service web >/dev/null
-gone() { ! ask asker "http://$ip/"; }
+gone() { ! ask asker "$ip" 80; }
 until_true 20 gone
 say "a deleted Service answers no more"

@@ -13,6 +13,7 @@ YAML
 deploy blue 2
 deploy green 1
 client asker "$(nodes | head -n 1)"
+all_up
 k apply -f - >/dev/null <<YAML
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -33,18 +34,12 @@ until has_address; do
   [ "$waited" -lt 30 ] || { echo "   not here: no netplane ingress serves this cluster"; exit 77; }
   waited=$((waited + 1)); sleep 1
 done
-door=$(in_url "$(address)")
-by_host() { # path: the pod that answers
-  k exec asker -- /usr/bin/python3 -c '
-import json, sys, urllib.request
-request = urllib.request.Request(sys.argv[1], headers={"Host": "door.example"})
-print(json.load(urllib.request.urlopen(request, timeout=5))["pod"])' "http://$door$1"
-}
-leads() { by_host "$1" | grep -q "^$2-"; }
+door=$(address)
+leads() { ask asker "$door" 80 "$1" door.example | grep -q "^$2-"; }
 until_true 30 leads / blue
 until_true 10 leads /green green
 until_true 10 leads /greenish blue
-say "http://$door leads by path to blue and to green"
+say "http://$(in_url "$door") leads by path to blue and to green"
 k rollout restart deployment/green >/dev/null
 k rollout status deployment/green --timeout=240s >/dev/null
 until_true 10 leads /green green

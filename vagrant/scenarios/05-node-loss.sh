@@ -9,6 +9,7 @@ lost=$(nodes | tail -n 1)
 [ "$first" != "$lost" ] || { echo "   not here: one node alone"; exit 77; }
 deploy web 2
 client asker "$first"
+all_up
 ip=$(service_ip web)
 mend="place on $lost"
 
@@ -21,7 +22,7 @@ both_elsewhere() {
 until_true 120 both_elsewhere
 say "its pods run elsewhere"
 read -r asked failed <<TEXT
-$(load asker "$ip" 80 4 20)
+$(load asker "$ip" 80 4)
 TEXT
 [ "$failed" = 0 ] || fail "$failed of $asked requests failed after the pods had moved"
 say "$asked requests, none to a pod that is gone"
@@ -36,5 +37,6 @@ nothing_left() {
 }
 until_true 180 nothing_left
 client returned "$lost"
-[ -n "$(ask returned "http://$(in_url "$ip")/")" ] || fail "no Service from $lost after its return"
+all_up
+until_true 60 ask returned "$ip" 80
 say "nothing of the old pods is left, and new ones run there"

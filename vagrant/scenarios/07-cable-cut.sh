@@ -9,8 +9,9 @@ apart=$(nodes | tail -n 1)
 [ "$first" != "$apart" ] || { echo "   not here: one node alone"; exit 77; }
 client stays "$apart"
 client asker "$first"
+all_up
 container=$(k get pod stays -o 'jsonpath={.status.containerStatuses[0].containerID}')
-address=$(in_url "$(k get pod stays -o 'jsonpath={.status.podIP}')")
+address=$(k get pod stays -o 'jsonpath={.status.podIP}')
 mend="place mend $apart"
 
 place cut "$apart"
@@ -18,6 +19,6 @@ until_true 120 unready "$apart"
 say "$apart is cut off, and NotReady"
 place mend "$apart"
 until_true 120 ready "$apart"
-until_true 60 ask asker "http://$address:8080/"
+until_true 60 ask asker "$address" 8080
 [ "$(k get pod stays -o 'jsonpath={.status.containerStatuses[0].containerID}')" = "$container" ] || fail "its pod was restarted"
 say "its pod is the same as before, and answers"

@@ -11,6 +11,7 @@ begin
 say "each node announces a key of its own"
 client one "$first"
 client two "$last"
-address=$(in_url "$(k get pod two -o 'jsonpath={.status.podIP}')")
-until_true 60 ask one "http://$address:8080/"
+all_up
+address=$(k get pod two -o 'jsonpath={.status.podIP}')
+until_true 60 ask one "$address" 8080
 say "$first to $last: $address answers through the tunnel"

@@ -63,10 +63,9 @@ spec:
   selector: {app: $1}
   ports: [{name: http, port: 80, targetPort: 8080}]
 YAML
-  k rollout status "deployment/$1" --timeout=240s >/dev/null
 }
 
-client() { # name node: a pod on that node from which a scenario asks
+client() { # name node: a pod on that node that asks, and answers, too
   k apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Pod
@@ -77,42 +76,69 @@ spec:
   tolerations: [{operator: Exists}]
   containers: [{name: echo, image: $ECHO}]
 YAML
-  k wait --for=condition=Ready "pod/$1" --timeout=240s >/dev/null
 }
 
-ask() { # client url: the pod that answered
-  k exec "$1" -- /usr/bin/python3 -c '
-import json, sys, urllib.request
-with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:
-    print(json.load(answer)["pod"])' "$2"
+all_up() { # waits until everything that was deployed is there: it comes up side by side
+  for each in $(k get deployments -o name); do
+    k rollout status "$each" --timeout=240s >/dev/null
+  done
+  k wait --for=condition=Ready pods --all --timeout=240s >/dev/null
+}
+
+# What pods ask with is busybox alone: where machines are emulated, a Python's start takes seconds. Its wget needs a name
+# service and has none; its nc waits for a connection no longer than told, and for an answer as long as it is let.
+ASK='
+fetch() { # host port [path [name]]: the answer as it came
+  printf "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n" "${3:-/}" "${4:-$1}" | nc -w 10 "$1" "$2" 2>/dev/null
+}
+ask() { fetch "$@" | sed -n "s/^{\"pod\": \"\([^\"]*\)\".*/\1/p" | grep .; }
+load() { # host port seconds pause: asks on until the time is over or /tmp/enough is there, then tells how it went
+  asked=0 failed=0 end=$(($(date +%s) + $3))
+  while [ "$(date +%s)" -lt "$end" ] && [ ! -e /tmp/enough ]; do
+    asked=$((asked + 1))
+    fetch "$1" "$2" | grep -q "^HTTP/1.1 200 " || { failed=$((failed + 1)); date "+%T: request $asked failed" >&2; }
+    sleep "$4"
+  done
+  echo "$asked $failed"
+}
+'
+inside() { # pod script words...: runs a script of the functions above in a pod, with the words as its arguments
+  pod=$1 script=$2; shift 2
+  k exec "$pod" -- /bin/sh -c "$ASK$script" sh "$@"
+}
+
+ask() { # client host port [path [name]]: the pod that answered
+  client=$1; shift
+  inside "$client" 'ask "$@"' "$@"
+}
+
+PAUSE=${SCENARIO_PAUSE:-0.05}
+load() { # client host port seconds: prints how many requests were made, and how many failed
+  inside "$1" 'load "$@"' "$2" "$3" "$4" "$PAUSE"
+}
+
+begin_load() { # client host port: asks from now on, by a process of the pod's own, which nothing outside can interrupt
+  inside "$1" 'rm -f /tmp/enough /tmp/load; (exec >/tmp/load 2>&1; load "$@") &' "$2" "$3" 1200 "$PAUSE"
+}
+
+end_load() { # client: ends the scenario when one request failed
+  k exec "$1" -- touch /tmp/enough
+  until_true 60 counted "$1"
+  read -r asked failed <<TEXT
+$(k exec "$1" -- tail -n 1 /tmp/load)
+TEXT
+  say "$failed of $asked requests failed meanwhile"
+  [ "$failed" = 0 ] || { k exec "$1" -- tail -n 5 /tmp/load; fail "the Service did not go on"; }
+}
+counted() { k exec "$1" -- tail -n 1 /tmp/load | grep -Eq '^[0-9]+ [0-9]+$'; }
+
+containers() { # the ids of all the containers there are
+  k get pods -o 'jsonpath={range .items[*]}{.status.containerStatuses[0].containerID}{"\n"}{end}' | sort
 }
 
 service_ip() { k get service "$1" -o 'jsonpath={.spec.clusterIP}'; }
 node_port() { k get service "$1" -o 'jsonpath={.spec.ports[0].nodePort}'; }
 in_url() { case $1 in *:*) echo "[$1]" ;; *) echo "$1" ;; esac; }
-
-LOAD='
-import sys, time, http.client
-host, port, seconds, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
-asked = failed = 0
-end = time.monotonic() + seconds
-while time.monotonic() < end:
-    begun = time.monotonic()
-    asked += 1
-    try:
-        connection = http.client.HTTPConnection(host, port, timeout=10)
-        connection.request("GET", "/")
-        failed += connection.getresponse().status != 200
-        connection.close()
-    except OSError as error:
-        failed += 1
-        print(error, file=sys.stderr)
-    time.sleep(max(0, 1 / rate - (time.monotonic() - begun)))
-print(asked, failed)
-'
-load() { # client host port seconds rate: prints how many requests were made, and how many failed
-  k exec "$1" -- /usr/bin/python3 -c "$LOAD" "$2" "$3" "$4" "$5"
-}
 
 finish() {
   code=$?
