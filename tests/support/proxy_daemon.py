@@ -24,7 +24,7 @@ SETTINGS = host.Settings(
     cluster_cidrs=(address.prefix("10.244.0.0/16"),),
     service_cidrs=(address.prefix("10.96.0.0/16"),),
 )
-PATIENCE = 60.0
+PATIENCE = 180.0
 """How long a wait may take, in seconds: machines are emulated, and others wait for the same processors."""
 
 

@@ -28,7 +28,7 @@ from tests.support import static_api
 from tests.support.topology import Topology
 
 ECHO_PORT = 9000
-PATIENCE = 60.0
+PATIENCE = 120.0
 _PACE = 0.1
 PACE_IN_A_MACHINE = 0.4
 """How long clients pause between questions, in seconds; where the processor is emulated, it is short of time."""
@@ -199,9 +199,9 @@ class Steady:
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join(20)
+        self._thread.join(2 * PATIENCE)
 
-    def more(self, count: int, *, seconds: float = 30.0) -> None:
+    def more(self, count: int, *, seconds: float = 2 * PATIENCE) -> None:
         """Wait until so many more were answered."""
         goal = self.answers + count
         wait(lambda: self.answers >= goal or bool(self.failures), seconds=seconds)
@@ -222,7 +222,7 @@ class Steady:
     def _opened(self) -> socket.socket:
         with netns.inside(self._place):
             made = socket.socket(socket.AF_INET6 if ":" in self._where[0] else socket.AF_INET, self._kind)
-        made.settimeout(10)
+        made.settimeout(PATIENCE)  # what is lost never arrives, and a machine that is emulated is slow
         if self._kind == socket.SOCK_STREAM:
             # Ends by a reset, which IPVS remembers for ten seconds alone, and an orderly end for two minutes.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
