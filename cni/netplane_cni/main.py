@@ -100,6 +100,12 @@ def cni() -> None:
     default="routed",
     help="A route of its own to each pod, or one bridge for the node's pods, which then share an Ethernet.",
 )
+@click.option(
+    "--rules",
+    type=click.Choice(["auto", "nftables", "iptables"]),
+    default="auto",
+    help="Who translates host ports and masquerades; auto: iptables where the host uses its legacy variant.",
+)
 @click.option("--exclude", type=Prefixes(), default=(), help="Addresses that no pod gets.")
 @click.option(
     "--cool-down",
@@ -146,7 +152,9 @@ def uninstall(run_dir: Path, conf_dir: Path, bin_dir: Path, purge: bool) -> None
     if purge:
         _must_be_root()
         asyncio.run(_purge(run_dir))
-        click.echo("removed pods' cables, paths to other nodes, and nftables' tables netplane_cni")
+        click.echo(
+            "removed pods' cables, paths to other nodes, nftables' tables netplane_cni, and iptables' chains NP-CNI-"
+        )
 
 
 @cni.command(context_settings=config.SETTINGS)
@@ -199,6 +207,7 @@ async def _daemon(**options: Any) -> None:
         masquerades=options["masquerade"],
         cool_down=_remembered() if options["cool_down"] is None else options["cool_down"],
         has_bridge=options["wiring"] == "bridge",
+        rules=options["rules"],
         mtu=options["mtu"],
         metrics_address=options["metrics_address"],
         metrics_port=options["metrics_port"],
@@ -220,12 +229,14 @@ async def _purge(run_dir: Path) -> None:
     from netplane_cni.plan import attach, bridge, masquerade
     from netplane_cni.run import bgp as routing
     from netplane_cni.run import fabric as paths
+    from netplane_cni.run import legacy
 
     await routing.end(run_dir)
     paths.remove_all()
     with link.Socket() as links:
         links.commit([remove(LinkGroup(attach.GROUP)), remove(LinkGroup(attach.LEAVING_GROUP))])
         links.commit([remove(LinkName(bridge.BRIDGE))])
+    await legacy.remove()
     await nft.load(masquerade.removal())
 
 

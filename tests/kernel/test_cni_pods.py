@@ -17,13 +17,15 @@ from tests.support.cni_traffic import echo, reaches, talk
 CLIENT = ("172.31.0.2", "fd00:31::2")
 
 
-@pytest.fixture(scope="module", params=["vxlan", "direct"])
+@pytest.fixture(scope="module", params=["vxlan-nftables", "direct-iptables"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    with World(folder, nodes=2, fabric=request.param) as made:
+    fabric, rules = request.param.split("-")
+    folder: Path = tmp_path_factory.mktemp(fabric)
+    with World(folder, nodes=2, fabric=fabric) as made:
         for machine in made.machines:
+            machine.options = [f"--rules={rules}"]
             machine.start(wait=False)
-        until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in made.machines), limit=20)
+        until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in made.machines), limit=60)
         yield made
 
 
@@ -118,11 +120,16 @@ def test_a_taken_host_port_is_refused_and_nothing_is_left(world: World) -> None:
 def test_a_pod_cannot_send_in_anothers_name(world: World) -> None:
     one = world.machines[0]
     liar, victim, target = one.pod("liar"), one.pod("victim"), one.pod("target")
-    subprocess.run(
-        ["nsenter", f"--net={liar.netns}", "ip", "addr", "add", victim.addresses[0], "dev", "eth0"], check=True
-    )
-    ping = ["ping", "-c1", "-W1", "-I", victim.addresses[0], target.addresses[0]]
-    assert subprocess.run(["nsenter", f"--net={liar.netns}", *ping], capture_output=True, check=False).returncode == 1
+
+    def ping(family: int, source: str) -> int:
+        argv = ["ping", "-c1", "-W1", "-I", source, target.addresses[family]]
+        return subprocess.run(["nsenter", f"--net={liar.netns}", *argv], capture_output=True, check=False).returncode
+
+    for family in (0, 1):
+        told = ["ip", "addr", "add", victim.addresses[family], "dev", "eth0", *(["nodad"] if family else [])]
+        subprocess.run(["nsenter", f"--net={liar.netns}", *told], check=True)
+        assert ping(family, victim.addresses[family]) == 1
+        until(lambda family=family: ping(family, liar.addresses[family]) == 0)  # type: ignore[misc]
 
 
 def test_addresses_of_no_pod_are_refused_at_once(world: World) -> None:

@@ -87,9 +87,9 @@ class Wirer:
             with pod:
                 peer = peer or _index(pod, lease.ifname)
                 pod.commit(bridge.in_pod(wiring, peer) if wiring.gateways else attach.in_pod(wiring, peer))
-            if wiring.gateways:
-                # Asked for, the kernel settles at once (since 6.8) that the port has a carrier and forwards.
-                self._host.index(lease.link)
+            # That the node's end has a carrier now is settled later by a worker of the kernel's, and until then all
+            # that is sent to the pod is dropped, its first answer too. Who asks after the link has it done (6.8).
+            self._host.index(lease.link)
         except BaseException:
             with contextlib.suppress(KernelError):
                 self._remove(lease.link, lease)

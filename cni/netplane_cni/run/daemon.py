@@ -9,8 +9,10 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from netplane.kernel import conntrack
+from netplane.kernel.errors import CommandFailed
 from netplane.kernel.link import events, hearing
 from netplane.kernel.link import run as link
 from netplane.kernel.nft import run as nft
@@ -30,7 +32,7 @@ from netplane_cni.plan.inside import Inside
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.plan.neighbourhood import place
 from netplane_cni.run import bgp as routing
-from netplane_cni.run import checksum, install, loopback, nodes, probes, reach, rules
+from netplane_cni.run import checksum, install, legacy, loopback, nodes, probes, reach, rules, stale
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.fabric import Fabric, prepare_node
@@ -75,6 +77,7 @@ class Settings:
     metrics_port: int = 0
     rotation: float = 0.0
     path_interval: float = 300.0
+    rules: Literal["auto", "nftables", "iptables"] = "nftables"
     bgp: bgp.Settings = field(default_factory=bgp.Settings)
 
 
@@ -84,7 +87,7 @@ class Means:
 
     open_links: Callable[[], link.Socket] = link.Socket
     open_rules: Callable[[], rules.Kernel] = nft.Socket
-    open_flows: Callable[[], rules.Flows] = conntrack.Socket
+    open_flows: Callable[[], stale.Flows] = conntrack.Socket
     journal: Callable[[str, Clock], Journal] = Journal
     try_checksum: checksum.Try = checksum.attempt
 
@@ -112,7 +115,7 @@ class Daemon:
         self._uid: str | None = None
         self._journal = means.journal(str(settings.state_dir), clock)
         self._wirer = Wirer(means.open_links)
-        self._rules = rules.Rules(means.open_rules(), means.open_flows(), self._facts)
+        self._rules = self._opened_rules(means)
         self._encryption: Encryption | None = None
         if settings.fabric.mode == "wireguard":
             port = settings.fabric.wireguard_port
@@ -150,10 +153,25 @@ class Daemon:
             self._act, name="fabric", clock=clock, pace=Pace(resync=RESYNC), expected=(OSError, UserError, ValueError)
         )
 
+    def _opened_rules(self, means: Means) -> rules.Translation:
+        wanted = self._settings.rules
+        if wanted == "iptables" or (wanted == "auto" and legacy.is_used_here()):
+            return legacy.Legacy(legacy.opened(), means.open_flows(), self._facts)
+        return rules.Rules(means.open_rules(), means.open_flows(), self._facts)
+
+    async def _end_other_rules(self) -> None:
+        """Take away what a daemon before us, told otherwise, has left in the other half of the kernel."""
+        if isinstance(self._rules, rules.Rules):
+            await legacy.remove()
+            return
+        with contextlib.suppress(CommandFailed):  # a host without nft has none of them
+            await nft.load(masquerade.removal())
+
     async def run(self) -> None:
         """Serve until cancelled. Pods' cables, rules and paths stay in place afterwards."""
         self._journal.open()
         try:
+            await self._end_other_rules()
             await self._verbs.recover()
             await self._serve()
         finally:

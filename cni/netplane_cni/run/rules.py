@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as Set_
 from typing import Protocol
 
-from netplane.kernel.conntrack import Flow
 from netplane.kernel.errors import KernelError
 from netplane.kernel.nft import diff
-from netplane.kernel.nft.objects import IPV4, IPV6, Batch, Element, Set, Table
+from netplane.kernel.nft.objects import Batch, Element, Set, Table
 from netplane.lib import log
 from netplane.model import address
 from netplane_cni.plan import masquerade
 from netplane_cni.plan.ipam import Lease
 from netplane_cni.plan.masquerade import HostPort
+from netplane_cni.run import stale
+from netplane_cni.run.stale import Facts, Flows, Stale
 
-Facts = Callable[[], masquerade.Facts]
 Held = dict[Set, dict[bytes, Element]]
 """The elements that the kernel holds, by set and key."""
 
@@ -38,14 +37,17 @@ class Kernel(Protocol):
         """Return a hash of a table's chains and rules as the kernel holds them."""
 
 
-class Flows(Protocol):
-    """The connections that the kernel tracks; `conntrack.Socket` is the kernel's."""
+class Translation(Protocol):
+    """The node's rules about pods' addresses: `Rules` in nftables, `legacy.Legacy` in iptables."""
 
-    def flows(self, family: int) -> list[Flow]:
-        """List UDP flows of a family."""
+    async def bring_up_to_date(self, *, must_look: bool = False) -> int:
+        """Return once the kernel holds what the facts want, and how many changes that took."""
 
-    def delete(self, flows: Iterable[Flow]) -> int:
-        """Delete flows."""
+    async def follow(self, before: Lease | None, now: Lease) -> None:
+        """Return once the kernel holds the host ports of a lease as they are now."""
+
+    async def follow_networks(self, changed: Callable[[], Mapping[address.Prefix, bool]]) -> int:
+        """Return once the kernel holds the networks inside as they are now, and how many changes that took."""
 
 
 class Rules:
@@ -53,8 +55,7 @@ class Rules:
 
     def __init__(self, kernel: Kernel, flows: Flows, facts: Facts) -> None:
         self._kernel = kernel
-        self._flows = flows
-        self._udp: Set_[HostPort] = frozenset()
+        self._stale = Stale(flows, facts)
         self._facts = facts
         self._lock = asyncio.Lock()
         self._skeleton = ""
@@ -69,18 +70,17 @@ class Rules:
         async with self._lock:
             facts = self._facts()
             count = await self._bring(facts, must_look=must_look)
-            await self._forget_stale(facts)
+            await self._stale.settle(facts)
             return count
 
     async def follow(self, before: Lease | None, now: Lease) -> None:
         """Return once the kernel holds the host ports of a lease as they are now. No other's are looked at."""
-        former, wanted = _ports(before), _ports(now)
-        added, gone = wanted - former, former - wanted
+        former, wanted = stale.ports(before), stale.ports(now)
         async with self._lock:
             if not self._skeleton or not self._exchange(wanted, former):
                 facts = self._facts()
                 await self._load(facts, _by_key(masquerade.elements(facts)))
-            await self._forget_changed(*({port for port in ports if port.protocol == "udp"} for ports in (added, gone)))
+            await self._stale.changed(wanted - former, former - wanted)
 
     async def follow_networks(self, changed: Callable[[], Mapping[address.Prefix, bool]]) -> int:
         """Return once the kernel holds blocks of the networks inside, or no more, and how many changes that took.
@@ -146,26 +146,6 @@ class Rules:
         self._held = want
         return len(batch)
 
-    async def _forget_stale(self, facts: masquerade.Facts) -> None:
-        """Drop the flows that UDP host ports which came or went have left behind."""
-        now = {port for port in masquerade.host_ports(facts.leases) if port.protocol == "udp"}
-        await self._forget_changed(now - self._udp, self._udp - now)
-
-    async def _forget_changed(self, added: Set_[HostPort], gone: Set_[HostPort]) -> None:
-        if not added and not gone:
-            return
-        facts = self._facts()
-        for family in {len(port.pod) for port in added | gone}:
-            await asyncio.to_thread(self._forget, IPV4 if family == 4 else IPV6, added, gone, facts)
-        self._udp = self._udp - gone | added
-
-    def _forget(self, family: int, added: Set_[HostPort], gone: Set_[HostPort], facts: masquerade.Facts) -> None:
-        self._flows.delete(
-            flow
-            for flow in self._flows.flows(family)
-            if masquerade.is_stale(flow, added=added, gone=gone, node=facts.node)
-        )
-
     async def _load(self, facts: masquerade.Facts, want: Held) -> int:
         self._skeleton = ""  # Until it is loaded, nobody knows.
         await self._kernel.load(masquerade.text(facts))
@@ -185,7 +165,3 @@ class Rules:
 
 def _by_key(found: Mapping[Set, Sequence[Element]]) -> Held:
     return {target: {element.key: element for element in elements} for target, elements in found.items()}
-
-
-def _ports(lease: Lease | None) -> frozenset[HostPort]:
-    return frozenset(masquerade.host_ports([lease])) if lease is not None else frozenset()

@@ -21,7 +21,7 @@ from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
 from netplane_cni.run import worker
 from netplane_cni.run.attach import Found, opened
 from netplane_cni.run.leases import Journal
-from netplane_cni.run.rules import Rules
+from netplane_cni.run.rules import Translation
 from netplane_cni.spec import CniError, Request
 
 
@@ -66,7 +66,7 @@ class Verbs:
     """The plugin's state on this node, and what changes it. `recover` first, `sweeping` beside."""
 
     def __init__(
-        self, journal: Journal, cables: Cables, rules: Rules, *, clock: Clock, boot: str, cool_down: float
+        self, journal: Journal, cables: Cables, rules: Translation, *, clock: Clock, boot: str, cool_down: float
     ) -> None:
         self.prepared: Prepared | None = None
         self.not_ready = "it has not learnt the node's pod network yet"

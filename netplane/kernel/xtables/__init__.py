@@ -2,4 +2,5 @@
 
 `objects` are chains, rules and what changes them, `diff` compares; both are pure. `run` starts the tools, `lock` names
 who holds the lock they wait for, `stamp` tells cheaply whether tables changed, `fake` stands in for `run`.
+`walk` reads and `restore` loads by python-iptables, each in a `child`: a process of its own (`walker`, `restorer`).
 """

@@ -7,7 +7,7 @@ import copy
 from netplane.kernel.errors import CommandFailed
 from netplane.kernel.xtables.objects import BUILTIN, COMMANDS, Command, Rules
 
-_TARGETS = frozenset(("ACCEPT", "DROP", "RETURN", "REJECT", "DNAT", "MARK", "MASQUERADE"))
+_TARGETS = frozenset(("ACCEPT", "DROP", "RETURN", "REJECT", "DNAT", "MARK", "MASQUERADE", "TCPMSS"))
 
 
 class Kernel:

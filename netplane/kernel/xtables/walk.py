@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import json
-import subprocess
-import sys
 from typing import NamedTuple
 
-from netplane.kernel import netns, process
-from netplane.kernel.errors import KernelError, from_os
+from netplane.kernel import netns
+from netplane.kernel.xtables.child import Child
 
 
 class Jump(NamedTuple):
@@ -35,49 +31,12 @@ class Walker:
 
     def __init__(self, prefix: str, namespace: int | str = netns.OWN) -> None:
         """Take what our chains' names begin with. Nothing is started before the first look."""
-        self._argv = (sys.executable, "-m", "netplane.kernel.xtables.walker", prefix)
-        self._namespace = namespace
-        self._process: subprocess.Popen[str] | None = None
+        self._child = Child("walker", (prefix,), namespace, "look into iptables")
 
     def look(self) -> tuple[Jump, ...]:
         """Return what is there now. KernelError when the process died of it; the next look starts another."""
-        try:
-            if self._process is None:
-                self._process = self._started()
-            asking, answers = self._process.stdin, self._process.stdout
-            assert asking is not None
-            assert answers is not None
-            print("look", file=asking, flush=True)
-            found = json.loads(answers.readline())
-        except (OSError, ValueError) as error:
-            self.close()
-            raise KernelError(0, "look into iptables", "the process that does so ended") from error
-        return tuple(Jump(**one) for one in found)
+        return tuple(Jump(**one) for one in self._child.ask("look"))
 
     def close(self) -> None:
         """End the process."""
-        ending, self._process = self._process, None
-        # What was asked and never read makes its end a broken pipe.
-        with contextlib.suppress(OSError):
-            if ending is not None:
-                ending.kill()
-                ending.wait()
-                ending.communicate()
-
-    def _started(self) -> subprocess.Popen[str]:
-        def act() -> subprocess.Popen[str]:
-            return subprocess.Popen(
-                self._argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=process.environment(),
-            )
-
-        try:
-            if netns.identity(netns.OWN) == netns.identity(self._namespace):
-                return act()
-            return netns.run_in(self._namespace, act)
-        except OSError as error:
-            raise from_os(error, "start what looks into iptables") from error
+        self._child.close()
