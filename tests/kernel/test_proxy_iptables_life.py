@@ -251,7 +251,7 @@ async def test_by_iptables_the_node_reaches_node_ports_at_its_loopback_address(
     noticed = asyncio.create_task(first_drift(target))
     await asyncio.sleep(0)
     lab.run("node", "nft", "delete", "table", "ip" if family is V4 else "ip6", "netplane_localhost")
-    assert "netplane_localhost" in await asyncio.wait_for(noticed, 10)
+    assert "netplane_localhost" in await asyncio.wait_for(noticed, 30)
     assert (await target.replace(forwarding(served, node=node))).operations
     assert lab.ask("node", (here, 30080), protocol).name
     await target.cleanup()

@@ -35,7 +35,7 @@ print("ready", flush=True)
 while True:
     one, _ = listener.accept()
     try:
-        one.settimeout(2)
+        one.settimeout(30)
         one.sendall(one.recv(10) + sys.argv[1].encode())
     except OSError:
         pass
@@ -63,7 +63,7 @@ class Rig:
             (self.folder / "kubeconfig").write_text(static_api.kubeconfig(api.port))
             async with asyncio.TaskGroup() as group:
                 killing = group.create_task(self._kill())
-                await asyncio.to_thread(self.is_ready.wait, 20)
+                await asyncio.to_thread(self.is_ready.wait, 60)
                 dice = random.Random(7)
                 while not self.is_over.is_set():
                     api.put(rolled(dice.sample(list(PLACES), dice.randint(1, 3))))
@@ -109,7 +109,7 @@ def ask(place: str, count: int, answers: Counter[str], failures: list[OSError]) 
     with netns.inside(place):
         for _ in range(count):
             try:
-                with socket.create_connection((VIP, 80), timeout=5) as one:
+                with socket.create_connection((VIP, 80), timeout=30) as one:
                     one.sendall(b"?")
                     answers[one.recv(20).decode()] += 1
             except OSError as error:
@@ -139,7 +139,7 @@ def test_nothing_is_lost_while_endpoints_roll_and_the_proxy_is_killed(tmp_path: 
             for name in PLACES:
                 servers.append(serve(lab.places[name], name))
             keeper.start()
-            assert rig.is_ready.wait(20)
+            assert rig.is_ready.wait(60)
             answers: Counter[str] = Counter()
             failures: list[OSError] = []
             wave = CONNECTIONS // CLIENTS
@@ -153,7 +153,7 @@ def test_nothing_is_lost_while_endpoints_roll_and_the_proxy_is_killed(tmp_path: 
                 wave = 100
         finally:
             rig.is_over.set()
-            keeper.join(20)
+            keeper.join(60)
             for server in servers:
                 server.kill()
                 server.wait()

@@ -66,13 +66,13 @@ def connected(lab: Topology, client: str, server: str, family: Family) -> Iterat
     with netns.inside(lab.places[client]):
         asking = socket.socket(inet(family))
     with listener, asking, ear:
-        listener.settimeout(5)
-        asking.settimeout(5)
-        ear.settimeout(5)
+        listener.settimeout(30)
+        asking.settimeout(30)
+        ear.settimeout(30)
         asking.connect((vip(family), 80))
         accepted, _ = listener.accept()
         with accepted:
-            accepted.settimeout(5)
+            accepted.settimeout(30)
             ports = accepted.getpeername()[1].to_bytes(2, "big") + PORT.to_bytes(2, "big")
             while (at := (heard := ear.recv(2000)).find(ports)) < 0:
                 pass

@@ -121,7 +121,7 @@ class Topology:
         *,
         source: str = "",
         source_port: int = 0,
-        patience: float = 2.0,
+        patience: float = 15.0,
     ) -> Answer:
         """Ask once, from a new socket. Raises ConnectionRefusedError, PermissionError or TimeoutError.
 
@@ -265,7 +265,7 @@ def _answer(server: socket.socket, name: str) -> None:
     with accepted:
         accepted.sendall(f"{name} {peer[0]}".encode())
         # Wait for the question and let the client close first, so that no reset overtakes the answer.
-        accepted.settimeout(1)
+        accepted.settimeout(5)
         accepted.recv(10)
 
 
@@ -277,7 +277,7 @@ def backend(where: dict[Family, str], family: Family, port: int = PORT) -> Backe
 class Load:
     """Asks again and again in a thread, and counts how it ended."""
 
-    def __init__(self, made: Topology, place: str, where: tuple[str, int], *, patience: float = 2.0) -> None:
+    def __init__(self, made: Topology, place: str, where: tuple[str, int], *, patience: float = 15.0) -> None:
         self._asked: Callable[[], str] = lambda: made.ask(place, where, patience=patience).name
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -292,7 +292,7 @@ class Load:
         self._done.set()
         self._thread.join(10)
 
-    def until(self, count: int, *, limit: float = 20.0) -> None:
+    def until(self, count: int, *, limit: float = 60.0) -> None:
         """Wait until so many more were answered, or some failed."""
         goal = self.answers.total() + count
         end = time.monotonic() + limit

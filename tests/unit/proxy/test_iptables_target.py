@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 
@@ -25,14 +26,16 @@ class Clock:
     """Stamps that a test moves on."""
 
     def __init__(self) -> None:
-        self.now = self.hidden = 0
+        self.now = self.hidden = self.looks = 0
         self.is_in_use = False
 
     def read(self) -> Stamp:
         return (self.now,)
 
     def look(self) -> Stamp:
-        return (self.now, self.hidden)
+        seen = self.now, self.hidden
+        self.looks += 1
+        return seen
 
     def heard(self) -> bool:
         was, self.is_in_use = self.is_in_use, False
@@ -40,6 +43,14 @@ class Clock:
 
     def close(self) -> None:
         self.now = -1
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(1500):
+        if is_so():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("not in half a minute")
 
 
 async def first_drift(target: IptablesTarget) -> str:
@@ -123,7 +134,8 @@ async def test_a_foreign_change_is_told_once_and_only_when_it_is_of_our_rules() 
         assert told == []
         kernel.tables["ip6tables"]["nat"]["NETPLANE-SERVICES"].clear()
         clock.now += 1
-        await asyncio.sleep(0.9)
+        await until(lambda: bool(told))
+        await asyncio.sleep(0.5)
         assert told == ["somebody changed ip6tables -t nat: NETPLANE-SERVICES"]
         listening.cancel()
 
@@ -133,10 +145,10 @@ async def test_a_change_that_only_a_deeper_look_shows_is_told() -> None:
     target = opened(kernel, clock)
     await target.replace(forwarding(web(1), node=NODE))
     told = asyncio.create_task(first_drift(target))
-    await asyncio.sleep(0.7)
+    await until(lambda: clock.looks > 0)  # else there is nothing to compare with
     kernel.tables["iptables"]["nat"]["NETPLANE-SERVICES"].clear()
     clock.hidden += 1
-    assert await asyncio.wait_for(told, 10) == "somebody changed iptables -t nat: NETPLANE-SERVICES"
+    assert await asyncio.wait_for(told, 30) == "somebody changed iptables -t nat: NETPLANE-SERVICES"
 
 
 class Counting(Kernel):

@@ -153,7 +153,7 @@ async def test_waiting_for_a_revision_ends_when_it_is_committed() -> None:
     work = Work()
     async with work.running():
         work.loop.wake("7")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await work.loop.settled("7")
         assert work.loop.report.committed == "7"
 
