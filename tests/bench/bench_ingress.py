@@ -1,8 +1,9 @@
 """Measure the front door: its throughput against a plain HAProxy, how soon a change is in the engine, how it loads.
 
 All of it runs in one network namespace: an API server, `netplane ingress`, and an HAProxy that plays all pods. The
-plain HAProxy is one that a person would write for the same hosts, pods and log; wrk asks both, turn about, over
-kept-alive connections, and the median of the turns' ratios counts. For changes, an EndpointSlice is pointed to
+plain HAProxy is one that a person would write for the same hosts, pods and log; a second one, for comparison, writes
+HAProxy's own `httplog`, which tells less. wrk asks all, turn about, over kept-alive connections, and the median of the
+turns' ratios counts. For changes, an EndpointSlice is pointed to
 another pod, and the time counts from the API's answer until the new pod answers through the door.
 """
 
@@ -34,7 +35,7 @@ SIZES = (100, 1000)
 ROUNDS, SECONDS, CONNECTIONS = 9, 1, 32
 PODS, CHANGES = 8, 200
 RATIO_GOAL, CHANGE_GOAL_MS, LOAD_GOAL_S = 0.95, 20.0, 5.0
-HOST, PLAIN_PORT, POD_PORT = "speed.example", 8090, 8088
+HOST, PLAIN_PORT, HTTPLOG_PORT, POD_PORT = "speed.example", 8090, 8091, 8088
 _POD = [f"10.244.200.{number}" for number in range(1, PODS + 1)]
 _ONE, _OTHER = "10.244.201.1", "10.244.201.2"
 _POINTS: dict[str, str] = {}
@@ -57,16 +58,16 @@ _LOG = (
 """What is logged of a request: the same things as the door logs."""
 
 
-def _plain(folder: Path, size: int, *, logs: bool = True) -> str:
-    """Return what a person would write for as many hosts: a map of them, X-Forwarded headers, a log as JSON."""
+def _plain(folder: Path, size: int, *, log: str, port: int = PLAIN_PORT) -> str:
+    """Return what a person would write for as many hosts: a map of them, X-Forwarded headers, a log ("": none)."""
     hosts = folder / "hosts.map"
     hosts.write_text(f"{HOST} web\n" + "".join(f"app-{number}.example web\n" for number in range(size)))
     servers = "".join(f"    server pod{number} {pod}:{POD_PORT}\n" for number, pod in enumerate(_POD))
-    target = "    log stdout len 8192 format raw local0 info\n" if logs else ""
-    log = f"    log global\n    log-format '{_LOG}'\n" if logs else ""
+    target = "    log stdout len 8192 format raw local0 info\n" if log else ""
+    told = f"    log global\n    {log}\n" if log else ""
     return (
         _DEFAULTS.replace("    nbthread 1\n", target)
-        + f"frontend plain\n    bind :{PLAIN_PORT}\n{log}"
+        + f"frontend plain\n    bind :{port}\n{told}"
         + "    option forwardfor\n"
         + "    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n"
         + "    http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
@@ -103,12 +104,13 @@ def ask_rate(where: str) -> float:
 
 
 def cpu(pids: set[int]) -> float:
-    """Return the CPU seconds that processes have used."""
-    ticks = 0
+    """Return the CPU seconds that processes have used, as the scheduler counts them for each thread."""
+    spent = 0
     for pid in pids:
-        with contextlib.suppress(OSError):
-            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+        for thread in Path(f"/proc/{pid}/task").glob("*"):
+            with contextlib.suppress(OSError):
+                spent += int((thread / "schedstat").read_text().split()[0])
+    return spent / 1e9
 
 
 def engines(folder: Path) -> set[int]:
@@ -129,29 +131,49 @@ def throughput(door: ingress.Door, folder: Path, size: int, *, logs: bool) -> di
     door.api.apply(o.endpoint_slice("speed", _POD, ports=ports))
     door.api.apply(o.ingress("speed", o.rule(HOST, o.path("/", "speed"))))
     door.until(lambda: door.ask(f"http://{HOST}/").status == 200)
-    ours = engines(door.folder)
-    with haproxy(folder, "plain", _plain(folder, size, logs=logs)) as plain:
-        door.until(lambda: door.ask(f"http://{HOST}:{PLAIN_PORT}/").status == 200)
-        rates: dict[str, list[float]] = {"door": [], "plain": []}
-        spent: dict[str, list[float]] = {"door": [], "plain": []}
-        for turn in range(ROUNDS):
-            order = ["door", "plain"] if turn % 2 else ["plain", "door"]
-            for which in order:
-                pids = ours if which == "door" else {plain.pid}
-                before = cpu(pids)
-                where = ingress.DOOR if which == "door" else f"{ingress.DOOR}:{PLAIN_PORT}"
-                rates[which].append(ask_rate(where))
-                spent[which].append((cpu(pids) - before) / (rates[which][-1] * SECONDS) * 1e6)
-    ratios = [mine / theirs for mine, theirs in zip(rates["door"], rates["plain"], strict=True)]
-    costs = [theirs / mine for mine, theirs in zip(spent["door"], spent["plain"], strict=True)]
+    plain, other = f"log-format '{_LOG}'" if logs else "", "option httplog" if logs else ""
+    with (
+        haproxy(folder, "plain", _plain(folder, size, log=plain)) as same,
+        haproxy(folder, "httplog", _plain(folder, size, log=other, port=HTTPLOG_PORT)) as less,
+    ):
+        asked = {
+            "door": (engines(door.folder), 80),
+            "plain": ({same.pid}, PLAIN_PORT),
+            "httplog": ({less.pid}, HTTPLOG_PORT),
+        }
+        for _, port in asked.values():
+            door.until(lambda port=port: door.ask(f"http://{HOST}:{port}/", host=HOST).status == 200)  # type: ignore[misc]
+        rates, spent = turns(asked)
     return {
         "door, requests/s": statistics.median(rates["door"]),
         "plain, requests/s": statistics.median(rates["plain"]),
-        "door / plain, requests/s": statistics.median(ratios),
+        "door / plain, requests/s": over(rates["door"], rates["plain"]),
+        "door / plain with httplog, requests/s": over(rates["door"], rates["httplog"]),
         "door, CPU us a request": statistics.median(spent["door"]),
         "plain, CPU us a request": statistics.median(spent["plain"]),
-        "plain / door, CPU": statistics.median(costs),
+        "plain with httplog, CPU us a request": statistics.median(spent["httplog"]),
+        "plain / door, CPU": over(spent["plain"], spent["door"]),
+        "plain with httplog / door, CPU": over(spent["httplog"], spent["door"]),
     }
+
+
+def turns(asked: dict[str, tuple[set[int], int]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Ask all turn about; return each one's requests a second and CPU microseconds a request, by turn."""
+    rates: dict[str, list[float]] = {which: [] for which in asked}
+    spent: dict[str, list[float]] = {which: [] for which in asked}
+    for turn in range(ROUNDS):
+        order = list(asked) if turn % 2 else list(reversed(asked))
+        for which in order:
+            pids, port = asked[which]
+            before = cpu(pids)
+            rates[which].append(ask_rate(f"{ingress.DOOR}:{port}"))
+            spent[which].append((cpu(pids) - before) / (rates[which][-1] * SECONDS) * 1e6)
+    return rates, spent
+
+
+def over(mine: list[float], theirs: list[float]) -> float:
+    """Return the median of the turns' ratios."""
+    return statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
 
 
 def fill(door: ingress.Door, known: int, size: int) -> None:

@@ -25,7 +25,7 @@ from netplane.model.routing import (
     ServicePort,
     Value,
 )
-from tests.support.ingress_lookup import Asked, PaperEngine, find, meant
+from tests.support.ingress_lookup import OWN_PORTS, Asked, PaperEngine, find, meant
 
 _LABELS = ("a", "b", "c")
 _NAMES = st.lists(st.sampled_from(_LABELS), min_size=1, max_size=3).map(".".join)
@@ -68,10 +68,15 @@ _ASKED = st.builds(
 @settings(max_examples=150, deadline=None)
 def test_a_lookup_finds_the_first_route_by_rank_that_matches(given_routes: list[Route], asked: list[Asked]) -> None:
     listeners = [Listener(port) for port in (80, 443, 8080)]
-    record = lambda route: f"h0|{route.owner}|n"  # noqa: E731
-    # Some routes have a policy or are split, which the fast way does not serve.
-    fast = lambda route: "" if route.owner.name in ("r0", "r5") else record(route)  # noqa: E731
-    tables = table.compile_tables(given_routes, listeners, record, fast=fast)
+
+    def record(route: Route) -> str:
+        return f"h0|{route.owner}|n"
+
+    def fast(route: Route) -> str:
+        """Some routes have a policy or are split, which the fast way does not serve."""
+        return "" if route.owner.name in ("r0", "r5") else record(route)
+
+    tables = table.compile_tables(given_routes, listeners, record, fast=fast, own_ports=OWN_PORTS)
     for one in asked:
         best = meant(given_routes, one, table.rank)
         assert find(tables, one) == (f"h0|{best.owner}|n" if best else "")
@@ -84,7 +89,10 @@ def test_the_order_of_facts_does_not_matter(given_routes: list[Route], shuffle: 
     shuffle.shuffle(mixed)  # type: ignore[attr-defined]  # a random.Random of hypothesis
     listeners = [Listener(80)]
     record = lambda route: str(route.owner)  # noqa: E731
-    made = [table.compile_tables(rows, listeners, record, fast=record) for rows in (mixed, given_routes)]
+    made = [
+        table.compile_tables(rows, listeners, record, fast=record, own_ports=OWN_PORTS)
+        for rows in (mixed, given_routes)
+    ]
     assert made[0] == made[1]
 
 

@@ -11,6 +11,8 @@ from netplane.edge.ingress.plan.state import Command
 from netplane.edge.ingress.plan.table import Tables
 from netplane.model.routing import Host, Match, Path, Route, Value
 
+OWN_PORTS = frozenset({80, 443})
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -28,7 +30,7 @@ class Asked:
 def find(tables: Tables, asked: Asked) -> str:
     """Return the record that the engine would find, "" for none."""
     fast = _longest(tables.fast, f"{asked.host}{asked.path}/?")
-    if fast:
+    if fast and asked.port in OWN_PORTS:
         return fast
     door = tables.doors.get(str(asked.port), "")
     for key in _keys(door, asked.host):

@@ -63,6 +63,8 @@ class Follower:
         self._written: dict[tuple[str, Key], object] = {}
         self._has_work = asyncio.Event()
         self._changed: Callable[[], None] = lambda: None
+        self.leads = True
+        """Whether statuses are ours to write; they are of one replica of a door."""
         self.looked = asyncio.Event()
         """Set once it is known whether the types are served, and if so, when all objects are here."""
 
@@ -96,7 +98,8 @@ class Follower:
         if change.old is None or not isinstance(new, Meta):
             return True
         written = self._written.get((change.resource.kind, change.key))
-        return new.status != written or _without_status(change.old) != _without_status(change.new)
+        is_of_others = self.leads and new.status != written
+        return is_of_others or _without_status(change.old) != _without_status(change.new)
 
     async def _are_served(self) -> bool:
         try:
@@ -131,6 +134,9 @@ class Follower:
 
     async def write(self, statuses: Iterable[StatusWrite]) -> None:
         """Hand statuses over to be written, the newest for each object; nobody waits for the API."""
+        if not self.leads:
+            self._wanted.clear()
+            return
         for each in statuses:
             self._wanted[each.resource.kind, each.key] = each
         if self._wanted:

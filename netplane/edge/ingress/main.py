@@ -7,6 +7,8 @@ import contextlib
 import json
 import re
 import resource
+import secrets
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -89,9 +91,10 @@ def crds() -> None:
 
 
 async def _run(options: Mapping[str, Any]) -> None:
-    settings, wishes = _settings(options), _wishes(options)
+    settings = _settings(options)
     for folder in (options["state_dir"], options["run_dir"]):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    wishes = _wishes(options)
     if not Path(options["haproxy"]).exists():
         raise cli.UserError(f"--haproxy {options['haproxy']}: there is no such program; install the package haproxy")
     engine = Engine(settings, state=options["state_dir"], binary=options["haproxy"])
@@ -140,6 +143,7 @@ def _settings(options: Mapping[str, Any]) -> base.Settings:
     return base.Settings(
         directory=directory,
         lua=str(_LUA),
+        own_ports=frozenset({options["http_port"], options["https_port"]} - {0}),
         addresses=tuple(_listen(one) for one in options["address"]) or _everywhere(),
         threads=options["threads"],
         connections=options["max_connections"] or _connections(),
@@ -164,7 +168,16 @@ def _wishes(options: Mapping[str, Any]) -> Wishes:
         serves_gateways=options["gateway"],
         installs_definitions=options["install_gateway_crds"],
         reserved_ports=frozenset({22, 6443, 10250, 10254, 10256}),
+        identity=_identity(options["state_dir"]),
     )
+
+
+def _identity(state: Path) -> str:
+    """Return a name that no other door has, and that this one keeps, so that a restart need not wait for its lease."""
+    path = state / "identity"
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return f"{socket.gethostname()}_{path.read_text().strip()}"
 
 
 def _key(option: str, text: str) -> tuple[str, str] | None:

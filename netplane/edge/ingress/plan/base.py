@@ -26,6 +26,8 @@ class Settings:
     lua: str
     """The path of door.lua."""
     listeners: tuple[Listener, ...] = (Listener(80, "HTTP"), Listener(443, "HTTPS"))
+    own_ports: frozenset[int] = frozenset({80, 443})
+    """Those of the listeners that Ingresses are served at."""
     addresses: tuple[str, ...] = ("*",)
     threads: int = 0
     """0: as many as there are processors."""
@@ -112,6 +114,7 @@ def _frontends(settings: Settings) -> Iterable[str]:
     maps = f"{at}/maps"
     if settings.access_log:
         yield f"  log-format '{LOG_FORMAT}'"
+    yield from _fast(settings, maps)
     yield from _rules(maps, logs=bool(settings.access_log))
     yield "frontend internal from doors"
     yield "  no log"
@@ -136,8 +139,8 @@ def _binds(settings: Settings, listener: Listener) -> Iterable[str]:
         yield f"  bind unix@{at}/tls-{port}.sock accept-proxy id {port}{tls}"
         return
     for where in settings.addresses:
-        # Several addresses cannot share an id: the first has it, the others follow in steps that no port reaches.
-        number = port + 100000 * settings.addresses.index(where)
+        # Several addresses cannot share an id: the first has it, the others follow in steps.
+        number = port + _STEP * settings.addresses.index(where)
         yield f"  bind {where}:{port}{_alone(where)}{tail.replace(f'id {port}', f'id {number}')}" + (
             tls if listener.protocol == "HTTPS" else ""
         )
@@ -172,6 +175,8 @@ def _passthrough(settings: Settings, maps: str) -> Iterable[str]:
         yield f"  server door unix@{settings.directory}/tls-{port}.sock send-proxy-v2"
 
 
+_STEP: Final = 100_000
+"""Between the ids of one port's addresses: no port reaches it."""
 _MISSING: Final = "!{ var(txn.found) -m found }"
 
 _CAPTURES: Final = """
@@ -190,10 +195,11 @@ tcp-request session set-var(sess.scheme) ssl_fc,iif(https,http)
 CAPTURES
 acl is_odd_host req.hdr(host) -m sub /
 acl is_dotted path -m sub /. /%2e /%2E
+OTHERS
 http-request set-header X-Forwarded-For %[var(sess.client)]
 http-request set-header X-Forwarded-Proto %[var(sess.scheme)]
 http-request set-header X-Forwarded-Host %[req.hdr(host)]
-http-request set-var(txn.rec) base,concat(/?),map_beg(MAPS/fast.map) unless is_odd_host or is_dotted
+http-request set-var(txn.rec) base,concat(/?),map_beg(MAPS/fast.map) unless is_odd_host or is_dotted ELSEWHERE
 http-request track-sc0 'var(txn.rec),bytes(6),field(1,\")' table owners
 http-request allow if { var(txn.rec) -m found }
 """
@@ -229,15 +235,21 @@ lua.refuse if { var(txn.slot) -m beg ! }
 """
 
 
+def _fast(settings: Settings, maps: str) -> Iterator[str]:
+    """Decide for hosts of Ingresses without annotations at once, and leave all others to `_rules`."""
+    others = [one.port for one in settings.listeners if one.port not in settings.own_ports]
+    ids = [str(port + _STEP * at) for port in others for at in range(len(settings.addresses))]
+    text = _FAST.replace("CAPTURES", _CAPTURES.strip() if settings.access_log else "").replace("MAPS", maps)
+    text = text.replace("OTHERS", f"acl is_elsewhere so_id {' '.join(ids)}" if ids else "")
+    text = text.replace(" ELSEWHERE", " or is_elsewhere" if ids else "")
+    yield from (f"  {line}" for line in text.splitlines() if line)
+
+
 def _rules(maps: str, *, logs: bool) -> Iterator[str]:
     """Say what happens to a request; every line is the same for all users, and what differs is in the maps.
 
-    Each line costs every request that reaches it its condition. Hosts of Ingresses without annotations are decided by
-    the first lines alone; what is rare is one line that leads into door.lua.
+    Each line costs every request that reaches it its condition, so what is rare is one line that leads into door.lua.
     """
-    for line in _FAST.strip().replace("CAPTURES", _CAPTURES.strip() if logs else "").splitlines():
-        if line:
-            yield f"  {line.replace('MAPS', maps)}"
     if logs:
         yield "  http-request capture req.hdr(host),bytes(0,256),json(utf8s) id 0"
     for line in _RULES.strip().splitlines():

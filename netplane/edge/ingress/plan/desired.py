@@ -61,7 +61,10 @@ def compile_plan(
         return f'{slot}{route.owner}","service":"{names.pop()}' if is_simple else ""
 
     number = len(settings.addresses)
-    tables = table.compile_tables(routing.routes, settings.listeners, record, fast=fast, addresses=number)
+    own = settings.own_ports
+    tables = table.compile_tables(
+        routing.routes, settings.listeners, record, fast=fast, own_ports=own, addresses=number
+    )
     maps = {
         "slots": {slot: str(use) for use, slot in given.items()},
         "policies": policies,

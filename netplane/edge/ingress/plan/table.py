@@ -4,8 +4,8 @@ A record is `slot|owner|policy`. Where host and path alone decide, a lookup find
 or cookies matter too, it finds `?` and the name of a list that is walked in order of precedence. The list holds also
 what less specific paths and hosts would offer, so that walking it once is enough.
 
-Most hosts need nothing of that: their routes are plain, at every port, each to one Service without a policy. These
-stand a second time in one map by host and path together, where a single lookup decides.
+Most hosts need nothing of that: their routes are plain, at all of the door's own ports, each to one Service without a
+policy. These stand a second time in one map by host and path together, where a single lookup decides.
 """
 
 from __future__ import annotations
@@ -45,10 +45,19 @@ class _Place:
 
 
 def compile_tables(
-    routes: Sequence[Route], listeners: Iterable[Listener], record: Target, *, fast: Target, addresses: int = 1
+    routes: Sequence[Route],
+    listeners: Iterable[Listener],
+    record: Target,
+    *,
+    fast: Target,
+    own_ports: frozenset[int],
+    addresses: int = 1,
 ) -> Tables:
-    """Return the rows for all routes; each listener's port is told which door, that is which set of rows, is its."""
-    tables = Tables(fast=_fast(routes, fast))
+    """Return the rows for all routes; each listener's port is told which door, that is which set of rows, is its.
+
+    The map `fast` counts at `own_ports` alone.
+    """
+    tables = Tables(fast=_fast(routes, fast, own_ports))
     doors: dict[str, list[Route]] = {}
     shared: dict[frozenset[frozenset[int]], str] = {}
     sets = {route.ports for route in routes}
@@ -65,18 +74,20 @@ def compile_tables(
     return tables
 
 
-def _fast(routes: Iterable[Route], record: Target) -> dict[str, str]:
+def _fast(routes: Iterable[Route], record: Target, own: frozenset[int]) -> dict[str, str]:
     """Return the rows of hosts all of whose routes are simple: one that is not could stand behind a longer path.
 
     A lookup is for the host, the path and `/?`, which no path holds, so that an exact path is the longest beginning.
     """
     by_host: dict[str, list[Route]] = {}
     for route in routes:
-        if route.match.host.kind == "exact":
+        if route.match.host.kind == "exact" and (not route.ports or route.ports & own):
             by_host.setdefault(route.match.host.name, []).append(route)
     found: dict[str, str] = {}
     for host, mine in by_host.items():
-        if not all(one.match.is_plain and not one.ports and one.match.path.kind != "regex" for one in mine):
+        if not all(one.match.is_plain and one.match.path.kind != "regex" for one in mine):
+            continue
+        if not all(not one.ports or one.ports >= own for one in mine):
             continue
         rows: dict[str, str] = {}
         for one in sorted(mine, key=rank):

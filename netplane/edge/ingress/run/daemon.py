@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,14 @@ from netplane.edge.gateway.facts import Door as GatewayDoor
 from netplane.edge.gateway.listeners import Pair
 from netplane.edge.gateway.run import Follower
 from netplane.edge.ingress.plan import desired, ingress, slots
-from netplane.edge.ingress.plan.state import MAPS, State
+from netplane.edge.ingress.plan.state import MAPS, State, digest
 from netplane.edge.ingress.run import telemetry
 from netplane.edge.ingress.run.admin import EngineError
 from netplane.edge.ingress.run.engine import Engine
 from netplane.edge.ingress.run.facts import QUERIES, Facts, ports_of
 from netplane.edge.ingress.run.passwords import Passwords
 from netplane.edge.ingress.run.status import Publisher
+from netplane.kube import election
 from netplane.kube.api import Api
 from netplane.kube.events import Recorder
 from netplane.kube.informer import Informers
@@ -34,6 +36,9 @@ from netplane.reconcile.report import Outcome
 _LOG = log.get("ingress")
 _FORGET_SECONDS = 2.0
 _SETTLE_SECONDS = 0.2
+_STATS_AT_ONCE = 32
+_UNREAD_SECONDS = 60.0
+"""How long after metrics were read last they are kept up to date."""
 _REST = 3.0
 """After everything was read, how many times as long to wait before the next time: endpoints never wait for it."""
 
@@ -50,6 +55,8 @@ class Wishes:
     serves_gateways: bool = True
     installs_definitions: bool = False
     reserved_ports: frozenset[int] = frozenset()
+    identity: str = "door"
+    """Which of the replicas of this door it is; the same after a restart."""
 
 
 class Daemon:
@@ -74,7 +81,8 @@ class Daemon:
         self._informers = Informers(api, QUERIES, clock=clock)
         self._facts = Facts(self._informers)
         self._recorder = Recorder(api, "netplane-ingress", clock)
-        self._publisher = Publisher(api, self._recorder)
+        self._api = api
+        self._publisher = Publisher(api, self._recorder, clock)
         self._gateways = Follower(api, installs_definitions=wishes.installs_definitions, clock=clock)
         self._pace = Pace(gap=0.0, resync=resync_seconds, first_backoff=0.05, longest_backoff=5.0)
         self._loop = Loop(self._act, name="engine", clock=clock, pace=self._pace, expected=(EngineError, TimeoutError))
@@ -87,8 +95,9 @@ class Daemon:
         self._lock = asyncio.Lock()
         self._next_read = 0.0
         self._is_put_off = asyncio.Event()
-        self._metrics = telemetry.EngineMetrics(engine.counts)
+        self._metrics = telemetry.EngineMetrics(engine.counts, clock)
         self.is_ready = False
+        self._lead(leads=False)
 
     async def run(self) -> None:
         """Serve until cancelled; then leave the engine as it is."""
@@ -104,6 +113,7 @@ class Daemon:
             group.create_task(self._keep_alive())
             group.create_task(self._forget())
             group.create_task(self._catch_up())
+            group.create_task(self._stand_for_leader())
 
     def report(self) -> dict[str, Any]:
         """Return how things are, for /status."""
@@ -114,16 +124,25 @@ class Daemon:
             "routes": len(self._routing.routes),
             "leaving": len(self._leaving),
             "ready": self.is_ready,
+            "leads": self._gateways.leads,
         }
 
     async def refresh_metrics(self) -> None:
-        """Ask the engine for its counts."""
+        """Ask the engine for its counts, of slots that are in use, while somebody reads them.
+
+        To print a line of counts costs the engine as much as several requests, and it has many slots that are empty.
+        """
+        if self._clock.monotonic() - self._metrics.read_at > _UNREAD_SECONDS:
+            return
+        slots = dict((self._have or State()).maps.get("slots", {}))
         try:
             table = await self._engine.admin.ask("show table owners")
-            stat = await self._engine.admin.ask("show stat")
+            asked, stats = [telemetry.stat_of(slot) for slot in slots], list[str]()
+            for at in range(0, len(asked), _STATS_AT_ONCE):  # Changes go between.
+                stats += await self._engine.admin.run(asked[at : at + _STATS_AT_ONCE])
         except EngineError:
             return
-        self._metrics.update(table, stat, dict((self._have or State()).maps.get("slots", {})))
+        self._metrics.update(table, stats, slots)
 
     async def _follow(self) -> None:
         if self._wishes.serves_gateways:
@@ -263,6 +282,27 @@ class Daemon:
             await self._clock.sleep(max(0.0, self._next_read - self._clock.monotonic()))
             self._loop.wake(self._loop.report.wanted)
 
+    async def _stand_for_leader(self) -> None:
+        """Write statuses and Events while no other replica does. The engine is everybody's own."""
+        name = lease_name(self._wishes.door.controller)
+        while True:
+            with contextlib.suppress(election.Lost):
+                await election.lead(self._api, name, identity=self._wishes.identity, run=self._write, clock=self._clock)
+
+    async def _write(self) -> None:
+        self._lead(leads=True)
+        self._facts.must_read = True
+        if self._informers.synced:
+            self._loop.wake(self._loop.report.wanted or "0")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._lead(leads=False)
+
+    def _lead(self, *, leads: bool) -> None:
+        self._gateways.leads = leads
+        self._publisher.lead(leads=leads)
+
     async def _forget(self) -> None:
         while True:
             await self._clock.sleep(_FORGET_SECONDS)
@@ -311,6 +351,11 @@ class Daemon:
         if found:
             _LOG.warning("the default certificate cannot be served; one of our own is", reason=found)
         return ""
+
+
+def lease_name(controller: str) -> str:
+    """Return the Lease that the replicas of a door share: those with the same name for IngressClasses."""
+    return "netplane-ingress" if controller == ingress.Door().controller else f"netplane-ingress-{digest(controller)}"
 
 
 def _differ(seen: State, had: State) -> bool:

@@ -12,10 +12,13 @@ from netplane.kube import errors
 from netplane.kube.api import Api
 from netplane.kube.events import Recorder
 from netplane.kube.types import INGRESSES, Key, Object
+from netplane.lib import clock as clocks
 from netplane.lib import log
 
 _LOG = log.get("ingress")
 _AT_ONCE = 4
+_HANDOVER_SECONDS = 60.0
+"""For how long a fault may be known here and still not have been told by a leader that has ended since."""
 
 
 def rows(addresses: Iterable[str]) -> list[dict[str, str]]:
@@ -24,12 +27,15 @@ def rows(addresses: Iterable[str]) -> list[dict[str, str]]:
 
 
 class Publisher:
-    """Keeps `status.loadBalancer` of our Ingresses, and tells each fault once."""
+    """Keeps `status.loadBalancer` of our Ingresses and tells each fault once, while it leads the replicas of a door."""
 
-    def __init__(self, api: Api, recorder: Recorder) -> None:
+    def __init__(self, api: Api, recorder: Recorder, clock: clocks.Clock = clocks.SYSTEM) -> None:
         self._api = api
         self._recorder = recorder
+        self._clock = clock
+        self._leads = True
         self._told: set[Finding] = set()
+        self._since: dict[Finding, float] = {}
         self._wanted: dict[Key, list[dict[str, str]]] = {}
         self._has_work = asyncio.Event()
 
@@ -41,7 +47,10 @@ class Publisher:
         addresses: Iterable[str],
     ) -> None:
         """Take the newest reading. `run` writes; Events of faults that are still there are not sent again."""
-        current, published = set(findings), rows(addresses)
+        current, published, now = set(findings), rows(addresses), self._clock.monotonic()
+        self._since = {finding: self._since.get(finding, now) for finding in current}
+        if not self._leads:
+            return
         for finding in sorted(current - self._told, key=lambda one: (one.key, one.message)):
             obj = objects.get(finding.key)
             if obj is not None:
@@ -62,6 +71,13 @@ class Publisher:
         if self._wanted:
             self._has_work.set()
 
+    def lead(self, *, leads: bool) -> None:
+        """Begin or cease to write. Who begins tells the faults that are new, and must be offered all anew."""
+        self._leads = leads
+        self._wanted.clear()
+        known_before = self._clock.monotonic() - _HANDOVER_SECONDS
+        self._told = {finding for finding, since in self._since.items() if since < known_before}
+
     async def run(self) -> None:
         """Write statuses until cancelled, some at a time; what fails for want of a server is tried again."""
         async with asyncio.TaskGroup() as group:
@@ -73,7 +89,7 @@ class Publisher:
             await self._has_work.wait()
             while self._wanted:
                 key, published = self._wanted.popitem()
-                if not await self._write(key, published):
+                if not await self._write(key, published) and self._leads:
                     self._wanted.setdefault(key, published)
                     await asyncio.sleep(1.0)
             self._has_work.clear()

@@ -10,7 +10,9 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from netplane.edge.ingress.plan.state import Command
 from netplane.edge.ingress.run.engine import Counts
+from netplane.lib import clock as clocks
 from netplane.lib import metrics
 
 COMMIT = metrics.histogram(
@@ -24,6 +26,7 @@ EXPIRY = metrics.gauge(
     "netplane_ingress_certificate_expiry_seconds", "When a served certificate ends, as Unix time.", ["secret"]
 )
 
+_BACKENDS: Final = 2
 _OWNER_COUNTS: Final = {
     "http_req_cnt": ("netplane_ingress_requests", "Requests by Ingress or HTTPRoute."),
     "http_err_cnt": ("netplane_ingress_client_errors", "Answers 4xx by Ingress or HTTPRoute."),
@@ -47,19 +50,23 @@ _SERVICE_GAUGES: Final = {
 class EngineMetrics(Collector):
     """Prints the newest answers of the engine; `update` takes them."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: Counts, clock: clocks.Clock) -> None:
         self._counts = counts
+        self._clock = clock
+        self.read_at = clock.monotonic()
+        """When they were printed last; at first, when they were made."""
         self._owners: list[tuple[list[str], dict[str, float]]] = []
         self._services: list[tuple[list[str], dict[str, float]]] = []
         metrics.REGISTRY.register(self)
 
-    def update(self, table: str, stat: str, slots: Mapping[str, str]) -> None:
-        """Take the answers to `show table owners` and `show stat`, and which use each slot has."""
+    def update(self, table: str, stats: Iterable[str], slots: Mapping[str, str]) -> None:
+        """Take the answers to `show table owners` and to `stat_of` each slot, and which use each slot has."""
         self._owners = list(_owners(table))
-        self._services = list(_services(stat.removeprefix("# ").splitlines(), slots))
+        self._services = [row for one in stats for row in _services(one.removeprefix("# ").splitlines(), slots)]
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything."""
+        self.read_at = self._clock.monotonic()
         counts = self._counts
         for name, number in (("starts", counts.starts), ("reloads", counts.reloads), ("adoptions", counts.adoptions)):
             yield CounterMetricFamily(f"netplane_ingress_{name}", f"The engine's {name}.", value=number)
@@ -68,6 +75,11 @@ class EngineMetrics(Collector):
         labels = ["namespace", "service", "port", "slot"]
         yield from _families(_SERVICE_COUNTS, CounterMetricFamily, labels, self._services)
         yield from _families(_SERVICE_GAUGES, GaugeMetricFamily, labels, self._services)
+
+
+def stat_of(slot: str) -> Command:
+    """Return the command that prints the counts of one slot, without those of its servers."""
+    return Command(f"show stat {slot} {_BACKENDS} -1", accepts=("# pxname",), is_optional=True)
 
 
 def _families(
