@@ -31,6 +31,7 @@ async def ensure(at: cluster.Cluster) -> None:
 async def ensure_service(at: cluster.Cluster) -> None:
     """Have the Service `kubernetes` and its endpoints; somebody may have deleted them with all others."""
     await _ensure(at, _service(at))
+    await _ensure(at, _range(at), keeps=("spec",))
     if peers.reachable(at):
         # On loopback alone no pod could reach us: the Service stays without endpoints, which says so.
         await _ensure(at, _endpoints(at), keeps=("subsets",))
@@ -89,6 +90,15 @@ def _service(at: cluster.Cluster) -> Object:
             "type": "ClusterIP",
             "ports": [{"name": _PORTS, "port": 443, "protocol": "TCP", "targetPort": peers.port(at)}],
         },
+    }
+
+
+def _range(at: cluster.Cluster) -> Object:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [str(cidr) for cidr in at.settings.service_cidrs]},
     }
 
 

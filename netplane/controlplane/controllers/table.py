@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from netplane.controlplane.controllers import (
+    addresses,
     daemonset,
     deployment,
     disruption,
@@ -142,6 +143,14 @@ def controllers(config: ControllerConfig) -> tuple[Controller, ...]:
             "namespace-controller",
             namespace.decide,
             {None: triggers.terminating_namespace, NAMESPACES: triggers.itself},
+        ),
+        Controller(
+            "service-ip-address-controller",
+            addresses.decide,
+            {SERVICES: addresses.of_service, addresses.IPADDRESSES: addresses.of_address},
+        ),
+        Controller(
+            "service-cidr-controller", addresses.decide_range, {addresses.SERVICECIDRS: triggers.itself}, workers=1
         ),
         Controller("garbage-collector", garbage.decide, {None: garbage.touched}, workers=8),
         Controller(

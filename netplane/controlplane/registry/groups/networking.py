@@ -1,4 +1,4 @@
-"""networking.k8s.io: ingresses and policies."""
+"""networking.k8s.io: ingresses, policies, and the addresses of Services."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from netplane.controlplane.registry.cluster import columns, defaults
 from netplane.controlplane.registry.groups.shared import STATUS, read
 from netplane.controlplane.registry.services import columns as service_columns
 from netplane.controlplane.registry.services import ingress as rules
+from netplane.controlplane.registry.services import ranges
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -44,5 +45,26 @@ TYPES = (
         cells=columns.with_age(columns.pod_selector),
         default=defaults.network_policy,
         validate=rules.network_policy,
+    ),
+    ResourceType(
+        resource=Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False),
+        singular="ipaddress",
+        definition=_DEFINITIONS + "IPAddress",
+        short_names=("ip",),
+        columns=columns.named("ParentRef"),
+        cells=columns.with_age(ranges.parent),
+        name_faults=ranges.address_faults,
+        validate=ranges.ip_address,
+        validate_update=ranges.ip_address_update,
+    ),
+    ResourceType(
+        resource=Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False),
+        singular="servicecidr",
+        definition=_DEFINITIONS + "ServiceCIDR",
+        subresources=(STATUS,),
+        columns=columns.named("CIDRs"),
+        cells=columns.with_age(ranges.cidrs),
+        validate=ranges.service_cidr,
+        validate_update=ranges.service_cidr_update,
     ),
 )

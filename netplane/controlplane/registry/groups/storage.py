@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults, validate
-from netplane.controlplane.registry.groups.shared import read
+from netplane.controlplane.registry.cluster import columns, defaults, validate, volumes
+from netplane.controlplane.registry.groups.shared import STATUS, read
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
 
@@ -24,5 +24,42 @@ TYPES = (
         ),
         default=defaults.storage_class,
         validate=validate.storage_class,
+    ),
+    ResourceType(
+        resource=Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", namespaced=False),
+        singular="csidriver",
+        definition=_DEFINITIONS + "CSIDriver",
+        columns=volumes.DRIVER_COLUMNS,
+        cells=volumes.driver_cells,
+        default=volumes.driver_defaults,
+        validate=volumes.driver,
+        validate_update=volumes.driver_update,
+    ),
+    ResourceType(
+        resource=Resource("storage.k8s.io", "v1", "csinodes", "CSINode", namespaced=False),
+        singular="csinode",
+        definition=_DEFINITIONS + "CSINode",
+        columns=volumes.NODE_COLUMNS,
+        cells=volumes.node_cells,
+        validate=volumes.node,
+    ),
+    ResourceType(
+        resource=Resource("storage.k8s.io", "v1", "csistoragecapacities", "CSIStorageCapacity"),
+        singular="csistoragecapacity",
+        definition=_DEFINITIONS + "CSIStorageCapacity",
+        columns=volumes.CAPACITY_COLUMNS,
+        cells=volumes.capacity_cells,
+        validate=volumes.capacity,
+        validate_update=volumes.capacity_update,
+    ),
+    ResourceType(
+        resource=Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", namespaced=False),
+        singular="volumeattachment",
+        definition=_DEFINITIONS + "VolumeAttachment",
+        subresources=(STATUS,),
+        columns=volumes.ATTACHMENT_COLUMNS,
+        cells=volumes.attachment_cells,
+        validate=volumes.attachment,
+        validate_update=volumes.attachment_update,
     ),
 )
