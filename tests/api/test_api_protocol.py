@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,30 @@ def test_a_watch_list_ends_its_first_part_with_the_annotated_bookmark(api: Clien
             seen.append(next(events))
         assert "one" in [event["object"]["metadata"]["name"] for event in seen[:-1]]
         assert seen[-1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+def test_a_watch_list_is_what_client_go_reads_byte_for_byte(api: Client, namespace: str) -> None:
+    for name in ("one", "two"):
+        assert api.ask("POST", path(namespace), conf(name, labels={"mine": "yes"}))[0] == 201
+    chosen = "labelSelector=mine%3Dyes"
+    _, stored, _ = api.raw("GET", path(namespace, "one"))
+    since = json.loads(api.raw("GET", path(namespace, "two"))[1])["metadata"]["resourceVersion"]
+    _, other, _ = api.raw("GET", path(namespace, "two"))
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=3"
+    code, body, headers = api.raw("GET", f"{path(namespace)}?{query}&{chosen}")
+    assert (code, headers["content-type"]) == (200, "application/json")
+    first, second, end, *rest = body.splitlines(keepends=True)
+    assert first == b'{"type":"ADDED","object":' + stored.rstrip() + b"}\n"
+    assert second == b'{"type":"ADDED","object":' + other.rstrip() + b"}\n"
+    revision = json.loads(end)["object"]["metadata"]["resourceVersion"]
+    assert int(revision) >= int(since)
+    assert end == (
+        b'{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"'
+        + revision.encode()
+        + b'","creationTimestamp":null,"annotations":{"k8s.io/initial-events-end":"true"}}}}\n'
+    )
+    # What follows are the bookmarks of any watch, which do not end the first part a second time.
+    assert all(json.loads(line)["type"] == "BOOKMARK" and b"initial-events-end" not in line for line in rest)
 
 
 def test_send_initial_events_without_its_match_rule_is_invalid(api: Client, namespace: str) -> None:

@@ -38,14 +38,14 @@ class Client:
 
     @contextlib.contextmanager
     def watch(self, path: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Iterator[Any]]:
-        """Open a watch and yield its events; each read waits at most five seconds."""
+        """Open a watch and yield its events; each read waits at most half a minute."""
         with contextlib.closing(self._connection()) as connection:
             answer = self._send(connection, "GET", path, None, headers or {})
             assert answer.status == 200, answer.read()
             yield (json.loads(line) for line in iter(answer.readline, b""))
 
     def _connection(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection("127.0.0.1", self._server.port, context=self._server.context(), timeout=5)
+        return http.client.HTTPSConnection("127.0.0.1", self._server.port, context=self._server.context(), timeout=30)
 
     def _send(
         self, connection: http.client.HTTPSConnection, method: str, path: str, body: Any, headers: Mapping[str, str]
