@@ -212,6 +212,12 @@ class Site:
         return run(*self.inside("env", f"KUBECONFIG={self.kubeconfig}", "kubectl", *arguments), limit=limit,
                    check=check)  # fmt: skip
 
+    def provision_all(self, **options: str) -> None:
+        """Bring all machines up to date at once, with these options of the provisioning script changed."""
+        self.options |= options
+        with ThreadPoolExecutor(len(self.machines)) as pool:
+            list(pool.map(Machine.provision, self.machines))
+
     def wait_ready(self) -> None:
         """Wait until every machine is a Ready node."""
         deadline = time.monotonic() + BOOT_LIMIT
@@ -319,7 +325,8 @@ def main(folder: str, verb: str, *words: str) -> int:
         case "restart-server":
             named.ssh("systemctl kill --signal=KILL netplane-server")
         case "restart-daemons":
-            named.ssh("systemctl restart netplane-cni netplane-agent netplane-proxy", limit=240)
+            # One after the other: together they are all down until the last has stopped and the first has started.
+            named.ssh("for each in cni agent proxy; do systemctl restart netplane-$each; done", limit=240)
         case "upgrade":
             named.upgrade()
         case "proxy-mode":

@@ -60,15 +60,31 @@ def containerd(results: Path, installed: Path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session")
-def machines(tmp_path_factory: pytest.TempPathFactory, results: Path) -> Iterator[Place]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vms.Site]:
     """Two virtual machines, made nodes by the testbed's own scripts."""
     folder = tmp_path_factory.mktemp("vms")
     begun = time.monotonic()
     box, bundle = vms.box(), vms.bundle(sys.executable)
     made_in = time.monotonic() - begun
-    with vms.site(folder, MACHINES, box=box, bundle=bundle) as site:
-        site.wait_ready()
+    with vms.site(folder, MACHINES, box=box, bundle=bundle) as made:
+        made.wait_ready()
         print(f"\nbox and bundle {made_in:.0f} s, machines and nodes {time.monotonic() - begun - made_in:.0f} s")
-        script = vms.place(site, sys.executable)
-        environment = {"PLACE": str(script), "PYTHONPATH": str(vms.VAGRANT.parent), "SCENARIO_PAUSE": "0.2"}
-        yield Place("machines", site.kubeconfig, results, environment, tuple(site.inside()))
+        yield made
+
+
+@pytest.fixture
+def machines(site: vms.Site, results: Path) -> Place:
+    """Those machines, for scenarios to judge."""
+    script = vms.place(site, sys.executable)
+    environment = {"PLACE": str(script), "PYTHONPATH": str(vms.VAGRANT.parent), "SCENARIO_PAUSE": "0.2"}
+    return Place("machines", site.kubeconfig, results, environment, tuple(site.inside()))
+
+
+@pytest.fixture
+def wireguard(site: vms.Site, machines: Place) -> Iterator[Place]:
+    """The same machines, brought over to another fabric by their provisioning script and back."""
+    try:
+        site.provision_all(fabric="wireguard")
+        yield machines
+    finally:
+        site.provision_all(fabric="vxlan")

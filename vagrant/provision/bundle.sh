@@ -16,6 +16,9 @@ folder=$(cd "$folder" && pwd)
 wheels=${WHEELS:-$folder/wheels}
 mkdir -p "$wheels"
 
+# Vagrant brings machines up side by side, and asks for the bundle once for each.
+if command -v flock >/dev/null; then exec 9>"$folder/lock"; flock 9; fi
+
 inputs=$(cd "$project" && git ls-files -s netplane cni proxy pyproject.toml 2>/dev/null | sha256sum | cut -d' ' -f1
          cd "$project" && git diff -- netplane cni proxy pyproject.toml 2>/dev/null | sha256sum | cut -d' ' -f1
          sha256sum <"$0"; echo "$local_version")
