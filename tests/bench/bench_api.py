@@ -257,6 +257,7 @@ async def measure(server: apiserver.Server, sizes: Sequence[int], watchers: int,
         print(f"{size:,} pods")
         rate = await creates(server, connections, range(have, size))
         have = size
+        print(f"  memory: {resident(server):.0f} MB, before watchers come")
         goals.at_least("creates a second", rate, 3000)
         spent, small = await lists(server, connections[1])
         if size >= _LISTED:
@@ -265,7 +266,7 @@ async def measure(server: apiserver.Server, sizes: Sequence[int], watchers: int,
         written, reached = await watches(server, connections[:_WRITERS], watchers, f"beat-{size}", seconds)
         goals.at_least("writes a second meanwhile", written, _WRITES_PER_SECOND * 0.98)
         goals.below(f"a write to {watchers} watchers p99, ms", reached, 100)
-        print(f"  memory: {resident(server):.0f} MB")
+        print(f"  memory: {resident(server):.0f} MB, after they left")
     goals.below(f"memory with {have:,} pods, MB", resident(server), 350)
     for each in connections:
         each.close()

@@ -133,11 +133,12 @@ class Recorder:
         if scope["type"] not in ("http", "websocket"):
             await self._inner(scope, receive, send)
             return
+        scope[http.KEPT] = None
         received, seen = clock.rfc3339_micro(self._clock.now()), _Seen()
         try:
             await self._inner(scope, seen.receiving(receive), seen.sending(send))
         finally:
-            request: http.Request | None = scope.get(http.KEPT)
+            request: http.Request | None = scope.pop(http.KEPT)
             if request is not None and not _is_of_no_interest(request):
                 self._audit.note(
                     request,

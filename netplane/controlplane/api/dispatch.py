@@ -295,7 +295,7 @@ def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.
     query = options.query(scope["query_string"])
     if "/watch/" in path and (watched := route.unwatched(path)) is not None:
         path, query = watched, {**query, "watch": ("true",)}
-    scope[http.KEPT] = made = http.Request(
+    made = http.Request(
         method=scope["method"],
         path=path,
         query=query,
@@ -307,6 +307,9 @@ def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.
         client=f"{client[0]}:{client[1]}" if client else "",
         scope=scope,
     )
+    if http.KEPT in scope:
+        # Only for who asks: the two would hold each other, and with them the connection of a watch, long after its end.
+        scope[http.KEPT] = made
     return made
 
 

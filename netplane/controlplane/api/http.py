@@ -22,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 KEPT = "netplane.request"
-"""Where a scope holds the request that was made of it, for who looks on from outside."""
+"""Where a scope holds the request that was made of it, for who looks on from outside and has put None there."""
 BODY_LIMIT = 3 << 20
 JSON = b"application/json"
 _BODY_SECONDS = 60.0

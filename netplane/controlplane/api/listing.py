@@ -130,19 +130,20 @@ class Page:
 
 def page(of: cache.Cache, chosen: Choice, wanted: Asked, *, current: int) -> Page:
     """Return a page of the committed objects; raise 410 when its snapshot has left the window."""
+    is_countable = chosen.matches is None and not chosen.name
+    limit = wanted.limit if is_countable else 0
     try:
-        records = of.snapshot(revision=wanted.exact, namespace=chosen.namespace, after=wanted.after)
+        records, left = of.first(limit, revision=wanted.exact, namespace=chosen.namespace, after=wanted.after)
     except history.Expired as error:
         raise _gone(wanted, error) from error
     revision = wanted.exact or current
-    if chosen.matches is not None or chosen.name:
+    if not is_countable:
         records = [record for record in records if chosen.includes(record)]
-    if not wanted.limit or len(records) <= wanted.limit:
+    is_last = len(records) <= wanted.limit and not left
+    if not wanted.limit or is_last:
         return Page(records, revision)
     kept = records[: wanted.limit]
-    is_countable = chosen.matches is None and not chosen.name
-    remaining = len(records) - wanted.limit if is_countable else 0
-    return Page(kept, revision, history.Continue(revision, kept[-1].key).encode(), remaining)
+    return Page(kept, revision, history.Continue(revision, kept[-1].key).encode(), left)
 
 
 def _gone(wanted: Asked, error: history.Expired) -> status.ApiStatus:

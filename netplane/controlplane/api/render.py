@@ -13,7 +13,7 @@ from netplane.controlplane.registry import tables, types
 from netplane.controlplane.store import history
 from netplane.kube.types import Object
 
-_CHUNK = 100
+_CHUNK = 50
 
 
 def served(of: types.ResourceType, record: history.Record) -> bytes:
@@ -69,8 +69,8 @@ def many(
     head, name, make = _list_parts(of, metadata, how, now, include)
     yield orjson.dumps(head)[:-1] + b',"' + name + b'":['
     for start in range(0, len(records), _CHUNK):
-        lead = b"," if start else b""
-        yield lead + b",".join([make(record) for record in records[start : start + _CHUNK]])
+        made = [make(record) for record in records[start : start + _CHUNK]]
+        yield b",".join([b"", *made] if start else made)
     yield b"]}\n"
 
 

@@ -147,6 +147,11 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         if certificate:
             self.app_state = {**self.app_state, _STATE: peer(certificate)}
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # A client that just went away, as most do, would be kept in memory until its connection's time is over.
+        self._unset_keepalive_if_required()
+
 
 def peer(certificate: Mapping[str, Any]) -> Peer:
     """Return whom a verified certificate names: CN is the user, every O a group."""

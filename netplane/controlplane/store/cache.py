@@ -67,6 +67,21 @@ class Cache:
         ]
         return sorted(kept + back, key=lambda record: record.key)
 
+    def first(
+        self, limit: int, *, revision: int | None = None, namespace: str = "", after: Key | None = None
+    ) -> tuple[list[history.Record], int]:
+        """Return the first records of what `snapshot` returns (0: all), and how many are left out; raises as it does.
+
+        What is left out costs nothing where the snapshot is of now.
+        """
+        if revision is None or not self.window.undo(revision):
+            start, end = self._bounds(namespace, after)
+            upto = min(end, start + limit) if limit else end
+            return list(map(self.records.__getitem__, self._keys[start:upto])), end - upto
+        records = self.snapshot(revision=revision, namespace=namespace, after=after)
+        upto = min(len(records), limit) if limit else len(records)
+        return records[:upto], len(records) - upto
+
     def _bounds(self, namespace: str, after: Key | None) -> tuple[int, int]:
         start, end = 0, len(self._keys)
         if namespace:

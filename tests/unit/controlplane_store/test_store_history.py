@@ -99,3 +99,15 @@ def test_lines_joined_for_one_are_not_told_to_who_stands_elsewhere() -> None:
     drop(kept, record("a", 3, namespace="one"))
     end, text = kept.window.lines(0, limit=10, group="one")
     assert (end, text.count(b"\n"), b"DELETED" in text) == (3, 2, True)
+
+
+def test_a_page_counts_what_it_leaves_out_now_and_at_a_revision() -> None:
+    kept = cache.Cache(floor=0)
+    for number in range(1, 8):
+        put(kept, record(f"p{number}", number, namespace="two" if number == 7 else "one"))
+    found, left = kept.first(2, namespace="one", after=("one", "p1"))
+    assert ([each.key[1] for each in found], left) == (["p2", "p3"], 3)
+    drop(kept, record("p2", 8, namespace="one"))
+    found, left = kept.first(2, revision=7, namespace="one", after=("one", "p1"))
+    assert ([each.key[1] for each in found], left) == (["p2", "p3"], 3)
+    assert [each.key[1] for each in kept.first(0)[0]] == ["p1", "p3", "p4", "p5", "p6", "p7"]
