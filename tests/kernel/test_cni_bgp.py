@@ -77,9 +77,9 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for machine, peer in zip(world.machines, ("172.30.0.1:64513", "172.30.1.1:64513"), strict=True):
                 machine.options = [f"--bgp-peer={peer}"]
                 machine.start(wait=False)
-            until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=20)
+            until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=60)
             until(lambda: len(learnt(world.underlay)) == 2, limit=20)
-            until(lambda: all(learnt(m.netns) for m in world.machines), limit=20)
+            until(lambda: all(learnt(m.netns) for m in world.machines), limit=60)
             yield world
         finally:
             end_all(world)
@@ -116,7 +116,7 @@ def test_a_killed_bird_is_started_again_and_pods_do_not_notice(routed: World) ->
     before = pid(one)
     os.kill(before, signal.SIGKILL)
     with echo(b.netns) as server:
-        until(lambda: pid(one) not in (0, before), limit=10)
+        until(lambda: pid(one) not in (0, before))
         for _ in range(20):
             assert learnt(one.netns) == {ip("10.244.2.0"): ip("172.30.0.1")}
             assert ip("10.244.1.0") in learnt(routed.underlay)
@@ -132,8 +132,7 @@ def test_a_node_told_another_fabric_takes_its_routes_back(routed: World) -> None
     one.options = []
     one.start()
     until(lambda: ip("10.244.1.0") not in learnt(routed.underlay))
-    assert learnt(one.netns) == {}
-    assert pid(one) == 0
+    until(lambda: learnt(one.netns) == {} and pid(one) == 0)
 
 
 def test_nodes_on_one_link_speak_to_each_other_and_forget_who_leaves(tmp_path: Path) -> None:
@@ -147,7 +146,7 @@ def test_nodes_on_one_link_speak_to_each_other_and_forget_who_leaves(tmp_path: P
             assert learnt(one.netns)[ip("fd00:244:0:2::")] == ip(two.addresses[1])
             world.tell([one.node(), two.node()])
             # The file of nodes is looked at every half second.
-            until(lambda: set(learnt(one.netns)) == {ip("10.244.2.0"), ip("fd00:244:0:2::")}, limit=1.5)
+            until(lambda: set(learnt(one.netns)) == {ip("10.244.2.0"), ip("fd00:244:0:2::")})
             a, b = one.pod("a"), two.pod("b")
             with echo(b.netns) as server:
                 for family in (0, 1):

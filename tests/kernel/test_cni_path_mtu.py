@@ -32,7 +32,7 @@ def started(world: World, *options: str) -> tuple[Pod, Pod]:
     for machine in world.machines:
         machine.options = list(options)
         machine.start(wait=False)
-    until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=20)
+    until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=60)
     one, two = world.machines
     return one.pod("a"), two.pod("b")
 
@@ -40,7 +40,7 @@ def started(world: World, *options: str) -> tuple[Pod, Pod]:
 def exchange(client: str, server: str, to: str) -> tuple[int, int]:
     """Send both ways at once with DF set, and return the largest segment that each end found to fit."""
     with netns.run_in(server, lambda: socket.create_server((to, 9000))) as listening:
-        listening.settimeout(5)
+        listening.settimeout(20)
         asking = netns.run_in(client, socket.socket)
         asking.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
         asking.settimeout(20)

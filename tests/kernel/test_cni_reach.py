@@ -83,7 +83,7 @@ def talks(world: World) -> None:
 def start(world: World) -> None:
     for machine in world.machines:
         machine.start(wait=False)
-    until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=20)
+    until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=60)
 
 
 def test_a_nat_address_that_all_nodes_list_first_is_not_used(world: World) -> None:
@@ -114,5 +114,5 @@ def test_when_the_network_in_use_is_cut_the_fabric_moves_to_the_other(world: Wor
     talks(world)
     join(world, is_joined=False)
     moved = {f"172.30.0.{10 + m.number}" for m in world.machines}
-    until(lambda: all(ends(m) == moved - {m.addresses[0]} for m in world.machines), limit=20)
+    until(lambda: all(ends(m) == moved - {m.addresses[0]} for m in world.machines), limit=60)
     talks(world)

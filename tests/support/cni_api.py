@@ -32,6 +32,11 @@ class ApiInside:
         with netns.inside(place):
             asyncio.set_event_loop(self._loop)
             self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)  # answers to those who watch
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:

@@ -22,7 +22,7 @@ class Echo:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(("::", self.port))
-            one.settimeout(5)
+            one.settimeout(20)
         tcp.listen(64)
         return [tcp, udp]
 
@@ -30,7 +30,7 @@ class Echo:
         """Answer one TCP caller once so many bytes have come, and return its address as seen here."""
         connection, peer = self._sockets[0].accept()
         with connection:
-            connection.settimeout(5)
+            connection.settimeout(20)
             heard = b""
             while len(heard) < size and (part := connection.recv(65536)):
                 heard += part
@@ -66,7 +66,7 @@ def talk(server: Echo, place: str, to: str, port: int = 8080, *, kind: str = "tc
     def send() -> socket.socket:
         family = socket.AF_INET6 if ":" in to else socket.AF_INET
         one = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
-        one.settimeout(3)
+        one.settimeout(20)
         one.connect((to, port))
         one.sendall(word)
         return one

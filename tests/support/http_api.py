@@ -125,8 +125,11 @@ class HttpApi:
         )
         budget = self.watch_budget.pop(0) if self.watch_budget else None
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        # Who watches may be gone, without a word, at any time.
         async with contextlib.aclosing(_lines(events)) as lines:
             async for line in lines:
+                if request.transport is None or request.transport.is_closing():
+                    return response
                 if not response.prepared:
                     await response.prepare(request)
                 piece = line if budget is None else line[:budget]
