@@ -11,6 +11,13 @@ from netplane.controlplane.registry.types import Column
 from netplane.kube.types import Object
 
 _UNSET = "<unset>"
+
+
+def _spec(obj: Object) -> Object:
+    found: Object = obj.get("spec") or {}
+    return found
+
+
 DRIVER_COLUMNS = (
     columns.NAME,
     Column("AttachRequired", "boolean"),
@@ -22,15 +29,15 @@ DRIVER_COLUMNS = (
     columns.AGE,
 )
 driver_cells = columns.with_age(
-    lambda obj: bool(obj["spec"].get("attachRequired")),
-    lambda obj: bool(obj["spec"].get("podInfoOnMount")),
-    lambda obj: bool(obj["spec"].get("storageCapacity")),
-    lambda obj: ",".join(each.get("audience", "") for each in obj["spec"].get("tokenRequests") or ()) or _UNSET,
-    lambda obj: bool(obj["spec"].get("requiresRepublish")),
-    lambda obj: ",".join(obj["spec"].get("volumeLifecycleModes") or ()) or "<none>",
+    lambda obj: bool(_spec(obj).get("attachRequired")),
+    lambda obj: bool(_spec(obj).get("podInfoOnMount")),
+    lambda obj: bool(_spec(obj).get("storageCapacity")),
+    lambda obj: ",".join(each.get("audience", "") for each in _spec(obj).get("tokenRequests") or ()) or _UNSET,
+    lambda obj: bool(_spec(obj).get("requiresRepublish")),
+    lambda obj: ",".join(_spec(obj).get("volumeLifecycleModes") or ()) or "<none>",
 )
 NODE_COLUMNS = (columns.NAME, Column("Drivers", "integer"), columns.AGE)
-node_cells = columns.with_age(lambda obj: len((obj.get("spec") or {}).get("drivers") or ()))
+node_cells = columns.with_age(lambda obj: len(_spec(obj).get("drivers") or ()))
 CAPACITY_COLUMNS = columns.named("StorageClassName", "Capacity")
 capacity_cells = columns.with_age(
     lambda obj: obj.get("storageClassName", ""), lambda obj: str(obj.get("capacity") or _UNSET)
@@ -41,14 +48,14 @@ ATTACHMENT_COLUMNS = (
 
 
 def _volume(obj: Object) -> str:
-    source = (obj.get("spec") or {}).get("source") or {}
+    source = _spec(obj).get("source") or {}
     return str(source.get("persistentVolumeName") or "")
 
 
 attachment_cells = columns.with_age(
-    lambda obj: obj["spec"].get("attacher", ""),
+    lambda obj: _spec(obj).get("attacher", ""),
     _volume,
-    lambda obj: obj["spec"].get("nodeName", ""),
+    lambda obj: _spec(obj).get("nodeName", ""),
     lambda obj: bool((obj.get("status") or {}).get("attached")),
 )
 
