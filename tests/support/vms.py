@@ -25,7 +25,7 @@ BRIDGE = "nodes"
 GATEWAY = "10.77.0.1"
 TOKEN = "nptest.0123456789abcdef"
 BOOT_LIMIT = 420.0
-PROVISION_LIMIT = 600.0
+PROVISION_LIMIT = 900.0
 KERNEL_LINE = "root=/dev/vda1 rw console=ttyS0 net.ifnames=0 mitigations=off quiet loglevel=3 no_timer_check"
 
 

@@ -16,7 +16,7 @@ CORE = ("pod-network", "services", "node-loss")
 """What emulated machines are asked each time, for each scenario takes them a minute or two."""
 REST = tuple(name for name in NAMES if name not in (*CORE, "wireguard"))
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="session", autouse=True)

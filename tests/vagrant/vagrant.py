@@ -51,6 +51,10 @@ def main() -> int:
         print(f"netplane: not installed: apt-get install {' '.join(missing)}", file=sys.stderr)
         return 2
     box = vms.box()
+    for name, local_version in (("", ""), ("next", "next")):  # Where Vagrant runs then is no way out to fetch wheels.
+        target = vms.VAGRANT / "wheelhouse"
+        options = (f"PYTHON={sys.executable}", f"LOCAL_VERSION={local_version}", f"WHEELS={target / 'wheels'}")
+        vms.run("env", *options, vms.VAGRANT / "provision" / "bundle.sh", target / name, limit=900)
     with tempfile.TemporaryDirectory(prefix="netplane-vagrant-") as name, libvirt.running(Path(name)) as place:
         folder = Path(name)
         (folder / "pool").mkdir()
