@@ -36,11 +36,11 @@ until has_address; do
 done
 door=$(address)
 leads() { ask asker "$door" 80 "$1" door.example | grep -q "^$2-"; }
-until_true 30 leads / blue
-until_true 10 leads /green green
-until_true 10 leads /greenish blue
+until_true 60 leads / blue
+until_true 60 leads /green green
+until_true 60 leads /greenish blue
 say "http://$(in_url "$door") leads by path to blue and to green"
 k rollout restart deployment/green >/dev/null
 k rollout status deployment/green --timeout=240s >/dev/null
-until_true 10 leads /green green
+until_true 60 leads /green green
 say "and follows a rolling update"

@@ -14,12 +14,12 @@ ip=$(service_ip web)
 mend="place on $lost"
 
 place off "$lost"
-until_true 120 unready "$lost"
+until_true 240 unready "$lost"
 say "$lost is lost, and NotReady"
 both_elsewhere() {
   [ "$(k get pods -l app=web -o 'jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.spec.nodeName}{"\n"}{end}' | grep -vc "^$lost\$")" = 2 ]
 }
-until_true 120 both_elsewhere
+until_true 240 both_elsewhere
 say "its pods run elsewhere"
 read -r asked failed <<TEXT
 $(load asker "$ip" 80 4)

@@ -15,10 +15,10 @@ address=$(k get pod stays -o 'jsonpath={.status.podIP}')
 mend="place mend $apart"
 
 place cut "$apart"
-until_true 120 unready "$apart"
+until_true 240 unready "$apart"
 say "$apart is cut off, and NotReady"
 place mend "$apart"
-until_true 120 ready "$apart"
+until_true 240 ready "$apart"
 until_true 60 ask asker "$address" 8080
 [ "$(k get pod stays -o 'jsonpath={.status.containerStatuses[0].containerID}')" = "$container" ] || fail "its pod was restarted"
 say "its pod is the same as before, and answers"
