@@ -257,7 +257,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(machine: Machine) -> None:
     first = machine.process
     machine.start(wait=False)
     assert machine.process is not None
-    assert machine.process.wait(10) == 1
+    assert machine.process.wait(60) == 1
     assert "is locked: another CNI daemon of this node runs" in machine.log()
     machine.process = first
     assert machine.status()["ready"]

@@ -117,7 +117,7 @@ class Machine:
     def kill(self, number: int = signal.SIGKILL) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def status(self) -> dict[str, Any]:
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as asking:
