@@ -329,11 +329,14 @@ async def test_the_holder_of_the_lock_is_named_while_it_is_waited_for(
     assert lock.holder() == ""
 
 
+@pytest.mark.parametrize("family", list(Family), ids=str)
 @pytest.mark.parametrize("modes", [("nftables", "iptables"), ("iptables", "nftables")])
-def test_one_backend_takes_over_from_another_without_a_lost_connection(lab: Topology, modes: tuple[str, str]) -> None:
+def test_one_backend_takes_over_from_another_without_a_lost_connection(
+    lab: Topology, modes: tuple[str, str], family: Family
+) -> None:
     async def forward(mode: str, *where: dict[Family, str]) -> None:
         with contextlib.closing(backends.BUILT[mode].open()) as target:
-            await target.replace(forwarding(web(V4, *where), node=FACTS))
+            await target.replace(forwarding(web(family, *where), node=FACTS))
             await backends.retire_others(mode)
 
     def on_node(course: Coroutine[Any, Any, None]) -> None:
@@ -343,12 +346,12 @@ def test_one_backend_takes_over_from_another_without_a_lost_connection(lab: Topo
     former, later = modes
     on_node(forward(former, POD1))
     with contextlib.ExitStack() as stack:
-        load = stack.enter_context(Load(lab, "client", WEB))
+        load = stack.enter_context(Load(lab, "client", (vip(family), 80)))
         load.until(10)
         on_node(forward(later, POD2))
         load.until(10)
     assert load.failures == []
-    assert {lab.ask("client", WEB).name for _ in range(5)} == {"pod2"}
+    assert {lab.ask("client", (vip(family), 80)).name for _ in range(5)} == {"pod2"}
     on_node(backends.cleanup())
     saved = lab.run("node", "iptables-legacy-save") + lab.run("node", "iptables-nft-save")
     assert layout.PREFIX not in saved
