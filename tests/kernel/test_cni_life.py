@@ -256,10 +256,10 @@ def test_another_boot_ends_all_leases(machine: Machine) -> None:
 def test_a_second_daemon_on_the_same_state_is_refused(machine: Machine) -> None:
     first = machine.process
     machine.start(wait=False)
-    assert machine.process is not None
-    assert machine.process.wait(60) == 1
+    second, machine.process = machine.process, first
+    assert second is not None
+    assert second.wait(60) == 1
     assert "is locked: another CNI daemon of this node runs" in machine.log()
-    machine.process = first
     assert machine.status()["ready"]
 
 
