@@ -264,7 +264,10 @@ class Daemon:
         """Compare everything as soon as the kernel tells that somebody else changed our tables."""
         async for line in self._parts.target.drift():
             if self._kernel.locked():
-                continue  # Our own nft(8) at work; a comparison that did something is followed by another.
+                # Maybe our own nft(8) at work, and maybe a change of what was read already: look again, in silence.
+                async with self._kernel:
+                    self._loop.verify()
+                continue
             _LOG.warning("foreign change of our rules", what=line)
             telemetry.DRIFT.inc()
             self._loop.verify()
