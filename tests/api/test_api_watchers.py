@@ -17,7 +17,8 @@ from tests.support import apiserver
 from tests.support.http_client import Client
 
 _WRITERS, _EACH = 4, 30
-_PATIENCE = 60.0
+_PATIENCE = 90.0
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
