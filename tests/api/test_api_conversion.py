@@ -204,8 +204,8 @@ def test_of_the_metadata_only_labels_and_annotations_are_the_webhooks(
         made["metadata"] |= {"labels": {"was": "v1"}, "finalizers": ["example.com/mine"], "generation": 99}
         return made
 
+    hooks.answers["/convert"] = converting(decorating)  # before the controllers have read it in this version
     doors.make("v1", "front", host="h", port="1")
-    hooks.answers["/convert"] = converting(decorating)
     metadata = doors.api.ask("GET", doors.path("v2", "front"))[1]["metadata"]
     assert (metadata["labels"], metadata["generation"]) == ({"was": "v1"}, 1)
     assert "finalizers" not in metadata
@@ -230,8 +230,8 @@ REFUSALS: list[tuple[admission_hooks.Answer, str]] = [
 def test_a_webhook_that_fails_is_named_with_its_words(
     doors: Doors, hooks: admission_hooks.Hooks, answer: admission_hooks.Answer, why: str
 ) -> None:
+    hooks.answers["/convert"] = answer  # before there is anything: the controllers read it too, and it is remembered
     doors.make("v1", "front", host="h", port="1")
-    hooks.answers["/convert"] = answer
     for path in (doors.path("v2", "front"), doors.path("v2")):
         code, told = doors.api.ask("GET", path)
         assert (code, told["reason"]) == (500, "InternalError")
