@@ -20,6 +20,9 @@ class FakeTarget:
         self.acts: list[str] = []
         self.failures: list[KernelError] = []
         self.is_closed = False
+        self.is_free = asyncio.Event()
+        """Until it is set, a comparison takes."""
+        self.is_free.set()
         self._drift: asyncio.Queue[str] = asyncio.Queue()
 
     async def replace(self, forwarding: Forwarding) -> Result:
@@ -29,6 +32,7 @@ class FakeTarget:
         operations = sum(self.rows.get(key) != forwarding.ports.get(key) for key in keys)
         operations += self.node != forwarding.node
         self.rows, self.node = dict(forwarding.ports), forwarding.node
+        await self.is_free.wait()
         return Result(operations)
 
     async def commit(self, changes: Changes, revision: str) -> Result:

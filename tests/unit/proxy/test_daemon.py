@@ -130,6 +130,18 @@ async def test_a_foreign_change_is_repaired_at_once(world: World) -> None:
         await world.until(lambda: world.backends() == ["10.244.2.1:8080"])
 
 
+async def test_a_foreign_change_during_a_comparison_is_repaired_by_another(world: World) -> None:
+    async with world.running():
+        await world.until(lambda: world.daemon.report()["verified"])
+        acts = len(world.target.acts)
+        world.target.is_free.clear()
+        world.target.interfere()
+        await world.until(lambda: len(world.target.acts) > acts)
+        world.target.interfere()  # after that was read which the first comparison reads
+        world.target.is_free.set()
+        await world.until(lambda: world.backends() == ["10.244.2.1:8080"])
+
+
 async def test_the_rules_stay_when_the_api_goes_and_follow_when_it_is_back(world: World) -> None:
     async with world.running():
         world.api.go_down()
