@@ -13,7 +13,7 @@ case ${1:?} in
   restart-server) "$netplane" lab kill --name "$lab" server ;;
   restart-daemons) for what in cni agent proxy; do "$netplane" lab kill --name "$lab" "${2:?}/$what"; done; sleep 2 ;;
   upgrade) # The control plane goes with the first node. Going on from the next version is going back to the first.
-    first=$("$netplane" lab status --name "$lab" | awk '$3 == "cni" { print $1; exit }')
+    first=$("$netplane" lab status --name "$lab" | awk '/^node-/ { print $1; exit }')
     if [ "$2" = "$first" ]; then
       case $(readlink "$VERSIONS/now") in next) to=first ;; *) to=next ;; esac
       ln -sfn "$to" "$VERSIONS/now"
