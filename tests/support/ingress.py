@@ -302,11 +302,11 @@ def _end(made: Door) -> None:
 
 
 def _end_engines(folder: str) -> None:
-    """End what the controller left running for this folder (it leaves its engine, so that nothing is dropped)."""
+    """End what controllers left running for this folder: engines, which drop nothing, and who checks passwords."""
     for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
-            if "haproxy" in line and folder in line:
+            if ("haproxy" in line or "ingress.run.passwords" in line) and folder in line:
                 os.kill(pid, signal.SIGKILL)
 
 
