@@ -99,12 +99,18 @@ class _Candidate:
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = 0.0
         self._renewed_at = 0.0
+        self._refused = ""
 
     async def acquires(self) -> bool:
         """Take the lease or renew it; return whether it is ours."""
         began = self._clock.monotonic()
         try:
             is_ours = await self._within(self._times.renew_within, self._try())
+        except errors.Forbidden as error:
+            if str(error) != self._refused:
+                _LOG.warning("lease refused", lease=self._name, cause=str(error))
+            self._refused = str(error)
+            return False
         except (errors.ApiError, TimeoutError) as error:
             _LOG.debug("lease not reached", lease=self._name, cause=str(error))
             return False

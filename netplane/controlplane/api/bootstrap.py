@@ -200,15 +200,26 @@ def cluster_role_bindings() -> list[Object]:
     ]
 
 
-def public_roles() -> list[Object]:
-    """Return what lets everybody read `cluster-info`: where the cluster is and whom to trust, before one is known."""
-    metadata: Object = {"name": "netplane:cluster-info", "namespace": "kube-public", "labels": dict(_LABELS)}
-    metadata["annotations"] = dict(_AUTOUPDATE)
-    subjects = [{"kind": "User", "apiGroup": _GROUP, "name": "system:anonymous"},
-                {"kind": "Group", "apiGroup": _GROUP, "name": "system:bootstrappers"}]  # fmt: skip
+def namespaced_roles() -> list[Object]:
+    """Return the Roles and RoleBindings of single namespaces.
+
+    Everybody reads `cluster-info`: where the cluster is and whom to trust, before one is known. The front doors share
+    Leases in kube-system, for one of them at a time writes statuses and Events.
+    """
+    everybody = ("User", "system:anonymous"), ("Group", "system:bootstrappers")
+    lease = _rule(("get", "create", "update"), "coordination.k8s.io", "leases")
+    doors = (("User", "system:netplane-ingress"),)
     return [
-        {"apiVersion": f"{_GROUP}/v1", "kind": "Role", "metadata": metadata,
-         "rules": [_rule(("get",), "", "configmaps", ["cluster-info"])]},
-        {"apiVersion": f"{_GROUP}/v1", "kind": "RoleBinding", "metadata": dict(metadata), "subjects": subjects,
-         "roleRef": {"apiGroup": _GROUP, "kind": "Role", "name": "netplane:cluster-info"}},
-    ]  # fmt: skip
+        *_local("netplane:cluster-info", "kube-public", _rule(("get",), "", "configmaps", ["cluster-info"]), everybody),
+        *_local("system:netplane-ingress", "kube-system", lease, doors),
+    ]
+
+
+def _local(name: str, namespace: str, rule: Object, subjects: Sequence[tuple[str, str]]) -> list[Object]:
+    role, binding = _role(name, [rule]), _binding(name, name, *subjects)
+    for obj in (role, binding):
+        obj["metadata"]["namespace"] = namespace
+    return [
+        role | {"kind": "Role"},
+        binding | {"kind": "RoleBinding", "roleRef": binding["roleRef"] | {"kind": "Role"}},
+    ]

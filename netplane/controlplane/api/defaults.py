@@ -23,7 +23,7 @@ async def ensure(at: cluster.Cluster) -> None:
     """Create what is missing and put right what an upgrade or another address has changed. Safe at every start."""
     for name in NAMESPACES:
         await _ensure(at, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    for role in (*bootstrap.cluster_roles(), *bootstrap.cluster_role_bindings(), *bootstrap.public_roles()):
+    for role in (*bootstrap.cluster_roles(), *bootstrap.cluster_role_bindings(), *bootstrap.namespaced_roles()):
         await _ensure(at, role, keeps=("rules", "aggregationRule", "roleRef", "subjects"))
     await ensure_service(at)
 

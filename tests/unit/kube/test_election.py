@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from netplane.kube import election
+from netplane.kube import election, errors
 from netplane.kube.fake import FakeApi
 from netplane.kube.types import LEASES
 from netplane.lib import clock as clocks
@@ -140,3 +140,16 @@ async def test_what_fails_while_leading_ends_the_leading() -> None:
     with pytest.raises(ExceptionGroup, match="unhandled"):
         await election.lead(servers.api, NAME, identity="a", run=fails, clock=servers.clock)
     assert (await servers.lease())["holderIdentity"] == ""
+
+
+async def test_a_candidate_that_may_not_lead_says_so_once_and_leads_when_it_may(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    servers = Servers()
+    refusal = errors.Forbidden(403, "Forbidden", "leases is forbidden: alice may not get it")
+    servers.api.fail("get", refusal, resource=LEASES, times=5)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(servers.stand("a"))
+        await until(servers, ["a"], within=30)
+        await end(task)
+    assert [record.message for record in caplog.records].count("lease refused") == 1
