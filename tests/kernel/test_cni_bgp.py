@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from netplane_cni.plan import bgp
 from tests.support.cni_nodes import NETPLANE, Machine, World, ip, until
 from tests.support.cni_traffic import echo, talk
 
+NUMBERS = itertools.count()
+"""Of pods: those of an attempt before stay."""
 ROUTER = """
 log stderr { error, fatal, bug };
 router id 172.30.0.1;
@@ -112,7 +115,8 @@ def test_a_killed_daemon_leaves_routes_and_sessions_and_is_followed_by_one_that_
 
 def test_a_killed_bird_is_started_again_and_pods_do_not_notice(routed: World) -> None:
     one, two = routed.machines
-    a, b = one.pod("a2"), two.pod("b2")
+    a, b = one.pod(f"a2-{next(NUMBERS)}"), two.pod(f"b2-{next(NUMBERS)}")
+    until(lambda: len(learnt(routed.underlay)) == 2 and learnt(one.netns) and pid(one))
     before = pid(one)
     os.kill(before, signal.SIGKILL)
     with echo(b.netns) as server:
@@ -126,6 +130,7 @@ def test_a_killed_bird_is_started_again_and_pods_do_not_notice(routed: World) ->
 
 def test_a_node_told_another_fabric_takes_its_routes_back(routed: World) -> None:
     one = routed.machines[0]
+    until(lambda: len(learnt(routed.underlay)) == 2)
     one.kill(signal.SIGTERM)
     assert ip("10.244.1.0") in learnt(routed.underlay)
     routed.fabric = "vxlan"
