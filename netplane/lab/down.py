@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from netplane.kernel import cgroup
-from netplane.lab import host, protocol, units
+from netplane.lab import host, launch, protocol, units
 from netplane.lab.progress import Steps
 from netplane.lab.spec import Folders, LabSpec
 
@@ -23,9 +23,11 @@ def is_anything_left(spec: LabSpec, folders: Folders) -> bool:
 def down(spec: LabSpec, folders: Folders, steps: Steps, *, keep: bool = False) -> None:
     """Leave no process, namespace, mount, cgroup or file of the lab; with `keep`, leave what `up` continues from."""
     with steps.step("stop the daemons"):
-        # A keeper that was killed leaves its daemons behind: the lab's cgroup finds them.
+        # A keeper that was killed leaves its daemons behind: the lab's cgroup finds them. One that an interrupted
+        # `up` had just begun does not answer yet, and would make the lab's cgroup and folders anew.
         with contextlib.suppress(protocol.KeeperDown):
             protocol.ask(folders.run / "keeper.sock", "shutdown", limit=30)
+        launch.end_keepers(spec.name)
         cgroup.kill(units.cgroup_root(spec), limit=KILL_LIMIT)
     places = sorted(host.namespaces(spec))
     with steps.step("remove the nodes", total=max(1, len(places))) as advance:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -135,6 +136,29 @@ def end_strays(wanted: Iterable[Unit], folder: Path) -> None:
             LOG.warning("ending a stray process", pid=pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def end_keepers(name: str) -> None:
+    """Kill the lab's keepers and wait for their end."""
+    for pid in keepers(name):
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                select.select([descriptor], [], [], STOP_LIMIT)
+            finally:
+                os.close(descriptor)
+
+
+def keepers(name: str) -> tuple[int, ...]:
+    """Return the pids of the lab's keepers, also of one so young that it is in no cgroup yet."""
+    line = keeper_line(name)
+    return tuple(pid for pid, argv in _command_lines() if argv[-len(line) :] == line)
+
+
+def keeper_line(name: str) -> tuple[str, ...]:
+    """Return the arguments that make netplane the keeper of this lab."""
+    return ("lab", "keeper", f"--name={name}")
 
 
 def _command_lines() -> Iterator[tuple[int, tuple[str, ...]]]:

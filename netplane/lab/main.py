@@ -71,7 +71,7 @@ def up(name: str, **options: Any) -> None:
             try:
                 ups.up(wanted, folders, steps)
             except BaseException:
-                if known is None and folders.spec_file.exists():
+                if known is None and downs.is_anything_left(wanted, folders):
                     downs.down(wanted, folders, steps)
                 raise
     summary.print_welcome(wanted)

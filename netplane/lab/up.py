@@ -196,7 +196,7 @@ def _start_keeper(spec: LabSpec, folders: Folders) -> None:
     (folders.run / "log").mkdir(parents=True, exist_ok=True)
     with (folders.run / "log" / "keeper.log").open("ab") as output:
         process = subprocess.Popen(
-            [host.program(), "lab", "keeper", f"--name={spec.name}"],
+            [host.program(), *launch.keeper_line(spec.name)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

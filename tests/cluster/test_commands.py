@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from netplane.kernel import cgroup
+from netplane.lab import launch
 from tests.support.cluster import NETPLANE, Lab, eventually, run
 
 OTHER = "ci-other"
@@ -122,6 +123,16 @@ def test_an_interrupted_up_leaves_nothing_half_made() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         cut_off("up", "--nodes=2", "--api-port=17443", seconds=1.5, number=number)
         assert traces(OTHER) == []
+
+
+def test_an_up_interrupted_when_its_keeper_is_born_leaves_nothing() -> None:
+    with subprocess.Popen(
+        [NETPLANE, "lab", "up", f"--name={OTHER}", "--nodes=1", "--api-port=17443"], stderr=subprocess.DEVNULL
+    ) as command:
+        eventually(lambda: launch.keepers(OTHER), every=0.005)
+        command.terminate()
+        command.wait(timeout=30)
+    assert traces(OTHER) == []
 
 
 @pytest.mark.parametrize(
