@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from netplane.lab import launch
 from tests.support.cluster import NETPLANE, Lab, eventually, run
 
 OTHER = "ci-other"
+
+
+@pytest.fixture(autouse=True)
+def _one_failure_stays_one() -> Iterator[None]:
+    """What a failed test left behind is not the next one's fault."""
+    yield
+    if traces(OTHER):
+        run(NETPLANE, "lab", "down", f"--name={OTHER}", check=False)
 
 
 def traces(name: str) -> list[str]:
