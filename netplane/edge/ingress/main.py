@@ -19,7 +19,8 @@ import click
 from aiohttp import web
 
 from netplane.edge.gateway import crds as definitions
-from netplane.edge.ingress.plan import base, ingress
+from netplane.edge.ingress.plan import base
+from netplane.edge.ingress.plan.view import Door
 from netplane.edge.ingress.run.daemon import Daemon, Wishes
 from netplane.edge.ingress.run.engine import Engine
 from netplane.edge.ingress.run.passwords import Passwords
@@ -35,7 +36,7 @@ _PORT = click.IntRange(0, 65535)
 @click.group("ingress", context_settings=config.SETTINGS, invoke_without_command=True)
 @config.command_options
 @click.option("--kubeconfig", default=None, help="How to reach the API server; else $KUBECONFIG, else in-cluster.")
-@click.option("--controller", default=ingress.Door().controller, help="The name IngressClasses know this door by.")
+@click.option("--controller", default=Door().controller, help="The name IngressClasses know this door by.")
 @click.option("--http-port", default=80, type=_PORT, help="Port for HTTP; 0: none.")
 @click.option("--https-port", default=443, type=_PORT, help="Port for HTTPS; 0: none.")
 @click.option("--address", multiple=True, help="Address to listen on (again for more); without: all of this host.")
@@ -161,7 +162,7 @@ def _wishes(options: Mapping[str, Any]) -> Wishes:
         raise cli.UserError(f"--https-port {options['https_port']}: it is the port for HTTP already")
     controller, passthrough = options["controller"], options["tls_passthrough"]
     return Wishes(
-        door=ingress.Door(controller, options["http_port"], options["https_port"], passthrough),
+        door=Door(controller, options["http_port"], options["https_port"], passthrough),
         addresses=options["publish_address"],
         publish_service=_key("publish-service", options["publish_service"]),
         default_certificate=_key("default-certificate", options["default_certificate"]),

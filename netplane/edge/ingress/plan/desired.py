@@ -41,33 +41,32 @@ def compile_plan(
     uses = [*_uses(routing, paths), *(slots.passthrough_use(one.service) for one in routing.passthroughs)]
     available = {kind: list(base.slot_names(settings, kind)) for kind in base.KINDS}
     given = slots.assign(uses, kept, available, busy)
-    policies: dict[str, str] = {}
-    https = [one.port for one in routing.listeners or settings.listeners if one.protocol == "HTTPS"]
-    https_port = 443 if 443 in https or not https else https[0]
-
-    def plain_slot(service: ServicePort) -> str:
-        return given[slots.use_of(service, _PLAIN, paths)]
-
-    def record(route: Route) -> str:
-        text = policy.text(route, plain_slot, https_port=https_port)
-        name = policy.name_of(text)
-        if text:
-            policies[name] = text
-        return f"{_target(route, given, paths)}|{route.owner}|{name}"
-
-    def fast(route: Route) -> str:
-        slot, names = _target(route, given, paths), {one.service for one in route.backends if one.weight > 0}
-        is_simple = slot[0] not in "!@" and not policy.text(route, plain_slot, https_port=https_port)
-        return f'{slot}{route.owner}","service":"{names.pop()}' if is_simple else ""
-
-    number = len(settings.addresses)
-    own = settings.own_ports
-    tables = table.compile_tables(
-        routing.routes, settings.listeners, record, fast=fast, own_ports=own, addresses=number
+    state = State(
+        maps=_maps(routing, settings, given, paths),
+        servers={slot: slots.servers_of(use, routing.servers.get(use.service, ())) for use, slot in given.items()},
+        certificates=_certificates(routing, paths),
+        authorities=_authorities(routing),
     )
-    maps = {
+    users = {policy.realm_name(one): one.policy.basic_auth.users for one in routing.routes if one.policy.basic_auth}
+    return Plan(state, given, users)
+
+
+def _maps(
+    routing: Routing, settings: base.Settings, given: Mapping[Use, str], paths: Paths
+) -> dict[str, Mapping[str, str]]:
+    https = [one.port for one in routing.listeners or settings.listeners if one.protocol == "HTTPS"]
+    records = _Records(given, paths, https_port=443 if 443 in https or not https else https[0])
+    tables = table.compile_tables(
+        routing.routes,
+        settings.listeners,
+        records.record,
+        fast=records.fast,
+        own_ports=settings.own_ports,
+        addresses=len(settings.addresses),
+    )
+    maps: dict[str, Mapping[str, str]] = {
         "slots": {slot: str(use) for use, slot in given.items()},
-        "policies": policies,
+        "policies": records.policies,
         "choices": tables.choices,
         "exact": tables.exact,
         "regex": tables.regex,
@@ -76,18 +75,39 @@ def compile_plan(
         "doors": tables.doors,
         "sni": {_sni(one): given[slots.passthrough_use(one.service)] for one in reversed(routing.passthroughs)},
     }
-    state = State(
-        maps={name: maps.get(name, {}) for name in MAPS},
-        certificates=_certificates(routing, paths),
-        authorities=_authorities(routing),
-    )
-    users = {policy.realm_name(one): one.policy.basic_auth.users for one in routing.routes if one.policy.basic_auth}
-    return Plan(_with_servers(state, given, routing), given, users)
+    return {name: maps.get(name, {}) for name in MAPS}
 
 
-def _with_servers(state: State, given: Mapping[Use, str], routing: Routing) -> State:
-    servers = {slot: slots.servers_of(use, routing.servers.get(use.service, ())) for use, slot in given.items()}
-    return State(state.maps, servers, state.certificates, state.authorities)
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Write what is found for a route, and keep the policies that this names."""
+
+    given: Mapping[Use, str]
+    paths: Paths
+    https_port: int
+    policies: dict[str, str] = field(default_factory=dict)
+
+    def record(self, route: Route) -> str:
+        """Return `slot|owner|policy`."""
+        text = self._policy(route)
+        name = policy.name_of(text)
+        if text:
+            self.policies[name] = text
+        return f"{_target(route, self.given, self.paths)}|{route.owner}|{name}"
+
+    def fast(self, route: Route) -> str:
+        """Return the slot and the names for the log, "" when the route needs more than that."""
+        slot = _target(route, self.given, self.paths)
+        if slot[0] in "!@" or self._policy(route):
+            return ""
+        service = next(one.service for one in route.backends if one.weight > 0)
+        return f'{slot}{route.owner}","service":"{service}'
+
+    def _policy(self, route: Route) -> str:
+        return policy.text(route, self._plain_slot, https_port=self.https_port)
+
+    def _plain_slot(self, service: ServicePort) -> str:
+        return self.given[slots.use_of(service, _PLAIN, self.paths)]
 
 
 def _uses(routing: Routing, paths: Paths) -> list[Use]:

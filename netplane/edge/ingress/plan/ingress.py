@@ -11,42 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from netplane.edge.ingress.plan import canary, endpoints, options, policies, tls, values
+from netplane.edge.ingress.plan.view import Door, Finding, One, View
 from netplane.kube.types import Key, Object
 from netplane.model.routing import Backend, Host, Match, Owner, Passthrough, Path, PathChange, Redirect, Route, Routing
 from netplane.model.routing import ServicePort as Port
-from netplane.model.service import Service
 
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What a reader has to know of the door."""
-
-    controller: str = "netplane.io/ingress"
-    http: int = 80
-    https: int = 443
-    has_passthrough: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The objects as of one moment; Services as facts, the others as JSON."""
-
-    ingresses: Mapping[Key, Object]
-    classes: Mapping[Key, Object]
-    services: Mapping[Key, Service]
-    secrets: Mapping[Key, Object]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something a user should know about an Ingress; becomes a Warning Event."""
-
-    key: Key
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +37,6 @@ class _Book:
     claims: dict[tuple[Host, Path], int] = field(default_factory=dict)
     passthroughs: dict[Host, Passthrough] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class One:
-    """One Ingress while it is read."""
-
-    obj: Object
-    view: View
-    door: Door
-    options: options.Options
-    findings: list[Finding]
-
-    @property
-    def key(self) -> Key:
-        """Its (namespace, name)."""
-        return self.obj["metadata"].get("namespace", ""), self.obj["metadata"]["name"]
-
-    def tell(self, reason: str, message: str) -> None:
-        """Note what is wrong with it."""
-        self.findings.append(Finding(self.key, reason, message))
 
 
 def read(view: View, door: Door) -> Reading:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from netplane.edge import pem
 from netplane.edge.ingress.plan import endpoints, values
+from netplane.edge.ingress.plan.view import One
 from netplane.model.routing import BackendTls, BasicAuth, Cors, ExternalAuth, Host, Limits, Policy, ServicePort, Sticky
-
-if TYPE_CHECKING:
-    from netplane.edge.ingress.plan.ingress import One
 
 _PROTOCOLS: Final = {"HTTP": "http", "HTTPS": "https", "GRPC": "h2c", "GRPCS": "h2"}
 _HASH: Final = re.compile(r"\$(2[aby]|apr1|1|5|6|y)\$[A-Za-z0-9./$,=]{8,200}|\{SHA\}[A-Za-z0-9+/=]{28}")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from netplane.edge import pem
 from netplane.edge.ingress.plan import policies, values
+from netplane.edge.ingress.plan.view import One
 from netplane.model.routing import Certificate, ClientAuthority
-
-if TYPE_CHECKING:
-    from netplane.edge.ingress.plan.ingress import One
 
 
 def read(ingresses: Sequence[One]) -> tuple[tuple[Certificate, ...], tuple[ClientAuthority, ...]]:

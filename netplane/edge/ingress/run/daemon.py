@@ -14,6 +14,7 @@ from netplane.edge.gateway.listeners import Pair
 from netplane.edge.gateway.run import Follower
 from netplane.edge.ingress.plan import desired, ingress, slots
 from netplane.edge.ingress.plan.state import MAPS, State, digest
+from netplane.edge.ingress.plan.view import Door
 from netplane.edge.ingress.run import telemetry
 from netplane.edge.ingress.run.admin import EngineError
 from netplane.edge.ingress.run.engine import Engine
@@ -47,7 +48,7 @@ _REST = 3.0
 class Wishes:
     """What this door was asked to be."""
 
-    door: ingress.Door
+    door: Door
     addresses: tuple[str, ...] = ()
     """Where clients reach it, for statuses."""
     publish_service: Key | None = None
@@ -355,7 +356,7 @@ class Daemon:
 
 def lease_name(controller: str) -> str:
     """Return the Lease that the replicas of a door share: those with the same name for IngressClasses."""
-    return "netplane-ingress" if controller == ingress.Door().controller else f"netplane-ingress-{digest(controller)}"
+    return "netplane-ingress" if controller == Door().controller else f"netplane-ingress-{digest(controller)}"
 
 
 def _differ(seen: State, had: State) -> bool:

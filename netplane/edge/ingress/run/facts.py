@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from netplane.edge.ingress.plan import endpoints
-from netplane.edge.ingress.plan.ingress import View
+from netplane.edge.ingress.plan.view import View
 from netplane.kube import decode
 from netplane.kube.informer import Batch, Informers, Query
 from netplane.kube.types import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, SECRETS, SERVICES, Key, Object

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from netplane.edge.ingress.plan.ingress import Finding
+from netplane.edge.ingress.plan.view import Finding
 from netplane.kube import errors
 from netplane.kube.api import Api
 from netplane.kube.events import Recorder

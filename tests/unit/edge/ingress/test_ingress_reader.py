@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from netplane.edge.ingress.plan import ingress
-from netplane.edge.ingress.plan.ingress import Door, Reading, View
+from netplane.edge.ingress.plan.ingress import Reading
+from netplane.edge.ingress.plan.view import Door, View
 from netplane.kube.types import Object, key_of
 from netplane.model.routing import Backend, Host, Path, Route
 from netplane.model.routing import ServicePort as Port
