@@ -166,16 +166,7 @@ def _runtime(options: Options, layout: Layout) -> AnyRuntime:
 
 
 async def _serve(options: Options, runtime: Runtime, api: client.Client) -> None:
-    identity = Identity(
-        options.node_name,
-        options.node_ips,
-        options.port,
-        options.max_pods,
-        options.labels,
-        f"{runtime.name}://{runtime.version}",
-    )
-    mine, own = f"spec.nodeName={options.node_name}", f"metadata.name={options.node_name}"
-    informers = Informers(api, [Query(PODS, field_selector=mine), Query(SERVICES), Query(NODES, field_selector=own)])
+    identity, informers = _identity(options, runtime), _informers(options, api)
     registration = Registration(
         api,
         identity,
@@ -213,6 +204,22 @@ async def _serve(options: Options, runtime: Runtime, api: client.Client) -> None
         await server.serving.wait()
         _log.info("agent ready", node=options.node_name, port=options.port)
         notify.ready()
+
+
+def _identity(options: Options, runtime: Runtime) -> Identity:
+    return Identity(
+        options.node_name,
+        options.node_ips,
+        options.port,
+        options.max_pods,
+        options.labels,
+        f"{runtime.name}://{runtime.version}",
+    )
+
+
+def _informers(options: Options, api: client.Client) -> Informers:
+    mine, own = f"spec.nodeName={options.node_name}", f"metadata.name={options.node_name}"
+    return Informers(api, [Query(PODS, field_selector=mine), Query(SERVICES), Query(NODES, field_selector=own)])
 
 
 def _cri(options: Options) -> AnyRuntime:

@@ -36,6 +36,33 @@ class Patience:
     terminated_pods: int
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says; durations are in seconds."""
+
+    data_dir: Path
+    listen: tuple[tuple[str, int], ...]
+    advertise_address: str | None
+    service_cidr: tuple[cluster.Cidr, ...]
+    cluster_cidr: tuple[cluster.Cidr, ...]
+    node_cidr_mask_size: int
+    node_cidr_mask_size_ipv6: int
+    node_monitor_grace_period: float
+    node_startup_grace_period: float
+    terminated_pod_gc_threshold: int
+    etcd_servers: tuple[str, ...]
+    etcd_prefix: str
+    etcd_cafile: Path | None
+    etcd_certfile: Path | None
+    etcd_keyfile: Path | None
+    pki_dir: Path | None
+    audit_log_path: Path | None
+    audit_level: str
+    max_requests_inflight: int
+    max_mutating_requests_inflight: int
+    no_controllers: bool
+
+
 def _addresses(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, int], ...]:
     return tuple(_address(value) for value in values)
 
@@ -78,10 +105,9 @@ def _members(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     return tuple(text.strip().rstrip("/") for text in (value or "").split(",") if text.strip())
 
 
-def _etcd(
-    members: tuple[str, ...], prefix: str, ca: Path | None, certificate: Path | None, key: Path | None
-) -> storage.EtcdAccess | None:
-    files = (ca, certificate, key)
+def _etcd(options: Options) -> storage.EtcdAccess | None:
+    members, certificate, key = options.etcd_servers, options.etcd_certfile, options.etcd_keyfile
+    files = (options.etcd_cafile, certificate, key)
     if not members:
         if any(files):
             raise click.UsageError("--etcd-cafile, --etcd-certfile and --etcd-keyfile need --etcd-servers")
@@ -98,7 +124,8 @@ def _etcd(
         if not place.rpartition(":")[2].isdigit() or not place.rpartition(":")[0]:
             raise click.UsageError(f"--etcd-servers: {place!r} is not HOST:PORT")
     uses_tls = schemes == {"https"} or any(files)
-    return storage.EtcdAccess(places, "/" + prefix.strip("/"), ca, certificate, key, uses_tls=uses_tls)
+    prefix = "/" + options.etcd_prefix.strip("/")
+    return storage.EtcdAccess(places, prefix, options.etcd_cafile, certificate, key, uses_tls=uses_tls)
 
 
 def _mask(cidrs: Sequence[cluster.Cidr], size: int, size_ipv6: int) -> tuple[int, ...]:
@@ -167,51 +194,35 @@ def _advertised(given: str | None, listening: Sequence[tuple[str, int]]) -> clus
               help="How many reads are answered at once before more get 429; 0 is no bound.")  # fmt: skip
 @click.option("--max-mutating-requests-inflight", type=click.IntRange(0), default=400, help="The same for writes.")
 @click.option("--no-controllers", is_flag=True, help="Serve the API alone, without controllers and scheduler.")
-def server(
-    *,
-    data_dir: Path,
-    listen: tuple[tuple[str, int], ...],
-    advertise_address: str | None,
-    service_cidr: tuple[cluster.Cidr, ...],
-    cluster_cidr: tuple[cluster.Cidr, ...],
-    node_cidr_mask_size: int,
-    node_cidr_mask_size_ipv6: int,
-    node_monitor_grace_period: float,
-    node_startup_grace_period: float,
-    terminated_pod_gc_threshold: int,
-    etcd_servers: tuple[str, ...],
-    etcd_prefix: str,
-    etcd_cafile: Path | None,
-    etcd_certfile: Path | None,
-    etcd_keyfile: Path | None,
-    pki_dir: Path | None,
-    audit_log_path: Path | None,
-    audit_level: str,
-    max_requests_inflight: int,
-    max_mutating_requests_inflight: int,
-    no_controllers: bool,
-) -> None:
+def server(**values: object) -> None:
     """Run the control plane: the Kubernetes API, its store, the controllers and the scheduler."""
-    _check_ranges(service_cidr, cluster_cidr)
-    settings = cluster.Settings(
-        data_dir=data_dir,
-        listen=listen,
-        advertise=_advertised(advertise_address, listen),
-        service_cidrs=service_cidr,
-        cluster_cidrs=cluster_cidr,
-        node_mask_sizes=_mask(cluster_cidr, node_cidr_mask_size, node_cidr_mask_size_ipv6),
-        runs_controllers=not no_controllers,
-        etcd=_etcd(etcd_servers, etcd_prefix, etcd_cafile, etcd_certfile, etcd_keyfile),
-        pki_dir=pki_dir,
-        max_inflight=max_requests_inflight,
-        max_mutating_inflight=max_mutating_requests_inflight,
-        audit_path=audit_log_path,
-        audit_level=audit_level,
+    options = Options(**values)  # type: ignore[arg-type]  # click gives what the options declare
+    settings = _settings(options)
+    patience = Patience(
+        options.node_monitor_grace_period, options.node_startup_grace_period, options.terminated_pod_gc_threshold
     )
-    patience = Patience(node_monitor_grace_period, node_startup_grace_period, terminated_pod_gc_threshold)
     controllers = functools.partial(_run_controllers, patience=patience)
-    parts = () if no_controllers else (("controllers", controllers), ("scheduler", _run_scheduler))
+    parts = () if options.no_controllers else (("controllers", controllers), ("scheduler", _run_scheduler))
     cli.run_async(servers.serve(settings, parts))
+
+
+def _settings(options: Options) -> cluster.Settings:
+    _check_ranges(options.service_cidr, options.cluster_cidr)
+    return cluster.Settings(
+        data_dir=options.data_dir,
+        listen=options.listen,
+        advertise=_advertised(options.advertise_address, options.listen),
+        service_cidrs=options.service_cidr,
+        cluster_cidrs=options.cluster_cidr,
+        node_mask_sizes=_mask(options.cluster_cidr, options.node_cidr_mask_size, options.node_cidr_mask_size_ipv6),
+        runs_controllers=not options.no_controllers,
+        etcd=_etcd(options),
+        pki_dir=options.pki_dir,
+        max_inflight=options.max_requests_inflight,
+        max_mutating_inflight=options.max_mutating_requests_inflight,
+        audit_path=options.audit_log_path,
+        audit_level=options.audit_level,
+    )
 
 
 def _client(at: cluster.Cluster, user: str) -> client.Client:

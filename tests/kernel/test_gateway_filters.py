@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
+from netplane.kube.types import Object
 from tests.support import gateway_objects as g
 from tests.support.gateway_door import Place, door, place, routed
 
@@ -18,31 +20,22 @@ __all__ = ["door", "place"]
 # --- filters ---
 
 
+def _changes_requests(path: str, **changes: Any) -> Object:
+    """A rule that changes the headers of requests to a path."""
+    return g.rule("v1", matches=[g.match(path)], filters=[g.set_headers("request", **changes)])
+
+
 def test_httproute_request_header_modifier(place: Place) -> None:
     routed(
         place,
-        g.rule(
-            "v1",
-            matches=[g.match("/set")],
-            filters=[g.set_headers("request", set={"X-Header-Set": "set-overwrites-values"})],
-        ),
-        g.rule(
-            "v1",
-            matches=[g.match("/add")],
-            filters=[g.set_headers("request", add={"X-Header-Add": "add-appends-values"})],
-        ),
-        g.rule("v1", matches=[g.match("/remove")], filters=[g.set_headers("request", remove=["X-Header-Remove"])]),
-        g.rule(
-            "v1",
-            matches=[g.match("/multiple")],
-            filters=[
-                g.set_headers(
-                    "request",
-                    set={"X-Header-Set-1": "header-set-1", "X-Header-Set-2": "header-set-2"},
-                    add={"X-Header-Add-1": "header-add-1", "X-Header-Add-2": "header-add-2"},
-                    remove=["X-Header-Remove-1", "X-Header-Remove-2"],
-                )
-            ],
+        _changes_requests("/set", set={"X-Header-Set": "set-overwrites-values"}),
+        _changes_requests("/add", add={"X-Header-Add": "add-appends-values"}),
+        _changes_requests("/remove", remove=["X-Header-Remove"]),
+        _changes_requests(
+            "/multiple",
+            set={"X-Header-Set-1": "header-set-1", "X-Header-Set-2": "header-set-2"},
+            add={"X-Header-Add-1": "header-add-1", "X-Header-Add-2": "header-add-2"},
+            remove=["X-Header-Remove-1", "X-Header-Remove-2"],
         ),
     )
     place.expect("any/set", "v1")
@@ -59,13 +52,8 @@ def test_httproute_request_header_modifier(place: Place) -> None:
     added = sent("add", X_Header_Add="some-other-value")["x-header-add"]
     assert [part.strip() for each in added for part in each.split(",")] == ["some-other-value", "add-appends-values"]
     assert "x-header-remove" not in sent("remove", X_Header_Remove="val")
-    many = sent(
-        "multiple",
-        X_Header_Set_2="set-val-2",
-        X_Header_Add_2="add-val-2",
-        X_Header_Remove_2="remove-val-2",
-        Another="a",
-    )
+    given = {"X_Header_Set_2": "set-val-2", "X_Header_Add_2": "add-val-2", "X_Header_Remove_2": "remove-val-2"}
+    many = sent("multiple", **given, Another="a")
     assert many["x-header-set-1"] == ["header-set-1"]
     assert many["x-header-set-2"] == ["header-set-2"]
     assert many["x-header-add-1"] == ["header-add-1"]

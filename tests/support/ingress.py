@@ -164,20 +164,15 @@ class Door:
         """
         parts = urlsplit(url)
         where = (address, port or parts.port or (443 if parts.scheme == "https" else 80))
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         name = parts.netloc if host is None else host
+        request = _request(f"{method} {path} {version}", name, headers, body)
         with socket.create_connection(where, timeout=PATIENCE) as plain:
             stream, certificate = plain, b""
             if parts.scheme == "https":
                 stream = _secured(plain, (parts.hostname or "") if sni is None else sni, trust)
                 certificate = stream.getpeercert(binary_form=True) or b""
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
-            lines = [f"{method} {path} {version}", f"Host: {name}", *(f"{k}: {v}" for k, v in pairs)]
-            if body is not None:
-                lines.append(f"Content-Length: {len(body)}")
-            if not any(k.lower() == "connection" for k, _ in pairs):
-                lines.append("Connection: close")
-            stream.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
+            stream.sendall(request)
             answer = http.client.HTTPResponse(stream, method=method)
             answer.begin()
             pairs_back = answer.getheaders()
@@ -270,6 +265,16 @@ class Door:
         """Return the Events about an object of this name."""
         found = self.api.items(f"/api/v1/namespaces/{namespace}/events")
         return [each for each in found if each["involvedObject"]["name"] == name]
+
+
+def _request(line: str, host: str, headers: Mapping[str, str] | Sequence[tuple[str, str]], body: bytes | None) -> bytes:
+    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+    lines = [line, f"Host: {host}", *(f"{k}: {v}" for k, v in pairs)]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    if not any(k.lower() == "connection" for k, _ in pairs):
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
 def _secured(plain: socket.socket, name: str, trust: str | None) -> ssl.SSLSocket:

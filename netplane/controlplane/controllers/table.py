@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from netplane.controlplane.controllers import (
     addresses,
@@ -64,63 +64,88 @@ class Controller:
 
 def controllers(config: ControllerConfig) -> tuple[Controller, ...]:
     """Return all controllers."""
+    return (*_WORKLOADS, *_ADDRESSES, *_nodes(config), *_objects(config))
+
+
+_WORKLOADS: Final = (
+    Controller(
+        "deployment-controller",
+        deployment.decide,
+        {
+            DEPLOYMENTS: triggers.itself,
+            REPLICASETS: triggers.owner(DEPLOYMENTS),
+            PODS: triggers.recreating_deployment,
+        },
+    ),
+    Controller(
+        "replicaset-controller",
+        replicaset.decide,
+        {REPLICASETS: triggers.itself, PODS: triggers.owner(REPLICASETS)},
+        workers=8,
+    ),
+    Controller(
+        "daemonset-controller",
+        daemonset.decide,
+        {
+            DAEMONSETS: triggers.itself,
+            PODS: triggers.owner(DAEMONSETS),
+            CONTROLLERREVISIONS: triggers.owner(DAEMONSETS),
+            NODES: triggers.relevant_node(DAEMONSETS),
+        },
+    ),
+    Controller(
+        "statefulset-controller",
+        statefulset.decide,
+        {
+            statefulset.STATEFULSETS: triggers.itself,
+            PODS: triggers.owner(statefulset.STATEFULSETS),
+            CONTROLLERREVISIONS: triggers.owner(statefulset.STATEFULSETS),
+        },
+    ),
+    Controller("job-controller", job.decide, {job.JOBS: triggers.itself, PODS: triggers.owner(job.JOBS)}),
+    Controller(
+        "disruption-controller",
+        disruption.decide,
+        {PODDISRUPTIONBUDGETS: triggers.itself, PODS: triggers.budgets_of_pod},
+    ),
+)
+"""What keeps as many pods as were asked for."""
+
+_ADDRESSES: Final = (
+    Controller(
+        "endpoint-slice-controller",
+        endpointslice.decide,
+        {
+            SERVICES: triggers.itself,
+            PODS: triggers.services_of_pod,
+            NODES: triggers.services_of_node,
+            ENDPOINTSLICES: triggers.service_of_slice,
+        },
+        workers=8,
+    ),
+    Controller(
+        "endpoint-controller",
+        endpoints.decide,
+        {SERVICES: triggers.itself, PODS: triggers.services_of_pod, ENDPOINTS: triggers.itself},
+    ),
+    Controller(
+        "endpointslicemirroring-controller",
+        mirroring.decide,
+        {SERVICES: triggers.itself, ENDPOINTS: triggers.itself, ENDPOINTSLICES: triggers.service_of_slice},
+    ),
+    Controller(
+        "service-ip-address-controller",
+        addresses.decide,
+        {SERVICES: addresses.of_service, addresses.IPADDRESSES: addresses.of_address},
+    ),
+    Controller("service-cidr-controller", addresses.decide_range, {addresses.SERVICECIDRS: triggers.itself}, workers=1),
+)
+"""What tells where Services are."""
+
+
+def _nodes(config: ControllerConfig) -> tuple[Controller, ...]:
+    """Return what looks after nodes, and after the pods of those that fail."""
     return (
-        Controller(
-            "deployment-controller",
-            deployment.decide,
-            {
-                DEPLOYMENTS: triggers.itself,
-                REPLICASETS: triggers.owner(DEPLOYMENTS),
-                PODS: triggers.recreating_deployment,
-            },
-        ),
-        Controller(
-            "replicaset-controller",
-            replicaset.decide,
-            {REPLICASETS: triggers.itself, PODS: triggers.owner(REPLICASETS)},
-            workers=8,
-        ),
-        Controller(
-            "daemonset-controller",
-            daemonset.decide,
-            {
-                DAEMONSETS: triggers.itself,
-                PODS: triggers.owner(DAEMONSETS),
-                CONTROLLERREVISIONS: triggers.owner(DAEMONSETS),
-                NODES: triggers.relevant_node(DAEMONSETS),
-            },
-        ),
-        Controller(
-            "statefulset-controller",
-            statefulset.decide,
-            {
-                statefulset.STATEFULSETS: triggers.itself,
-                PODS: triggers.owner(statefulset.STATEFULSETS),
-                CONTROLLERREVISIONS: triggers.owner(statefulset.STATEFULSETS),
-            },
-        ),
-        Controller("job-controller", job.decide, {job.JOBS: triggers.itself, PODS: triggers.owner(job.JOBS)}),
-        Controller(
-            "endpoint-slice-controller",
-            endpointslice.decide,
-            {
-                SERVICES: triggers.itself,
-                PODS: triggers.services_of_pod,
-                NODES: triggers.services_of_node,
-                ENDPOINTSLICES: triggers.service_of_slice,
-            },
-            workers=8,
-        ),
-        Controller(
-            "endpoint-controller",
-            endpoints.decide,
-            {SERVICES: triggers.itself, PODS: triggers.services_of_pod, ENDPOINTS: triggers.itself},
-        ),
-        Controller(
-            "endpointslicemirroring-controller",
-            mirroring.decide,
-            {SERVICES: triggers.itself, ENDPOINTS: triggers.itself, ENDPOINTSLICES: triggers.service_of_slice},
-        ),
         Controller(
             "node-controller",
             partial(nodelifecycle.decide, config=config),
@@ -132,25 +157,23 @@ def controllers(config: ControllerConfig) -> tuple[Controller, ...]:
             {PODS: triggers.bound_pod, NODES: triggers.pods_of_tainted_node},
         ),
         Controller(
-            "disruption-controller",
-            disruption.decide,
-            {PODDISRUPTIONBUDGETS: triggers.itself, PODS: triggers.budgets_of_pod},
-        ),
-        Controller(
             "cidrAllocator", partial(nodeipam.decide, config=config), {NODES: triggers.unserved_nodes}, workers=1
         ),
+        Controller(
+            "pod-garbage-collector",
+            partial(podgc.decide, config=config),
+            {PODS: triggers.pod_to_collect, NODES: triggers.pods_of_gone_node},
+        ),
+    )
+
+
+def _objects(config: ControllerConfig) -> tuple[Controller, ...]:
+    """Return what makes and removes objects that belong to others."""
+    return (
         Controller(
             "namespace-controller",
             namespace.decide,
             {None: triggers.terminating_namespace, NAMESPACES: triggers.itself},
-        ),
-        Controller(
-            "service-ip-address-controller",
-            addresses.decide,
-            {SERVICES: addresses.of_service, addresses.IPADDRESSES: addresses.of_address},
-        ),
-        Controller(
-            "service-cidr-controller", addresses.decide_range, {addresses.SERVICECIDRS: triggers.itself}, workers=1
         ),
         Controller("garbage-collector", garbage.decide, {None: garbage.touched}, workers=8),
         Controller(
@@ -161,10 +184,5 @@ def controllers(config: ControllerConfig) -> tuple[Controller, ...]:
                 SERVICEACCOUNTS: triggers.namespace_of_account,
                 CONFIGMAPS: triggers.namespace_of_account,
             },
-        ),
-        Controller(
-            "pod-garbage-collector",
-            partial(podgc.decide, config=config),
-            {PODS: triggers.pod_to_collect, NODES: triggers.pods_of_gone_node},
         ),
     )
