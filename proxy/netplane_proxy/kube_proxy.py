@@ -42,7 +42,7 @@ _SECTIONS = {"nftables": ("nftables",), "iptables": ("iptables",), "ipvs": ("ipt
 _ANY_SECTION = "nftables", "iptables"
 """Where no mode is named: kube-proxy's is iptables then, so that section says what was wanted."""
 
-_ALL = "0.0.0.0/0,::/0"
+_ALL = ["0.0.0.0/0", "::/0"]
 """Where NodePorts listen in kube-proxy's iptables and IPVS modes if nothing is said; primary is nftables' default."""
 
 _NOT_MISSED = frozenset(
@@ -80,7 +80,9 @@ _NOT_APPLIED = {
 _UNSET: tuple[object, ...] = (None, "", 0, False, [], {}, "0s", "0.0.0.0", "::")
 """Values that say nothing."""
 
-_LISTS = {"cluster_cidr", "nodeport_addresses"}
+_BY_COMMAS = "cluster_cidr"
+_LISTED = "nodeport_addresses"
+"""The option whose flag may come several times, each with several values."""
 
 _SWITCHES = frozenset(("masquerade-all", "localhost-nodeports", "iptables-localhost-nodeports"))
 FLAGS_NOT_MISSED = frozenset(
@@ -190,13 +192,15 @@ def read_file(path: Path) -> dict[str, Any] | None:
         return None
     _check(content, path)
     mode = str(content.get("mode") or "")
-    found: dict[str, Any] = {"nodeport_addresses": _ALL} if mode in ("iptables", "ipvs") else {}
+    found: dict[str, Any] = {_LISTED: _ALL} if mode in ("iptables", "ipvs") else {}
     for field, option in _fields(mode):
         value = _at(content, field)
         if value in (None, "", []):
             continue
-        if option in _LISTS and isinstance(value, list):
+        if option == _BY_COMMAS and isinstance(value, list):
             value = ",".join(map(str, value))
+        if option == _LISTED and not isinstance(value, list):
+            value = [value]
         found[option] = value
     return found
 

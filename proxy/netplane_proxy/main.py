@@ -46,6 +46,11 @@ _TURN_SECONDS = 0.0005
 _METRICS = "127.0.0.1:10249"
 
 
+def _joined(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> str:
+    """Append what further flags of one name list, as kube-proxy does."""
+    return ",".join(values)
+
+
 @click.group(cls=kube_proxy.Command, context_settings=config.SETTINGS, invoke_without_command=True)
 @config.command_options
 @click.option("--kubeconfig", default=None, help="How to reach the API server; else $KUBECONFIG, else in-cluster.")
@@ -54,7 +59,9 @@ _METRICS = "127.0.0.1:10249"
 @click.option("--ipvs-scheduler", type=click.Choice(SCHEDULERS), default="rr", help="How IPVS chooses.")
 @click.option(
     "--nodeport-addresses",
-    default="primary",
+    default=["primary"],
+    multiple=True,
+    callback=_joined,
     help='Networks of the addresses NodePorts listen on, by commas; "primary": the Node\'s own addresses.',
 )
 @click.option(

@@ -68,7 +68,7 @@ def test_a_file_gives_what_means_the_same(tmp_path: Path) -> None:
     assert of_kind(tmp_path, text) == {
         "mode": "nftables",
         "cluster_cidr": "10.244.0.0/16",
-        "nodeport_addresses": "10.0.0.0/8,192.0.2.0/24",
+        "nodeport_addresses": ["10.0.0.0/8", "192.0.2.0/24"],
         "node_name": "n7",
         "masquerade_all": True,
         "masquerade_bit": 3,
@@ -89,10 +89,10 @@ def test_the_section_of_the_mode_says_how_to_masquerade(tmp_path: Path, mode: st
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"), [("iptables", "0.0.0.0/0,::/0"), ("ipvs", "0.0.0.0/0,::/0"), ("nftables", None)]
+    ("mode", "expected"), [("iptables", ["0.0.0.0/0", "::/0"]), ("ipvs", ["0.0.0.0/0", "::/0"]), ("nftables", None)]
 )
 def test_node_ports_listen_where_that_mode_of_kube_proxy_has_them(
-    tmp_path: Path, mode: str, expected: str | None
+    tmp_path: Path, mode: str, expected: list[str] | None
 ) -> None:
     assert (of_kind(tmp_path, f"mode: {mode}\n") or {}).get("nodeport_addresses") == expected
 

@@ -58,6 +58,38 @@ def test_kube_proxys_names_work(seen: dict[str, Any]) -> None:
     assert (seen["node_name"], seen["masquerade_bit"]) == ("n7", 15)
 
 
+def test_node_port_addresses_of_several_flags_are_all_meant(seen: dict[str, Any]) -> None:
+    first, second, third = "10.0.0.0/8", "192.0.2.0/24", "fd00::/48"
+    run("--nodeport-addresses", f"{first},{second}", f"--nodeport-addresses={third}", "status")
+    assert seen["nodeport_addresses"] == f"{first},{second},{third}"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("{}", "primary"),
+        ("{nodeport-addresses: '10.0.0.0/8,192.0.2.0/24'}", "10.0.0.0/8,192.0.2.0/24"),
+        ("{nodeport-addresses: [10.0.0.0/8, 192.0.2.0/24]}", "10.0.0.0/8,192.0.2.0/24"),
+        ("{kind: KubeProxyConfiguration, nodePortAddresses: [10.0.0.0/8, 192.0.2.0/24]}", "10.0.0.0/8,192.0.2.0/24"),
+        ("{kind: KubeProxyConfiguration, mode: ipvs}", "0.0.0.0/0,::/0"),
+    ],
+)
+def test_a_file_says_where_node_ports_listen_and_flags_replace_it(
+    seen: dict[str, Any], tmp_path: Path, said: str, expected: str
+) -> None:
+    path = tmp_path / "config.conf"
+    path.write_text(said)
+    run("--config", str(path), "status")
+    assert seen["nodeport_addresses"] == expected
+    run("--config", str(path), "--nodeport-addresses", "10.9.0.0/16", "status")
+    assert seen["nodeport_addresses"] == "10.9.0.0/16"
+
+
+def test_the_environment_lists_node_port_addresses_by_commas(seen: dict[str, Any]) -> None:
+    run("status", NETPLANE_NODEPORT_ADDRESSES="10.0.0.0/8,192.0.2.0/24")
+    assert seen["nodeport_addresses"] == "10.0.0.0/8,192.0.2.0/24"
+
+
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(seen: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "proxy.yaml"
     path.write_text("node-name: of-file\ncluster-cidr: 10.1.0.0/16\nservice-cidr: 10.2.0.0/16\n")
