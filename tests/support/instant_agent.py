@@ -1,13 +1,23 @@
-"""An agent without containers: Pods bound to its node run and are ready at once, terminating ones end at once."""
+"""An agent without containers: Pods bound to its node run and are ready at once, terminating ones end at once.
+
+Pods that shall not be started again (those of Jobs) have succeeded at once; what has an image `fails:…` has failed, or
+never gets ready. As a program, `python instant_agent.py KUBECONFIG NODE`, it serves until it is ended.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Never
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from netplane.kube import errors, meta
 from netplane.kube.api import Api
+from netplane.kube.client import Client, load
 from netplane.kube.informer import Informers, Query
 from netplane.kube.types import NODES, PODS, Object, key_of
 from netplane.lib import clock
@@ -39,8 +49,29 @@ async def _serve(api: Api, pod: Object, addresses: Iterator[str]) -> None:
         elif not pod.get("status", {}).get("podIP"):
             address = next(addresses)
             now = clock.rfc3339(clock.SYSTEM.now())
-            conditions = [workloads.condition(kind, since=now) for kind in ("PodScheduled", "Ready")]
-            status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}
+            phase, ready = _fate(pod["spec"])
+            conditions = [
+                workloads.condition("PodScheduled", since=now),
+                workloads.condition("Ready", ready, since=now),
+            ]
+            status = {"phase": phase, "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}
             await api.update(PODS, {**pod, "status": status}, subresource="status")
     except (errors.Conflict, errors.NotFound):
         return  # the next event tells the truth
+
+
+def _fate(spec: Object) -> tuple[str, str]:
+    """Return a Pod's phase and whether it is ready."""
+    is_failing = any(each.get("image", "").startswith("fails:") for each in spec["containers"])
+    if spec.get("restartPolicy", "Always") == "Always":
+        return "Running", str(not is_failing)
+    return "Failed" if is_failing else "Succeeded", "False"
+
+
+async def _main(kubeconfig: str, name: str) -> None:
+    async with Client(load(kubeconfig)) as api:
+        await run(api, name, 1)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

@@ -173,6 +173,14 @@ def test_a_value_of_the_wrong_type_cannot_be_read() -> None:
     )
 
 
+@pytest.mark.parametrize(("given", "told"), [("x", "string"), (2**31, "number 2147483648")])
+def test_a_number_of_32_bits_is_told_as_one(given: object, told: str) -> None:
+    outcome = strategy.read(type_of("deployments.apps"), {"spec": {"replicas": given}})
+    assert outcome.error.endswith(
+        f"json: cannot unmarshal {told} into Go struct field DeploymentSpec.spec.replicas of type int32"
+    )
+
+
 def test_nulls_are_absent_and_amounts_canonical() -> None:
     resources = {"limits": {"cpu": 0.5, "memory": "1024Mi"}}
     obj = pod(nodeName=None, containers=[{"name": "a", "image": "x:1", "resources": resources}])

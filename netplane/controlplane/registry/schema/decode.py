@@ -88,7 +88,7 @@ def reader(shape: Shape) -> Reader:
         return _map(shape)
     if shape.kind == "list":
         return _list(shape)
-    return _SCALARS[shape.kind]
+    return _integer32 if shape.kind == "integer" and shape.format == "int32" else _SCALARS[shape.kind]
 
 
 def _object(shape: Shape) -> Reader:
@@ -177,9 +177,19 @@ def _boolean(value: Any, path: Path, owner: str, reading: Reading) -> None:
 def _integer(value: Any, path: Path, owner: str, reading: Reading) -> int | None:
     if value.__class__ is int and -(2**63) <= value < 2**63:
         return None
-    if value.__class__ is float and value.is_integer():
+    return _whole(value, path, owner, reading, bits=64)
+
+
+def _integer32(value: Any, path: Path, owner: str, reading: Reading) -> int | None:
+    if value.__class__ is int and -(2**31) <= value < 2**31:
+        return None
+    return _whole(value, path, owner, reading, bits=32)
+
+
+def _whole(value: Any, path: Path, owner: str, reading: Reading, *, bits: int) -> int | None:
+    if value.__class__ is float and value.is_integer() and abs(value) < 2 ** (bits - 1):
         return int(value)
-    reading.errors.append(_unmarshal(value, path, owner, "int64"))
+    reading.errors.append(_unmarshal(value, path, owner, f"int{bits}"))
     return None
 
 
