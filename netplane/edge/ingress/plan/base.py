@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Final
 
 from netplane.edge.ingress.plan.state import EngineServer
@@ -24,7 +25,7 @@ class Settings:
     directory: str
     """Where maps, certificates and sockets are; made of letters, digits, `/`, `.`, `_` and `-`."""
     lua: str
-    """The path of door.lua."""
+    """The path of door.lua; its parts are in the folder `door` beside it."""
     listeners: tuple[Listener, ...] = (Listener(80, "HTTP"), Listener(443, "HTTPS"))
     own_ports: frozenset[int] = frozenset({80, 443})
     """Those of the listeners that Ingresses are served at."""
@@ -74,6 +75,7 @@ def _global(settings: Settings, mark: str) -> Iterable[str]:
     yield "  tune.pattern.cache-size 0"
     yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets"
     yield "  ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
+    yield f"  lua-prepend-path {PurePosixPath(settings.lua).parent}/?.lua"
     yield f"  lua-load-per-thread {settings.lua}"
     if settings.access_log:
         where = "stdout" if settings.access_log == "stdout" else settings.access_log

@@ -72,7 +72,7 @@ class Engine:
         settings, mark = self._marked
         if settings is not self.settings:
             text = base.config(self.settings, {}, mark="", cookie_key=self._cookie_key())
-            mark = digest(text + Path(self.settings.lua).read_text(), 16)
+            mark = digest(text + _program(Path(self.settings.lua)), 16)
             self._marked = (self.settings, mark)
         return mark
 
@@ -220,6 +220,11 @@ class Engine:
         if not path.exists():
             _write(path, secrets.token_hex(16), secret=True)
         return path.read_text().strip()
+
+
+def _program(entry: Path) -> str:
+    """Return the text of door.lua and its parts."""
+    return "".join(path.read_text() for path in (entry, *sorted(entry.with_suffix("").glob("*.lua"))))
 
 
 def _routes(state: State) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path as File
 from urllib.parse import unquote
 
@@ -104,5 +105,8 @@ def test_sha_and_crypt_match_the_right_password() -> None:
     assert passwords.matches("password", made)
 
 
-def test_the_script_of_the_engine_is_part_of_the_package() -> None:
-    assert (File(base.__file__).parents[1] / "door.lua").is_file()
+def test_the_script_of_the_engine_is_part_of_the_package_with_all_that_it_requires() -> None:
+    entry = File(base.__file__).parents[1] / "door.lua"
+    scripts = [entry, *entry.with_suffix("").glob("*.lua")]
+    required = {name for script in scripts for name in re.findall(r'require\("([a-z.]+)"\)', script.read_text())}
+    assert required == {f"door.{script.stem}" for script in scripts[1:]}
