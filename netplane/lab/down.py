@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from pathlib import Path
 
 from netplane.kernel import cgroup
 from netplane.lab import host, launch, protocol, units
@@ -27,6 +26,7 @@ def down(spec: LabSpec, folders: Folders, steps: Steps, *, keep: bool = False) -
         # `up` had just begun does not answer yet, and would make the lab's cgroup and folders anew.
         with contextlib.suppress(protocol.KeeperDown):
             protocol.ask(folders.run / "keeper.sock", "shutdown", limit=30)
+        launch.end_children()
         launch.end_keepers(spec.name)
         cgroup.kill(units.cgroup_root(spec), limit=KILL_LIMIT)
     places = sorted(host.namespaces(spec))
@@ -37,22 +37,17 @@ def down(spec: LabSpec, folders: Folders, steps: Steps, *, keep: bool = False) -
     with steps.step("remove mounts and files"):
         host.release_mounts(folders)
         cgroup.remove_if_present(units.cgroup_root(spec))
-        _remove_empty_cgroup_parent()
         shutil.rmtree(folders.run, ignore_errors=True)
         host.remove_mount_points(folders)
         if not keep:
             # The spec goes first: without it nobody continues from a part of the state.
             folders.spec_file.unlink(missing_ok=True)
             shutil.rmtree(folders.state, ignore_errors=True)
-            remove_if_empty(folders.state.parent)
+    remove_empty_parents(folders)
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _remove_empty_cgroup_parent() -> None:
-    for root in cgroup.hierarchies():
-        remove_if_empty(root / "netplane-lab")
+def remove_empty_parents(folders: Folders) -> None:
+    """Remove the folder and cgroups in which labs stand, when this was the last one."""
+    for folder in (folders.state.parent, *(root / units.CGROUPS for root in cgroup.hierarchies())):
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -122,7 +122,9 @@ def ensure_mount_points(folders: Folders) -> None:
         known = made.read_text().splitlines() if made.exists() else []
         missing = [p for path in map(Path, NODE_MOUNTS) for p in (path, *path.parents) if not p.exists()]
         known += [str(p) for p in missing if str(p) not in known]
-        made.write_text("".join(f"{path}\n" for path in known))
+        draft = folders.run / MADE
+        draft.write_text("".join(f"{path}\n" for path in known))
+        draft.replace(made)
         for path in map(Path, NODE_MOUNTS):
             path.mkdir(parents=True, exist_ok=True)
 

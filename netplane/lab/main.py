@@ -62,7 +62,7 @@ def up(name: str, **options: Any) -> None:
 
     folders = specs.folders(name)
     _require_root()
-    with _signals_unwind(), state.locked(folders), _spec_errors():
+    with _signals_unwind(name), state.locked(folders), _spec_errors():
         known = state.load(folders)
         wanted = specs.check(_wanted(name, known, options))
         with Steps() as steps:
@@ -88,10 +88,11 @@ def down(name: str, keep: bool) -> None:
 
     _require_root()
     folders = specs.folders(name)
-    with _signals_unwind(), state.locked(folders):
+    with _signals_unwind(name), state.locked(folders):
         # What is there goes, also when the spec is damaged or was the first to go.
         spec = LabSpec(name=name)
         if not downs.is_anything_left(spec, folders):
+            downs.remove_empty_parents(folders)  # a `down` that was cut off at its end left them
             CONSOLE.print(f"there is no lab {name!r}: nothing to do")
             return
         with Steps() as steps:
@@ -177,7 +178,7 @@ def add_node(name: str) -> None:
 
     _require_root()
     state.required(name)
-    with _signals_unwind(), state.locked(specs.folders(name)), _spec_errors(), Steps() as steps:
+    with _signals_unwind(name), state.locked(specs.folders(name)), _spec_errors(), Steps() as steps:
         spec, folders = state.required(name)
         click.echo(change.add_node(spec, folders, steps))
 
@@ -192,7 +193,7 @@ def remove_node(name: str, node: str) -> None:
 
     _require_root()
     state.required(name)
-    with _signals_unwind(), state.locked(specs.folders(name)), _spec_errors(), Steps() as steps:
+    with _signals_unwind(name), state.locked(specs.folders(name)), _spec_errors(), Steps() as steps:
         spec, folders = state.required(name)
         change.remove_node(spec, folders, node, steps)
 
@@ -283,15 +284,23 @@ def _require_root() -> None:
 
 
 @contextmanager
-def _signals_unwind() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: what was begun is put in order first."""
+def _signals_unwind(name: str) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: what was begun is put in order first.
+
+    Of a command that is cut off nothing goes on but the lab's keeper.
+    """
+    from netplane.lab import launch
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    yield
+    try:
+        yield
+    except BaseException:
+        launch.end_children(but=launch.keepers(name))
+        raise
 
 
 @contextmanager

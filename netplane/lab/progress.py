@@ -42,4 +42,7 @@ class Steps:
         yield lambda: self._progress.advance(task)
         self._progress.update(task, completed=total)
         if not self._console.is_terminal:
-            self._console.print(f"✓ {title}")
+            # Whoever read may be gone, as after a broken connection; what was begun goes on without.
+            with contextlib.suppress(OSError):
+                self._console.file.write(f"✓ {title}\n")
+                self._console.file.flush()

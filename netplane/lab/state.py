@@ -35,8 +35,7 @@ def required(name: str) -> tuple[LabSpec, Folders]:
 
 def save(spec: LabSpec, folders: Folders) -> None:
     """Replace the saved spec, whole or not at all."""
-    folders.state.parent.mkdir(parents=True, exist_ok=True)
-    folders.state.mkdir(exist_ok=True, mode=0o700)
+    folders.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = folders.spec_file.with_suffix(".new")
     fresh.write_text(json.dumps(specs.to_json(spec), indent=2) + "\n")
     os.replace(fresh, folders.spec_file)

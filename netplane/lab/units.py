@@ -12,6 +12,8 @@ from netplane.lab.spec import Folders, LabSpec, NodeSpec, join
 HEALTHZ_PORT = 10256
 METRICS_PORT = 10249
 CNI_METRICS_PORT = 9910
+CGROUPS = "netplane-lab"
+"""The cgroup in which those of all labs are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Unit:
 
 def cgroup_root(spec: LabSpec) -> str:
     """Return the cgroup under which all processes of the lab live."""
-    return f"netplane-lab/{spec.name}"
+    return f"{CGROUPS}/{spec.name}"
 
 
 def node_cgroup(spec: LabSpec, node: str) -> str:

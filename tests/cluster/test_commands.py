@@ -98,22 +98,34 @@ def test_a_killed_up_is_continued_and_a_killed_down_too() -> None:
             "up", *([] if other.folders.spec_file.exists() else ["--nodes=1", "--api-port=17443"]), limit=110
         )
         assert set(other.get("nodes")["items"][0]["metadata"]["labels"]) >= {"kubernetes.io/hostname"}
+        cut_off("down", seconds=0.3, number=signal.SIGINT)
         cut_off("down", seconds=0.3, number=signal.SIGKILL)
     finally:
         other.netplane("down", limit=110)
     assert traces(OTHER) == []
 
 
-def test_a_node_that_was_half_made_is_forgotten_by_up(lab: Lab) -> None:
-    cut_off("add-node", seconds=0.6, number=signal.SIGKILL, name=lab.name)
-    known = {node.name for node in lab.spec.node_specs()}
-    lab.netplane("up", limit=110)
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 0.6), (signal.SIGINT, 1.2)])
+def test_a_node_that_was_half_made_or_half_removed_is_mended_by_up(
+    lab: Lab, number: signal.Signals, seconds: float
+) -> None:
+    cut_off("add-node", seconds=seconds, number=number, name=lab.name)
     try:
-        assert {node["metadata"]["name"] for node in lab.get("nodes")["items"]} == known
-        assert {p.name for p in Path("/run/netns").glob(f"{lab.name}-node-*")} == {f"{lab.name}-{n}" for n in known}
+        assert_up_has_all_nodes(lab)
     finally:
-        for name in known - {"node-1", "node-2", "node-3"}:
-            lab.netplane("remove-node", name, limit=110)
+        for name in {node.name for node in lab.spec.node_specs()} - {"node-1", "node-2", "node-3"}:
+            cut_off("remove-node", name, seconds=seconds / 2, number=number, name=lab.name)
+            assert_up_has_all_nodes(lab)
+            if name in {node.name for node in lab.spec.node_specs()}:
+                lab.netplane("remove-node", name, limit=110)
+
+
+def assert_up_has_all_nodes(lab: Lab) -> None:
+    """The nodes of the lab's spec are in the API and on the machine after `up`, and no others."""
+    lab.netplane("up", limit=110)
+    known = {node.name for node in lab.spec.node_specs()}
+    assert {node["metadata"]["name"] for node in lab.get("nodes")["items"]} == known
+    assert {p.name for p in Path("/run/netns").glob(f"{lab.name}-node-*")} == {f"{lab.name}-{n}" for n in known}
 
 
 def test_a_lab_without_its_keeper_says_so_and_up_adopts_what_runs(lab: Lab) -> None:
