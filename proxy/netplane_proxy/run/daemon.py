@@ -39,6 +39,8 @@ _PATIENCE_WITH_API = 3.0
 _RECORD_FIRST, _RECORD_EVERY = 1.0, 30.0
 _ADDRESSES_EVERY = 30.0
 _NAMES_LOGGED = 5
+_BURST, _BURST_SECONDS = 4, 0.05
+"""What comes within so many seconds after so many changes at once is taken together: each commit has its price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,10 @@ class Daemon:
         async for batch in self._informers.batches():
             self._take(batch)
             self._loop.wake(newest(batch))
+            is_burst = self.is_ready and len(batch.changes) >= _BURST
             del batch  # The first names every object: not to be kept until the next, which would have to free it.
+            if is_burst:
+                await self._clock.sleep(_BURST_SECONDS)
 
     def _take(self, batch: Batch) -> None:
         services = slices = 0

@@ -30,12 +30,13 @@ SETTINGS = host.Settings("node-1", cluster_cidrs=(address.prefix("10.244.0.0/16"
 class World:
     """An API, a kernel and a daemon between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: clocks.Clock = clocks.SYSTEM) -> None:
         self.api = FakeApi()
         self.target = FakeTarget()
         self.flows = FakeFlows()
-        self.clock = clocks.SYSTEM
-        self.daemon = Daemon(SETTINGS, Parts(self.api, self.target, Sweeper(self.flows, clock=self.clock)))
+        self.clock = clock
+        sweeper = Sweeper(self.flows, clock=clock)
+        self.daemon = Daemon(SETTINGS, Parts(self.api, self.target, sweeper, clock=clock))
 
     def backends(self, service: str = "web") -> list[str] | None:
         """What the kernel has for a Service; None without it."""
@@ -98,6 +99,48 @@ async def test_a_change_of_a_slice_is_one_commit(world: World) -> None:
         await world.until(lambda: world.backends() == ["10.244.2.1:8080", "10.244.2.2:8080"])
         assert world.target.acts[-1] == "commit"
         assert world.target.acts.count("commit") == 1
+
+
+async def test_what_comes_right_after_a_burst_is_taken_together() -> None:
+    clock = clocks.Fake()
+    world = World(clock)
+    names = [f"s{number}" for number in range(8)]
+
+    def put(backend: str) -> None:
+        for name in names:
+            world.api.seed(ENDPOINTSLICES, objects.endpoint_slice(backend, of=name))
+
+    async def stands(backend: str) -> None:
+        await world.until(lambda: all(world.backends(name) == [f"{backend}:8080"] for name in names))
+
+    world.api.seed(NODES, objects.node())
+    for number, name in enumerate(names):
+        world.api.seed(SERVICES, objects.service(name, ip=f"10.96.1.{number}"))
+    put("10.244.2.1")
+    async with world.running():
+        await world.until(lambda: world.daemon.report()["verified"])
+        put("10.244.2.2")
+        await stands("10.244.2.2")
+        acts = len(world.target.acts)
+        put("10.244.2.3")
+        await clock.advance(0.04)
+        assert len(world.target.acts) == acts
+        put("10.244.2.4")
+        await clock.advance(0.02)
+        await stands("10.244.2.4")
+        assert len(world.target.acts) == acts + 1
+
+
+async def test_single_changes_never_wait() -> None:
+    clock = clocks.Fake()
+    world = World(clock)
+    world.api.seed(NODES, objects.node())
+    world.api.seed(SERVICES, objects.service())
+    async with world.running():
+        for number in range(1, 9):
+            world.api.seed(ENDPOINTSLICES, objects.endpoint_slice(f"10.244.2.{number}"))
+            await world.until(lambda: world.backends() == [f"10.244.2.{number}:8080"])  # noqa: B023  # awaited here
+    assert clock.monotonic() == 0.0
 
 
 async def test_a_change_that_means_nothing_touches_nothing(world: World) -> None:
