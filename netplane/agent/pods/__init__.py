@@ -1,1 +1,1 @@
-"""Run the pods of this node: what to do next (`decide`), how they are (`status`), and one worker for each."""
+"""Decide for the pods of this node: what to do next (`decide`), and how they are (`status`). Doing is `lifecycle`'s."""
