@@ -33,17 +33,23 @@ def add_node(spec: LabSpec, folders: Folders, steps: Steps) -> str:
 
 
 def remove_node(spec: LabSpec, folders: Folders, name: str, steps: Steps) -> None:
-    """Remove a node: its daemons first, then its Node object, then all that ran on it."""
-    if len(spec.nodes) == 1:
+    """Remove a node: its daemons first, then its Node object, then its files, which tell that it was not done before.
+
+    A removal that was cut off is gone on with.
+    """
+    was_cut_off = name in ups.removed_nodes(spec, folders)
+    if len(spec.nodes) == 1 and not was_cut_off:
         raise UserError(f"{name} is the last node: netplane lab down removes the lab")
-    shrunk = specs.without_node(spec, name)
+    shrunk = spec if was_cut_off else specs.without_node(spec, name)
     require_up(spec, folders)
     with steps.step(f"stop {name}"):
         state.save(shrunk, folders)
         ups.ensure_keeper(shrunk, folders)
-        ups.forget_removed_nodes(shrunk, folders)
+        host.remove_node(shrunk, folders, name)
     with steps.step("delete its Node"):
         asyncio.run(_delete_node(folders, name))
+    with steps.step("remove its files"):
+        ups.forget_removed_nodes(shrunk, folders)
 
 
 def kill(spec: LabSpec, folders: Folders, what: str) -> None:

@@ -67,13 +67,18 @@ def up(spec: LabSpec, folders: Folders, steps: Steps) -> None:
 
 def forget_removed_nodes(spec: LabSpec, folders: Folders) -> None:
     """Remove what a `remove-node` that was cut off left of nodes that are no longer the lab's."""
-    known = {node.name for node in spec.node_specs()}
-    left = {place.removeprefix(f"{spec.name}-") for place in host.namespaces(spec)} - {"client", "underlay"}
-    left |= {path.name for path in (folders.state / "nodes").glob("node-*")}
-    for name in sorted(left - known):
+    for name in removed_nodes(spec, folders):
         host.remove_node(spec, folders, name)
         shutil.rmtree(folders.node_run(name), ignore_errors=True)
         shutil.rmtree(folders.node_state(name), ignore_errors=True)
+
+
+def removed_nodes(spec: LabSpec, folders: Folders) -> tuple[str, ...]:
+    """Return the nodes that are not the lab's, but have left something on the machine."""
+    known = {node.name for node in spec.node_specs()}
+    left = {place.removeprefix(f"{spec.name}-") for place in host.namespaces(spec)} - {"client", "underlay"}
+    left |= {path.name for path in (folders.state / "nodes").glob("node-*")}
+    return tuple(sorted(left - known))
 
 
 def ensure_node(spec: LabSpec, folders: Folders, node: NodeSpec) -> None:

@@ -106,7 +106,7 @@ def test_a_killed_up_is_continued_and_a_killed_down_too() -> None:
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 0.6), (signal.SIGINT, 1.2)])
-def test_a_node_that_was_half_made_or_half_removed_is_mended_by_up(
+def test_a_node_that_was_half_made_is_mended_by_up_and_one_half_removed_by_removing_it_again(
     lab: Lab, number: signal.Signals, seconds: float
 ) -> None:
     cut_off("add-node", seconds=seconds, number=number, name=lab.name)
@@ -115,9 +115,10 @@ def test_a_node_that_was_half_made_or_half_removed_is_mended_by_up(
     finally:
         for name in {node.name for node in lab.spec.node_specs()} - {"node-1", "node-2", "node-3"}:
             cut_off("remove-node", name, seconds=seconds / 2, number=number, name=lab.name)
+            # Again, it does the rest; there is none where the first one was quicker.
+            again = lab.netplane("remove-node", name, check=False, limit=110)
+            assert again.returncode == 0 or f"{name}: no such node" in again.stderr
             assert_up_has_all_nodes(lab)
-            if name in {node.name for node in lab.spec.node_specs()}:
-                lab.netplane("remove-node", name, limit=110)
 
 
 def assert_up_has_all_nodes(lab: Lab) -> None:
