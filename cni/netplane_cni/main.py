@@ -83,7 +83,7 @@ def cni() -> None:
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="Of pods' links; 0: as the nodes' link allows.")
 @click.option("--bgp-as", type=click.IntRange(1, (1 << 32) - 1), default=bgp.PRIVATE_AS, help="Of all nodes.")
 @click.option("--bgp-peer", type=BgpPeer(), multiple=True, help="A router to speak BGP to; as often as there are.")
-@click.option("--bgp-mesh/--no-bgp-mesh", default=True, help="Speak BGP to all nodes on the same link.")
+@click.option("--bgp-mesh/--no-bgp-mesh", default=True, help="Reach nodes on the same link without a router.")
 @click.option("--bgp-bfd", is_flag=True, help="Notice a dead peer within 0.3 s (BFD); the peers must do so, too.")
 @click.option(
     "--path-interval",
@@ -193,10 +193,11 @@ async def _daemon(**options: Any) -> None:
             options["tunnel_checksum"],
             options["encryption"],
             options["wireguard_port"],
+            options["bgp_mesh"],
         ),
         rotation=options["key_rotation"],
         path_interval=options["path_interval"],
-        bgp=bgp.Settings(options["bgp_as"], options["bgp_peer"], options["bgp_mesh"], options["bgp_bfd"]),
+        bgp=bgp.Settings(options["bgp_as"], options["bgp_peer"], options["bgp_bfd"]),
         socket=str(options["run_dir"] / "cni.sock"),
         state_dir=options["state_dir"],
         conf_dir=options["conf_dir"],

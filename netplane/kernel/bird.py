@@ -6,6 +6,7 @@ It runs on its own: who started it may end, be killed and come back, and routes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import shutil
 from pathlib import Path
@@ -76,8 +77,9 @@ class Control:
 
     async def ended(self) -> None:
         """Wait until BIRD is gone."""
-        while await self._reader.read(4096):
-            continue
+        with contextlib.suppress(OSError):
+            while await self._reader.read(4096):
+                continue
 
     def close(self) -> None:
         """Let go. BIRD runs on."""
@@ -98,12 +100,19 @@ class Control:
 
 
 async def connect(control: Path) -> Control | None:
-    """Return a connection to the BIRD behind the socket, None when there is none."""
+    """Return a connection to the BIRD behind the socket, None when there is none.
+
+    KernelError with ETIMEDOUT when it does not answer: it runs, and a second one beside it would be the end of both.
+    """
+    made = None
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT):
-            reader, writer = await asyncio.open_unix_connection(str(control))
-            made = Control(reader, writer)
+            made = Control(*await asyncio.open_unix_connection(str(control)))
             await made._answer("greet BIRD")
-    except (OSError, TimeoutError):
+    except OSError as error:
+        if made is not None:
+            made.close()
+        if isinstance(error, TimeoutError):
+            raise KernelError(errno.ETIMEDOUT, "greet BIRD") from error
         return None
     return made

@@ -1,4 +1,4 @@
-"""Nodes that announce their pods by BGP, through real BIRDs: across a router, on one link, over faults."""
+"""Nodes that announce their pods by BGP, through real BIRDs: across a router, over faults; and on one link."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from netplane.kernel import bird
+from netplane.kernel import bird, netns
 from netplane.kernel.link import run as link
-from netplane_cni.plan import bgp
+from netplane_cni.plan import bgp, fabric
 from tests.support.cni_nodes import NETPLANE, Machine, World, ip, until
 from tests.support.cni_traffic import echo, talk
 
@@ -48,8 +49,8 @@ class Router:
 
 
 def learnt(place: str) -> dict[bytes, bytes]:
-    with link.Socket(place) as socket:
-        return {route.network: route.via for route in socket.routes(protocol=bgp.BIRD_PROTOCOL)}
+    with link.Socket(place) as wire:
+        return {route.network: route.via for route in wire.routes(protocol=bgp.BIRD_PROTOCOL)}
 
 
 def pid(machine: Machine) -> int:
@@ -60,6 +61,18 @@ def pid(machine: Machine) -> int:
             if wanted.encode() in entry.read_bytes().split(b"\0"):
                 return int(entry.parent.name)
     return 0
+
+
+def told(machine: Machine) -> tuple[int, int]:
+    """Return what differs whenever BIRD is told something."""
+    found = (machine.folder / "run" / "bird.conf").stat()
+    return found.st_ino, found.st_mtime_ns
+
+
+def is_settled(machine: Machine) -> bool:
+    """Tell whether the daemon has done what it knows of."""
+    found = machine.status().get("fabric", {})
+    return bool(found.get("committed")) and found["committed"] == found["wanted"]
 
 
 def end_all(world: World) -> None:
@@ -104,13 +117,27 @@ def test_pods_reach_each_other_across_a_router_and_nothing_else_is_announced(rou
 def test_a_killed_daemon_leaves_routes_and_sessions_and_is_followed_by_one_that_takes_them_over(routed: World) -> None:
     one, two = routed.machines
     a, b = one.pod("a1"), two.pod("b1")
-    before = pid(one)
+    before, known = pid(one), told(one)
     one.kill()
     with echo(b.netns) as server:
         assert talk(server, a.netns, b.addresses[0]) == a.addresses[0]
         one.start()
         assert pid(one) == before
         assert talk(server, a.netns, b.addresses[0]) == a.addresses[0]
+    until(lambda: is_settled(one))
+    assert told(one) == known, "what BIRD has been told already it is told again"
+
+
+def test_routers_are_called_and_do_not_call(routed: World) -> None:
+    # A call that meets an established session would be taken for a restart of the router, and end the session.
+    one = routed.machines[0]
+    until(lambda: len(learnt(routed.underlay)) == 2)
+
+    def call() -> None:
+        socket.create_connection((one.addresses[0], 179), 15, source_address=("172.30.0.1", 0)).close()
+
+    with pytest.raises(ConnectionRefusedError):
+        netns.run_in(routed.underlay, call)
 
 
 def test_a_killed_bird_is_started_again_and_pods_do_not_notice(routed: World) -> None:
@@ -140,18 +167,28 @@ def test_a_node_told_another_fabric_takes_its_routes_back(routed: World) -> None
     until(lambda: learnt(one.netns) == {} and pid(one) == 0)
 
 
-def test_nodes_on_one_link_speak_to_each_other_and_forget_who_leaves(tmp_path: Path) -> None:
+def ways(machine: Machine) -> dict[bytes, bytes]:
+    with link.Socket(machine.netns) as wire:
+        return {route.network: route.via for route in wire.routes(protocol=fabric.FABRIC_PROTOCOL) if route.via}
+
+
+def test_nodes_on_one_link_need_no_router_and_forget_who_leaves(tmp_path: Path) -> None:
     with World(tmp_path / "world", nodes=3, fabric="bgp") as world:
         try:
             for machine in world.machines:
                 machine.start(wait=False)
             one, two, three = world.machines
-            until(lambda: len(learnt(one.netns)) == 4 and len(learnt(two.netns)) == 4, limit=30)
-            assert learnt(one.netns)[ip("10.244.2.0")] == ip(two.addresses[0])
-            assert learnt(one.netns)[ip("fd00:244:0:2::")] == ip(two.addresses[1])
+            until(lambda: len(ways(one)) == 4 and len(ways(two)) == 4, limit=60)
+            until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=60)
+            assert ways(one)[ip("10.244.2.0")] == ip(two.addresses[0])
+            assert ways(one)[ip("fd00:244:0:2::")] == ip(two.addresses[1])
+            until(lambda: is_settled(one))
+            known = told(one)
             world.tell([one.node(), two.node()])
             # The file of nodes is looked at every half second.
-            until(lambda: set(learnt(one.netns)) == {ip("10.244.2.0"), ip("fd00:244:0:2::")})
+            until(lambda: set(ways(one)) == {ip("10.244.2.0"), ip("fd00:244:0:2::")})
+            until(lambda: is_settled(one))
+            assert told(one) == known, "BIRD, which reads its configuration whole, was told of a node"
             a, b = one.pod("a"), two.pod("b")
             with echo(b.netns) as server:
                 for family in (0, 1):

@@ -1,11 +1,13 @@
-"""Write BIRD's configuration: this node's pod networks to its peers, theirs into the kernel. Running it is run/bgp.
+"""Write BIRD's configuration: this node's pod networks to its routers, theirs into the kernel. Running it is run/bgp.
 
-Only addresses and numbers get into the text, parsed before; nothing that a user or another node wrote does.
+Only addresses and numbers get into the text, parsed before; nothing that a user or another node wrote does. It says
+nothing of the other nodes, so that BIRD, which reads its configuration whole, need not hear of those that come and go:
+the ways to nodes on the same link follow from their Node objects (plan/fabric), those to all others routers announce.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from netplane.model import address
@@ -17,6 +19,15 @@ PEERS_ANNOTATION = "netplane.io/bgp-peers"
 BIRD_PROTOCOL = 12
 """The maker of BIRD's routes in the kernel's tables; it cannot be told another."""
 PRIVATE_AS = 64512
+METRIC = 4096
+"""Of BIRD's routes: those that follow from Node objects come before."""
+PORT = 10179
+"""Where BIRD listens, for it cannot be told not to: we call routers, and they do not call us.
+
+On BGP's own port they would do so at the same time, and BIRD takes a second connection within an established session
+for a peer that has just restarted (bgp_incoming_connection): it drops the session, and a router that hears of a second
+restart within the first drops its routes to us (RFC 4724, section 4.2).
+"""
 _LETTER = {address.Family.V4: 4, address.Family.V6: 6}
 
 
@@ -30,11 +41,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How this node speaks BGP. `mesh` adds all nodes on the same link as peers."""
+    """How this node speaks BGP."""
 
     asn: int = PRIVATE_AS
     peers: tuple[Peer, ...] = ()
-    mesh: bool = True
     bfd: bool = False
 
 
@@ -59,14 +69,7 @@ def peers_of(node: Node) -> tuple[Peer, ...]:
         raise ValueError(f"annotation {PEERS_ANNOTATION}: {error}") from error
 
 
-def text(
-    nodes: Mapping[str, Node],
-    me: Node,
-    *,
-    underlay: Underlay,
-    settings: Settings,
-    inside: Sequence[address.Prefix] = (),
-) -> str:
+def text(me: Node, *, underlay: Underlay, settings: Settings, inside: Sequence[address.Prefix] = ()) -> str:
     """Return the configuration. Of a router's routes those `inside` are taken, or all but the default when empty."""
     routers = sorted({*settings.peers, *peers_of(me)})
     return "".join(
@@ -76,8 +79,7 @@ def text(
             *_kernel(me),
             *_filters(me, inside),
             *(("protocol bfd { interface \"*\" { interval 100 ms; multiplier 3; }; }",) if settings.bfd else ()),
-            *(line for one in routers for line in _session(one, me, settings, underlay, f"router_{one.ip.hex()}", "")),
-            *(_mesh(nodes, me, settings, underlay) if settings.mesh else ()),
+            *(line for one in routers for line in _session(one, me, settings, underlay)),
         )
     )  # fmt: skip
 
@@ -94,7 +96,7 @@ def _head(me: Node) -> Iterator[str]:
 
 
 def _head_of(router: address.Packed) -> Iterator[str]:
-    yield "# Written by netplane, and written anew when nodes change."
+    yield "# Written by netplane, and written anew when the node or its routers change."
     yield "log syslog { warning, error, fatal, bug, auth };"
     yield f"router id {address.text(router)};"
     yield "graceful restart wait 20;"
@@ -120,7 +122,7 @@ def _kernel_of(family: address.Family, *, is_kept: bool) -> str:
     export = "if source = RTS_BGP then accept; reject;" if is_kept else "reject;"
     kept = " persist; graceful restart;" if is_kept else ""
     return (
-        f"protocol kernel kernel{number} {{ scan time 5;{kept}"
+        f"protocol kernel kernel{number} {{ scan time 5; metric {METRIC};{kept}"
         f" ipv{number} {{ import none; export filter {{ {export} }}; }}; }}"
     )
 
@@ -136,33 +138,15 @@ def _filters(me: Node, inside: Sequence[address.Prefix]) -> Iterator[str]:
         yield f"filter ours{number} {{ if source = RTS_STATIC then accept; reject; }}"
 
 
-def _mesh(nodes: Mapping[str, Node], me: Node, settings: Settings, underlay: Underlay) -> Iterator[str]:
-    family = address.Family.V4 if me.ip(address.Family.V4) else address.Family.V6
-    for name in sorted(nodes):
-        ip = nodes[name].ip(family)
-        if (
-            name == me.name
-            or ip is None
-            or not nodes[name].pod_cidrs
-            or not address.any_contains(underlay.networks, ip)
-        ):
-            continue
-        theirs = [cidr for cidr in nodes[name].pod_cidrs if cidr not in me.pod_cidrs]
-        for own in _families(me):
-            cidrs = [cidr for cidr in theirs if cidr.family is own]
-            accept = f"if net ~ {_set(cidrs, exact=True)} then accept; " if cidrs else ""
-            yield f"filter node_{ip.hex()}_{_LETTER[own]} {{ {accept}reject; }}"
-        yield from _session(Peer(ip, settings.asn), me, settings, underlay, f"node_{ip.hex()}", f"node_{ip.hex()}_")
-
-
-def _session(one: Peer, me: Node, settings: Settings, underlay: Underlay, name: str, filters: str) -> Iterator[str]:
+def _session(one: Peer, me: Node, settings: Settings, underlay: Underlay) -> Iterator[str]:
     family = address.family(one.ip)
     local = me.ip(family)
     if local is None:
         return
     is_near = address.any_contains(underlay.networks, one.ip)
-    yield f"protocol bgp {name} {{"
-    yield f"  local {address.text(local)} as {settings.asn}; neighbor {address.text(one.ip)} as {one.asn};"
+    yield f"protocol bgp router_{one.ip.hex()} {{"
+    yield f"  local {address.text(local)} port {PORT} as {settings.asn};"
+    yield f"  neighbor {address.text(one.ip)} as {one.asn};"
     yield f"  {'direct' if is_near else 'multihop'}; hold time 9; keepalive time 3; graceful restart on;"
     yield "  connect retry time 2; connect delay time 1; error wait time 1, 10;"
     if settings.bfd:
@@ -172,7 +156,6 @@ def _session(one: Peer, me: Node, settings: Settings, underlay: Underlay, name: 
         yield "  allow local as;"
     for own in _families(me):
         number = _LETTER[own]
-        theirs = f"{filters or 'routers'}{number}"
         if own is family:
             hop = "next hop self;"
         elif (other := me.ip(own)) is not None:
@@ -181,7 +164,7 @@ def _session(one: Peer, me: Node, settings: Settings, underlay: Underlay, name: 
             hop = "next hop self; extended next hop;"  # RFC 8950
         else:
             continue
-        yield f"  ipv{number} {{ import filter {theirs}; export filter ours{number}; {hop} }};"
+        yield f"  ipv{number} {{ import filter routers{number}; export filter ours{number}; {hop} }};"
     yield "}"
 
 
@@ -189,5 +172,5 @@ def _families(me: Node) -> list[address.Family]:
     return [family for family in address.Family if any(cidr.family is family for cidr in me.pod_cidrs)]
 
 
-def _set(cidrs: Iterable[address.Prefix], *, exact: bool = False) -> str:
-    return "[ " + ", ".join(f"{cidr}{'' if exact else '+'}" for cidr in sorted(cidrs)) + " ]"
+def _set(cidrs: Iterable[address.Prefix]) -> str:
+    return "[ " + ", ".join(f"{cidr}+" for cidr in sorted(cidrs)) + " ]"

@@ -8,7 +8,7 @@ Everything follows from the Node objects alone, so nothing is learnt, flooded or
     direct   10.244.2.0/24 via 172.30.0.12                      for nodes on one link
     auto     direct to the nodes whose address is on this node's link, vxlan to the others
     wireguard  10.244.2.0/24 dev np.wg                         encrypted, to all nodes or to those of other zones
-    bgp      what routers and other nodes announce: plan/bgp
+    bgp      direct to the nodes on this node's link; to the others as routers announce: plan/bgp
 
 To where only encrypted packets may go, an `unreachable` route stands behind the encrypted one: nothing leaves in plain
 while the device is away or the other node's key is not known yet.
@@ -61,6 +61,8 @@ class Settings:
     checksum: Checksum = "auto"
     encryption: Encryption = "all"
     wireguard_port: int = 51820
+    mesh: bool = True
+    """With `bgp`: whether nodes on one link reach each other without a router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,9 @@ class Plan:
 def plan(nodes: Mapping[str, Node], me: Node, *, underlay: Underlay, settings: Settings) -> Plan:
     """Return what `me` needs to reach the pods of all `nodes`. The same nodes in any order give the same plan."""
     plan = frame(me, underlay=underlay, settings=settings)
-    if settings.mode == "bgp":
-        return plan  # BIRD makes the routes, as plan/bgp tells it
     known = claims(({**nodes, me.name: me}).values(), me)
     problems = {name: why for name in sorted(nodes) if (why := obstacle(nodes[name], me, known, settings))}
-    peers = [nodes[name] for name in sorted(nodes) if is_reachable(nodes[name], me, problems)]
+    peers = [nodes[name] for name in sorted(nodes) if is_reachable(nodes[name], me, problems, underlay, settings)]
     return replace(
         plan,
         peers=tuple(peer for peer in peers if not is_sealed(me, peer, settings)),
@@ -138,9 +138,13 @@ def frame(me: Node, *, underlay: Underlay, settings: Settings) -> Plan:
     return Plan(plain, ends, mtu, (), {}, settings.mode, WireGuard(wireguard.DEVICE, mtu))
 
 
-def is_reachable(node: Node, me: Node, problems: Container[str]) -> bool:
-    """Tell whether a node gets paths: it is another one, complete, and nothing is in the way."""
-    return node.name != me.name and node.name not in problems and is_placed(node)
+def is_reachable(node: Node, me: Node, problems: Container[str], underlay: Underlay, settings: Settings) -> bool:
+    """Tell whether a node gets paths of ours: another one, complete, nothing in the way, and no matter of routers."""
+    if node.name == me.name or node.name in problems or not is_placed(node):
+        return False
+    if settings.mode != "bgp":
+        return True
+    return settings.mesh and any(_is_near(node.ip(cidr.family), underlay) for cidr in _cidrs(node, me))
 
 
 def shut(node: Node, me: Node, settings: Settings) -> frozenset[address.Prefix]:
@@ -206,7 +210,7 @@ def reached(plan: Plan, me: Node) -> frozenset[address.Packed]:
 def ends(peer: Node, me: Node, mode: Mode) -> frozenset[address.Packed]:
     """Return the addresses of a node that packets on the underlay go to."""
     families = {underlay_family(me)}
-    if mode in ("direct", "auto"):
+    if mode in ("direct", "auto", "bgp"):
         families |= {cidr.family for cidr in me.pod_cidrs}
     return frozenset(ip for family in families if (ip := peer.ip(family)) is not None)
 
@@ -241,13 +245,13 @@ def way(peer: Node, plan: Plan, me: Node, where: Where, *, is_sealed: bool) -> P
                 for cidr in _cidrs(peer, me)
             )
         )
-    if plan.tunnel is None:
+    if plan.mode == "direct":
         return Paths(frozenset(_direct(cidr, peer, where) for cidr in peer.pod_cidrs))
-    is_auto = plan.mode in ("auto", "wireguard")
-    near = [cidr for cidr in _cidrs(peer, me) if is_auto and _is_near(peer.ip(cidr.family), where.underlay)]
+    is_split = plan.mode in ("auto", "bgp", "wireguard")
+    near = [cidr for cidr in _cidrs(peer, me) if is_split and _is_near(peer.ip(cidr.family), where.underlay)]
     far = [cidr for cidr in _cidrs(peer, me) if cidr not in near]
     routes = [_direct(cidr, peer, where) for cidr in near]
-    if not far:
+    if not far or plan.tunnel is None:  # with bgp, far is what routers know the way to
         return Paths(frozenset(routes))
     mac, remote, mtu = mac_of(peer), peer.ip(address.family(plan.tunnel.local)), _room(peer, me, where, OVERHEAD)
     assert remote is not None  # `problem` has seen it
@@ -324,13 +328,13 @@ def claimed_mac(node: Node) -> bytes:
 
 def obstacle(node: Node, me: Node, known: Claims, settings: Settings) -> str:
     """Say why there is no path to a node; "" when there is one, or it is simply early: not `is_placed`."""
-    if node.name == me.name or settings.mode == "bgp":
+    if node.name == me.name or (settings.mode == "bgp" and not settings.mesh):
         return ""
     other = known.overlapped(node.name, node.pod_cidrs)
     if other:
         return f"its pod network overlaps that of {other}"
     why = problem(node, me, underlay_family(me), settings) if is_placed(node) else ""
-    if why or not is_placed(node) or settings.mode == "direct":
+    if why or not is_placed(node) or settings.mode in ("direct", "bgp"):
         return why
     if is_sealed(me, node, settings):
         return wireguard.problem(node)
@@ -340,10 +344,12 @@ def obstacle(node: Node, me: Node, known: Claims, settings: Settings) -> str:
 
 def problem(node: Node, me: Node, family: address.Family, settings: Settings) -> str:
     """Say why no path can be made by a node's addresses; "" when one can."""
-    families = {family} if settings.mode != "direct" else {cidr.family for cidr in node.pod_cidrs}
-    for needed in sorted(families):
+    is_plain = settings.mode in ("direct", "bgp")
+    for needed in sorted({cidr.family for cidr in node.pod_cidrs} if is_plain else {family}):
         theirs = node.ip(needed)
         if theirs is None:
+            if settings.mode == "bgp":
+                continue  # routers may know the way all the same
             return f"it has no {needed} address"
         if theirs == me.ip(needed):
             return f"it has the address {address.text(theirs)} of this node: a NAT address that all share?"

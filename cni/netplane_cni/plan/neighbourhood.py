@@ -131,7 +131,7 @@ class Neighbourhood:
         """Return the paths to those of some nodes that have any, and the keys they hold; count them in or out."""
         routes, neighbours, forwards, keys = set[Route](), set[Neighbour](), set[Forward](), set[bytes]()
         for node in nodes:
-            if node is None or self.plan.mode == "bgp" or not fabric.is_reachable(node, self.me, self._problems):
+            if node is None or not self._is_reachable(node):
                 continue
             is_sealed = fabric.is_sealed(self.me, node, self._settings)
             found = fabric.way(node, self.plan, self.me, self._where, is_sealed=is_sealed)
@@ -142,6 +142,9 @@ class Neighbourhood:
             for ip in fabric.ends(node, self.me, self.plan.mode):
                 self._reached.count(ip, 1 if is_there else -1)
         return Paths(frozenset(routes), frozenset(neighbours), frozenset(forwards)), keys
+
+    def _is_reachable(self, node: Node) -> bool:
+        return fabric.is_reachable(node, self.me, self._problems, self._where.underlay, self._settings)
 
     def _hold(self, peer: Node, *, is_there: bool) -> set[bytes]:
         said = wireguard.announced(peer)

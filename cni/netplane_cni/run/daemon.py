@@ -284,7 +284,7 @@ class Daemon:
         settled = self._fabric.settled
         if self._bgp is not None and settled is not None:
             found, underlay = settled
-            await self._bgp.bring(found, found[self._settings.node], underlay)
+            await self._bgp.bring(found[self._settings.node], underlay)
 
     def _path_changed(self) -> None:
         self._loop.wake(self._loop.report.wanted)

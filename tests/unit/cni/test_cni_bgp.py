@@ -1,8 +1,9 @@
-"""What BIRD is told: only addresses and numbers, never to pass on what others announce."""
+"""What BIRD is told: only addresses and numbers, never to pass on what others announce, and nothing of other nodes."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,9 @@ def node(number: int, *, link: int = 0, **more: object) -> Node:
     return replace(made, **more)  # type: ignore[arg-type]  # fields of Node, checked by it
 
 
-def told(*nodes: Node, inside: tuple[str, ...] = (), **settings: object) -> str:
+def told(me: Node, *, inside: tuple[str, ...] = (), **settings: object) -> str:
     found = bgp.Settings(**settings)  # type: ignore[arg-type]  # its own fields
-    listed = {one.name: one for one in nodes}
-    prefixes = tuple(address.prefix(one) for one in inside)
-    return bgp.text(listed, nodes[0], underlay=UNDERLAY, settings=found, inside=prefixes)
+    return bgp.text(me, underlay=UNDERLAY, settings=found, inside=tuple(address.prefix(one) for one in inside))
 
 
 def check(tmp_path: Path, text: str) -> None:
@@ -40,15 +39,17 @@ def check(tmp_path: Path, text: str) -> None:
 
 
 SIX = (address.parse("fd00:30::1"),)
+ROUTERS = (bgp.peer("172.30.0.254:64513"), bgp.peer("[fd00:9::1]:4200000000"))
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        told(node(1), node(2), peers=(bgp.peer("172.30.0.254:64513"), bgp.peer("[fd00:9::1]:4200000000")), bfd=True),
-        told(node(1), node(2), inside=("10.244.0.0/16", "fd00:244::/48"), mesh=False),
-        told(node(1, internal_ips=SIX), replace(node(2), internal_ips=(address.parse("fd00:30::2"),))),
-        told(replace(node(1), pod_cidrs=(address.prefix("10.244.1.0/24"),)), node(2), peers=(bgp.peer("::1:5"),)),
+        told(node(1)),
+        told(node(1), peers=ROUTERS, bfd=True),
+        told(node(1), peers=ROUTERS, inside=("10.244.0.0/16", "fd00:244::/48")),
+        told(node(1, internal_ips=SIX), peers=ROUTERS),
+        told(replace(node(1), pod_cidrs=(address.prefix("10.244.1.0/24"),)), peers=(bgp.peer("::1:5"),)),
         bgp.silence(None),
         bgp.silence(node(1)),
     ],
@@ -57,20 +58,48 @@ def test_bird_takes_it(tmp_path: Path, text: str) -> None:
     check(tmp_path, text)
 
 
-def test_the_same_nodes_in_any_order_give_the_same_text() -> None:
-    one, two, three = node(1), node(2), node(3)
-    assert told(one, two, three) == told(one, three, two)
+def test_the_same_routers_in_any_order_give_the_same_text() -> None:
+    assert told(node(1), peers=ROUTERS) == told(node(1), peers=ROUTERS[::-1])
 
 
-def test_nodes_on_the_link_are_peers_and_those_beyond_a_router_are_not() -> None:
-    text = told(node(1), node(2), node(3, link=1))
-    assert "neighbor 172.30.0.2 as 64512" in text
-    assert "172.30.1.3" not in text
+def test_routers_on_the_link_are_asked_straight_and_others_over_hops() -> None:
+    text = told(node(1), peers=ROUTERS)
+    near, far = text.split("protocol bgp ")[1:]
+    assert "neighbor 172.30.0.254 as 64513;\n  direct;" in near
+    assert "neighbor fd00:9::1 as 4200000000;\n  multihop;" in far
 
 
-def test_of_a_node_only_its_own_pod_networks_are_taken() -> None:
-    text = told(node(1), node(2))
-    assert "filter node_ac1e0002_4 { if net ~ [ 10.244.2.0/24 ] then accept; reject; }" in text
+def test_this_node_s_own_networks_are_taken_from_nobody() -> None:
+    text = told(node(1), inside=("10.244.0.0/16",))
+    assert "filter routers4 { if net ~ [ 10.244.1.0/24+ ] then reject; if net ~ [ 10.244.0.0/16+ ] then" in text
+
+
+def nodes_of(*listed: Node) -> tuple[dict[str, Node], Node]:
+    return {one.name: one for one in listed}, listed[0]
+
+
+def ways(listed: Mapping[str, Node], me: Node, **settings: object) -> dict[str, str]:
+    """Return where packets go by routes of ours, by network."""
+    found = fabric.Settings("bgp", **settings)  # type: ignore[arg-type]  # its own fields
+    plan = fabric.plan(listed, me, underlay=UNDERLAY, settings=found)
+    routes = fabric.paths(plan, me, fabric.Where(UNDERLAY)).routes
+    return {str(address.Prefix(r.network, r.length)): address.text(r.via) for r in routes if r.via}
+
+
+def test_nodes_on_the_link_are_reached_straight_and_those_beyond_a_router_are_its_matter() -> None:
+    assert ways(*nodes_of(node(1), node(2), node(3, link=1))) == {
+        "10.244.2.0/24": "172.30.0.2",
+        "fd00:244:0:2::/64": "fd00:30::2",
+    }
+
+
+def test_without_mesh_all_nodes_are_the_routers_matter() -> None:
+    assert ways(*nodes_of(node(1), node(2)), mesh=False) == {}
+
+
+def test_of_two_nodes_with_one_network_one_is_reached() -> None:
+    same = node(3, pod_cidrs=node(2).pod_cidrs)
+    assert set(ways(*nodes_of(node(1), node(2), same)).values()) == {"172.30.0.2", "fd00:30::2"}
 
 
 def test_routers_of_a_node_come_from_its_annotation_too() -> None:
