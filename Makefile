@@ -9,6 +9,8 @@ PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping procps 
 # What only the tests want: other runtimes and plugins, etcd, a router, machines and the box they boot from.
 TEST_PACKAGES := containerd runc podman containernetworking-plugins etcd-server bird2 qemu-system-x86 qemu-utils \
   ipvsadm openssh-client mmdebstrap extlinux syslinux-common fdisk e2fsprogs
+# What only `make test-vagrant` wants.
+VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients
 # Debian's kubectl is old, but better than none; a newer one on the PATH is left alone.
 KUBECTL := $(shell command -v kubectl >/dev/null || echo kubernetes-client)
 missing = $(shell for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
@@ -18,7 +20,7 @@ LIVE := $(PYTEST) --reruns 1
 SRC := netplane cni proxy tests
 
 .PHONY: help lab lab-down test lanes check bench setup test-setup packages lint types contracts unit kernel api cluster \
-  runtimes vm vm-beside scenarios machines machines-core test-vagrant clean
+  runtimes vm beside scenarios machines machines-core test-vagrant clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,16 +31,23 @@ lab: setup ## start a three-node cluster on this machine
 lab-down: setup ## remove every trace of it
 	@$(BIN)/netplane lab down
 
-test: check ## run every check (about 30 minutes; needs root)
-	@$(MAKE) --no-print-directory -j2 lanes vm-beside
+# Where the scenarios' lanes leave what they found, for one table of all places at the end.
+RESULTS := $(CURDIR)/$(VENV)/scenarios
 
-# The emulated machine waits more than it works: it runs beside the lanes on this kernel, and shows its words at its end.
+test: check ## run every check (about 35 minutes; needs root)
+	@rm -f $(RESULTS); code=0; \
+	NETPLANE_SCENARIO_RESULTS=$(RESULTS) $(MAKE) --no-print-directory -j2 lanes beside || code=$$?; \
+	[ ! -f $(RESULTS) ] || { echo; sh vagrant/scenarios/table.sh $(RESULTS); \
+	echo "(not here: that place has no such thing; not run: \`make machines\` asks machines for all of them)"; }; exit $$code
+
+# Emulated machines wait more than they work: they run beside the lanes on this kernel, and show their words at their end.
 lanes: test-setup
 	@for lane in kernel api cluster runtimes scenarios; do $(MAKE) --no-print-directory $$lane || exit 1; done
 
-vm-beside: test-setup
-	@log=$$(mktemp); code=0; $(MAKE) --no-print-directory vm >$$log 2>&1 || code=$$?; \
-	echo "== in the emulated machine"; cat $$log; rm -f $$log; exit $$code
+beside: test-setup
+	@log=$$(mktemp); code=0; \
+	for lane in vm machines-core; do $(MAKE) --no-print-directory $$lane >>$$log 2>&1 || code=$$?; done; \
+	echo "== in emulated machines"; cat $$log; rm -f $$log; exit $$code
 
 check: test-setup lint types contracts unit ## the fast ones: lint, types, import contracts, unit and property tests
 
@@ -110,6 +119,7 @@ machines: test-setup ## judge a cluster of virtual machines by the same (emulate
 	$(LIVE) tests/vagrant -k machines
 
 test-vagrant: test-setup ## the same through Vagrant itself, with all scenarios (an hour under emulation)
+	@$(call install,$(VAGRANT_PACKAGES))
 	$(BIN)/python -m tests.vagrant.vagrant
 
 clean: ## remove the virtual environment and caches

@@ -145,6 +145,7 @@ class Machine:
         deadline = time.monotonic() + BOOT_LIMIT
         link = f"ip addr replace {self.address}/24 dev eth1 && ip link set eth1 up && echo here"
         while "here" not in self.ssh(link, check=False):
+            assert self.pid_file.exists(), f"{self.name} was switched off while it booted"
             if time.monotonic() > deadline:
                 console = (self.site.folder / f"{self.name}.console").read_text(errors="replace")
                 raise AssertionError(f"{self.name} does not boot:\n{console[-2000:]}")
@@ -164,10 +165,10 @@ class Machine:
 
     def provision(self, *, bundle: Path | None = None) -> str:
         """Bring the project, of this or another version, onto it and run the provisioning script there."""
-        files = subprocess.run(["tar", "-ch", "-C", str(VAGRANT), "provision"], capture_output=True, check=True).stdout
-        self.ssh("mkdir -p /vagrant && tar -x -C /vagrant", stdin=files)
-        brought = "mkdir -p /vagrant/wheelhouse && cat >/vagrant/wheelhouse/netplane.tar.gz"
-        self.ssh(brought, stdin=(bundle or self.site.bundle).read_bytes(), limit=240)
+        archive = bundle or self.site.bundle
+        packed = ["tar", "-ch", "-C", str(VAGRANT), "provision", "-C", str(archive.parent)]
+        renamed = ["--transform", "s,^netplane.tar.gz$,wheelhouse/netplane.tar.gz,", archive.name]
+        files = subprocess.run([*packed, *renamed], capture_output=True, check=True).stdout
         hosts = " ".join(f"{one.name}={one.address}" for one in self.site.machines)
         words = {
             "name": self.name,
@@ -180,8 +181,11 @@ class Machine:
         line = " ".join(
             f"--{key.replace('_', '-')} {quoted(value)}" for key, value in (words | self.site.options).items()
         )
+        unpack = "mkdir -p /vagrant && tar -x -C /vagrant"
         try:
-            return self.ssh(f"sh /vagrant/provision/node.sh {line} 2>&1", limit=PROVISION_LIMIT)
+            return self.ssh(
+                f"{unpack} && sh /vagrant/provision/node.sh {line} 2>&1", limit=PROVISION_LIMIT, stdin=files
+            )
         except AssertionError as error:
             said = self.ssh("journalctl -u 'netplane-*' -u containerd --no-pager -n 60", check=False)
             raise AssertionError(f"{error}\n{said}") from error
@@ -218,6 +222,11 @@ class Site:
         with ThreadPoolExecutor(len(self.machines)) as pool:
             list(pool.map(Machine.provision, self.machines))
 
+    def journals(self) -> str:
+        """Return what the machines' daemons said last, as far as the machines can be asked."""
+        command = "journalctl -u 'netplane-*' -u containerd --no-pager -o short-monotonic -n 40 | cut -c1-300"
+        return "\n".join(f"-- {one.name}\n{one.ssh(command, limit=120, check=False)}" for one in self.machines)
+
     def wait_ready(self) -> None:
         """Wait until every machine is a Ready node."""
         deadline = time.monotonic() + BOOT_LIMIT
@@ -246,8 +255,11 @@ def site(folder: Path, count: int, *, box: Path, bundle: Path, **options: str) -
         _link(made, count)
         for machine in made.machines:
             machine.power_on()
-        with ThreadPoolExecutor(count) as pool:
+        pool = ThreadPoolExecutor(count)
+        try:
             list(pool.map(Machine.become_node, made.machines))
+        finally:  # Who interrupts this waits for nothing: what runs yet ends with the machines.
+            pool.shutdown(wait=False, cancel_futures=True)
         _fetch_kubeconfig(made)
         yield made
     finally:
@@ -284,6 +296,8 @@ def argv_of(command: Sequence[str]) -> str:
     return " ".join(quoted(word) for word in command)
 
 
+ABLE = ("power", "server-power", "cable", "restart-server", "restart-daemons", "kill-runtime", "ipvs", "upgrade")
+"""What the scenarios may ask for, which `main` does."""
 PLACE = """#!/bin/sh
 # What the scenarios may do to these machines.
 exec {python} -m tests.support.vms {folder} "$@"
@@ -314,7 +328,7 @@ def main(folder: str, verb: str, *words: str) -> int:
     named = next((machine for machine in made.machines if machine.name in words[:1]), made.machines[0])
     match verb:
         case "can":
-            return int(words[0] not in ("power", "cable", "restart-server", "restart-daemons", "ipvs", "upgrade"))
+            return int(words[0] not in ABLE)
         case "off":
             named.power_off()
         case "on":
@@ -326,7 +340,10 @@ def main(folder: str, verb: str, *words: str) -> int:
             named.ssh("systemctl kill --signal=KILL netplane-server")
         case "restart-daemons":
             # One after the other: together they are all down until the last has stopped and the first has started.
-            named.ssh("for each in cni agent proxy; do systemctl restart netplane-$each; done", limit=240)
+            one = "systemctl kill --kill-whom=main --signal=KILL netplane-$each; systemctl restart netplane-$each"
+            named.ssh(f"for each in cni agent proxy; do {one}; done", limit=400)
+        case "kill-runtime":
+            named.ssh("systemctl kill --kill-whom=main --signal=KILL containerd")
         case "upgrade":
             named.upgrade()
         case "proxy-mode":

@@ -13,15 +13,15 @@ import pytest
 
 from tests.support import versions, vms
 from tests.support.cluster import NETPLANE, run
-from tests.support.scenarios import Place
+from tests.support.scenarios import RESULTS, Place
 
 MACHINES = 2
 
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs' results are gathered; the table is made of them."""
-    given = os.environ.get("NETPLANE_SCENARIO_RESULTS")
+    """Where the runs' results are gathered; the table is made of them, by whoever named the file."""
+    given = os.environ.get(RESULTS)
     return Path(given) if given else tmp_path_factory.mktemp("scenarios") / "results"
 
 
@@ -77,7 +77,7 @@ def machines(site: vms.Site, results: Path) -> Place:
     """Those machines, for scenarios to judge."""
     script = vms.place(site, sys.executable)
     environment = {"PLACE": str(script), "PYTHONPATH": str(vms.VAGRANT.parent), "SCENARIO_PAUSE": "0.2"}
-    return Place("machines", site.kubeconfig, results, environment, tuple(site.inside()))
+    return Place("machines", site.kubeconfig, results, environment, tuple(site.inside()), site.journals)
 
 
 @pytest.fixture

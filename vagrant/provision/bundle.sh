@@ -54,6 +54,12 @@ echo "3/3 unpack them into one archive"
 for each in "$wheels"/*.whl "$wheel"; do
   "$python" -m zipfile -e "$each" "$work/lib"
 done
+# Of the schemas of all of Kubernetes' versions netplane reads one file; the others would be three files of four to unpack.
+schemas="$work/lib/kubernetes_validate/kubernetes-json-schema"
+read_one=$(sed -n 's/^_VERSION = "\(.*\)"$/\1/p' "$project/netplane/controlplane/registry/schema/definitions.py")
+[ -n "$read_one" ] && [ -f "$schemas/$read_one/_definitions.json" ] || { echo "bundle.sh: which schema is read?" >&2; exit 1; }
+find "$schemas" -type f ! -path "$schemas/$read_one/_definitions.json" -exec rm {} +
+find "$schemas" -type d -empty -delete
 if [ "$("$python" -c 'import sys; print(*sys.version_info[:2])')" = "3 11" ]; then
   # Compiled here, a start on an emulated machine is ten times quicker; another Python's code would be of no use.
   "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$work/lib" >/dev/null || true

@@ -5,13 +5,15 @@ set -eu
 lab=${LAB:-lab}
 netplane=${NETPLANE:-netplane}
 case ${1:?} in
-  can) case ${2:?} in power | cable | restart-server | restart-daemons) ;; upgrade) [ -n "${VERSIONS:-}" ] ;; *) exit 1 ;; esac ;;
+  can) case ${2:?} in power | cable | restart-server | restart-daemons) ;; upgrade) [ -n "${VERSIONS:-}" ] ;;
+    kill-runtime) "$netplane" lab status --name "$lab" | grep -q " containerd " ;; *) exit 1 ;; esac ;;
   off) "$netplane" lab kill --name "$lab" "${2:?}" ;;
   on) "$netplane" lab up --name "$lab" ;;
   cut) "$netplane" lab exec --name "$lab" underlay -- ip link set "${2:?}" down ;;
   mend) "$netplane" lab exec --name "$lab" underlay -- ip link set "${2:?}" up ;;
   restart-server) "$netplane" lab kill --name "$lab" server ;;
   restart-daemons) for what in cni agent proxy; do "$netplane" lab kill --name "$lab" "${2:?}/$what"; done; sleep 2 ;;
+  kill-runtime) "$netplane" lab kill --name "$lab" "${2:?}/containerd" ;;
   upgrade) # The control plane goes with the first node. Going on from the next version is going back to the first.
     first=$("$netplane" lab status --name "$lab" | awk '/^node-/ { print $1; exit }')
     if [ "$2" = "$first" ]; then

@@ -3,14 +3,17 @@
 set -eu
 export VAGRANT_CWD="${VAGRANT_CWD:-$(cd "$(dirname "$0")/../.." && pwd)}"
 on() { node=$1; shift; vagrant ssh "$node" --no-tty --command "sudo sh -c '$*'" </dev/null; }
+kill="systemctl kill --kill-whom=main --signal=KILL"
 case ${1:?} in
-  can) case ${2:?} in power | cable | restart-server | restart-daemons | ipvs | upgrade) ;; *) exit 1 ;; esac ;;
+  can) case ${2:?} in
+    power | server-power | cable | restart-server | restart-daemons | kill-runtime | ipvs | upgrade) ;; *) exit 1 ;; esac ;;
   off) vagrant halt --force "${2:?}" ;;
-  on) vagrant up --no-provision "${2:?}" ;;
+  on) vagrant up "${2:?}" ;;
   cut) on "${2:?}" 'systemd-run --quiet --on-active=90 ip link set eth1 up; ip link set eth1 down' ;;
   mend) on "${2:?}" 'ip link set eth1 up' ;;
-  restart-server) on node1 'systemctl kill --signal=KILL netplane-server' ;;
-  restart-daemons) on "${2:?}" 'for each in cni agent proxy; do systemctl restart netplane-$each; done' ;;
+  restart-server) on node1 "$kill netplane-server" ;;
+  restart-daemons) on "${2:?}" "for each in cni agent proxy; do $kill netplane-\$each; systemctl restart netplane-\$each; done" ;;
+  kill-runtime) on "${2:?}" "$kill containerd" ;;
   upgrade) # Going on from the next version is going back to the first.
     marker="${VAGRANT_DOTFILE_PATH:-$VAGRANT_CWD/.vagrant}/$2.next" bundle=netplane.tar.gz
     [ -e "$marker" ] || bundle=next/netplane.tar.gz
