@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "proxy")]
 
 from netplane.kube import decode, quick, watch  # noqa: E402
 from netplane.kube.store import Pending, Staged, Store  # noqa: E402
-from netplane.kube.types import ENDPOINTSLICES, SERVICES, Object  # noqa: E402
+from netplane.kube.types import ENDPOINTSLICES, SERVICES, Object, Resource  # noqa: E402
 from netplane.model import address  # noqa: E402
 from netplane_proxy.plan import host  # noqa: E402
 from netplane_proxy.plan.ledger import Steps  # noqa: E402
@@ -65,58 +65,84 @@ def line(obj: Object, version: int) -> bytes:
     return orjson.dumps({"type": "ADDED", "object": obj}) + b"\n"
 
 
+class Proxy:
+    """What the proxy is made of, without the API and its loop, filled with so many Services."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.stores = {
+            SERVICES: Store(SERVICES, decode.service),
+            ENDPOINTSLICES: Store(ENDPOINTSLICES, decode.endpoint_slice),
+        }
+        self.meaning = Meaning(host.facts(SETTINGS, None, ()))
+        self.target = open_target()
+        self.pending = Pending()
+
+    def events(self, data: bytes) -> None:
+        """Take events of slices."""
+        for event in watch.Decoder(READERS[ENDPOINTSLICES]).feed(data):
+            if (made := self.stores[ENDPOINTSLICES].apply(event)) is not None:
+                self.pending.add([made], 0.0)
+
+    async def start(self, raw: Mapping[Resource, bytes]) -> Stopwatch:
+        """Read the lists as they come in chunks, and forward."""
+        spent = Stopwatch()
+        for resource, store in self.stores.items():
+            decoder, staged = watch.Decoder(READERS[resource]), Staged()
+            for at in range(0, len(raw[resource]), CHUNK):
+                with spent.stage("JSON to facts"):
+                    events = decoder.feed(raw[resource][at : at + CHUNK])
+                with spent.stage("store"):
+                    for event in events:
+                        store.stage_event(staged, event)
+            with spent.stage("store"):
+                self.pending.add(store.replace(staged), 0.0)
+        with spent.stage("plan"):
+            plan(self.meaning, self.pending)
+        with spent.stage("kernel"):
+            await self.target.replace(self.meaning.forwarding("1"))
+        return spent
+
+    async def changes(self) -> Stopwatch:
+        """Follow single changes of slices."""
+        spent, store = Stopwatch(), self.stores[ENDPOINTSLICES]
+        for turn in range(CHANGES):
+            data = line(pieces(turn * 7 % self.size, 1 + turn // self.size), 2 * self.size + turn + 1)
+            with spent.stage("JSON to facts"):
+                (event,) = watch.Decoder(READERS[ENDPOINTSLICES]).feed(data)
+            with spent.stage("store"):
+                made = store.apply(event)
+                assert made is not None
+                self.pending.add([made], 0.0)
+            with spent.stage("plan"):
+                steps = plan(self.meaning, self.pending)
+            with spent.stage("kernel"):
+                await self.target.commit({key: step.now for key, step in steps.items()}, "2")
+        return spent
+
+    async def burst(self, count: int) -> Stopwatch:
+        """Follow many changes that come at once."""
+        spent = Stopwatch()
+        data = b"".join(line(pieces(number, -1), 4 * self.size + CHANGES + number) for number in range(count))
+        with spent.stage("JSON to facts"):
+            self.events(data)
+        with spent.stage("plan"):
+            steps = plan(self.meaning, self.pending)
+        with spent.stage("kernel"):
+            await self.target.commit({key: step.now for key, step in steps.items()}, "3")
+        return spent
+
+
 async def measure(size: int) -> dict[str, float]:
     """Return milliseconds of a cold start and microseconds of one change, by stage."""
-    vips = (f"10.{96 + (n + 1 >> 16)}.{n + 1 >> 8 & 255}.{n + 1 & 255}" for n in range(size))
-    raw = {
-        SERVICES: b"".join(line(service(n, vip), n + 1) for n, vip in enumerate(vips)),
-        ENDPOINTSLICES: b"".join(line(pieces(n), size + n + 1) for n in range(size)),
-    }
-    stores = {SERVICES: Store(SERVICES, decode.service), ENDPOINTSLICES: Store(ENDPOINTSLICES, decode.endpoint_slice)}
-    meaning, target, start = Meaning(host.facts(SETTINGS, None, ())), open_target(), Stopwatch()
+    raw, made, count = lists(size), Proxy(size), min(size, BURST)
     gc.freeze()
     gc.set_threshold(5_000_000)
-    pending = Pending()
-    for resource, store in stores.items():
-        decoder, staged = watch.Decoder(READERS[resource]), Staged()
-        for at in range(0, len(raw[resource]), CHUNK):
-            with start.stage("JSON to facts"):
-                events = decoder.feed(raw[resource][at : at + CHUNK])
-            with start.stage("store"):
-                for event in events:
-                    store.stage_event(staged, event)
-        with start.stage("store"):
-            pending.add(store.replace(staged), 0.0)
-    with start.stage("plan"):
-        plan(meaning, pending)
-    with start.stage("kernel"):
-        await target.replace(meaning.forwarding("1"))
+    start = await made.start(raw)
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    change, burst = Stopwatch(), Stopwatch()
-    for turn in range(CHANGES):
-        data = line(pieces(turn * 7 % size, 1 + turn // size), 2 * size + turn + 1)
-        with change.stage("JSON to facts"):
-            (event,) = watch.Decoder(READERS[ENDPOINTSLICES]).feed(data)
-        with change.stage("store"):
-            made = stores[ENDPOINTSLICES].apply(event)
-            assert made is not None
-            pending.add([made], 0.0)
-        with change.stage("plan"):
-            steps = plan(meaning, pending)
-        with change.stage("kernel"):
-            await target.commit({key: step.now for key, step in steps.items()}, "2")
-    count = min(size, BURST)
-    data = b"".join(line(pieces(number, -1), 4 * size + number) for number in range(count))
-    with burst.stage("JSON to facts"):
-        for event in watch.Decoder(READERS[ENDPOINTSLICES]).feed(data):
-            if (made := stores[ENDPOINTSLICES].apply(event)) is not None:
-                pending.add([made], 0.0)
-    with burst.stage("plan"):
-        steps = plan(meaning, pending)
-    with burst.stage("kernel"):
-        await target.commit({key: step.now for key, step in steps.items()}, "3")
-    target.close()
+    change, burst = await made.changes(), await made.burst(count)
+    made.target.close()
     found = {f"cold start, {name} in ms": seconds * 1e3 for name, seconds in start.spent.items()}
     found["cold start, all in ms"] = sum(start.spent.values()) * 1e3
     found |= {f"one change, {name} in µs": seconds / CHANGES * 1e6 for name, seconds in change.spent.items()}
@@ -124,6 +150,15 @@ async def measure(size: int) -> dict[str, float]:
     scale = BURST / count * 1e3
     found |= {f"1,000 changes at once, {name} in ms": seconds * scale for name, seconds in burst.spent.items()}
     return found | {"1,000 changes at once, all in ms": sum(burst.spent.values()) * scale}
+
+
+def lists(size: int) -> dict[Resource, bytes]:
+    """Return what a server sends of so many Services."""
+    vips = (f"10.{96 + (n + 1 >> 16)}.{n + 1 >> 8 & 255}.{n + 1 & 255}" for n in range(size))
+    return {
+        SERVICES: b"".join(line(service(n, vip), n + 1) for n, vip in enumerate(vips)),
+        ENDPOINTSLICES: b"".join(line(pieces(n), size + n + 1) for n in range(size)),
+    }
 
 
 def plan(meaning: Meaning, pending: Pending) -> Steps:
