@@ -61,6 +61,8 @@ def _priority_class(at: cluster.Cluster, pod: Object) -> Object | None:
     name = pod["spec"].get("priorityClassName")
     if not name:
         for record in at.store.cache("priorityclasses.scheduling.k8s.io").range():
+            if b'"globalDefault":true' not in record.value:
+                continue
             found: Object = orjson.loads(record.value)
             if found.get("globalDefault"):
                 return found

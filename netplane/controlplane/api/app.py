@@ -60,11 +60,18 @@ def build(at: cluster.Cluster, *, on_start: Callable[[], None]) -> fastapi.FastA
     for name, checks in _CHECKS.items():
         _add_health(app, at, name, checks)
 
+    _add_keys(app, at)
+    _add_credentials(app, at)
+
     @app.get("/metrics")
     async def show_metrics() -> responses.Response:
         _count_objects(at)
         return responses.Response(meters.text(), media_type=meters.CONTENT_TYPE)
 
+    return app
+
+
+def _add_keys(app: fastapi.FastAPI, at: cluster.Cluster) -> None:
     @app.get("/netplane.io/v1/jwks")
     @app.get("/openid/v1/jwks")
     async def jwks() -> responses.JSONResponse:
@@ -81,6 +88,8 @@ def build(at: cluster.Cluster, *, on_start: Callable[[], None]) -> fastapi.FastA
         }
         return responses.JSONResponse(told)
 
+
+def _add_credentials(app: fastapi.FastAPI, at: cluster.Cluster) -> None:
     @app.post("/netplane.io/v1/node-certificate")
     async def node_certificate(request: fastapi.Request) -> responses.JSONResponse:
         try:
@@ -96,8 +105,6 @@ def build(at: cluster.Cluster, *, on_start: Callable[[], None]) -> fastapi.FastA
         except status.ApiStatus as refusal:
             return responses.JSONResponse(refusal.body(), status_code=refusal.code)
         return responses.JSONResponse(made, status_code=201)
-
-    return app
 
 
 def _add_health(app: fastapi.FastAPI, at: cluster.Cluster, name: str, checks: dict[str, Check]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import os
-import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """No vowels and no look-alikes: what `k8s.io/apimachinery/pkg/util/rand` uses for generated names."""
+
+_NEVER = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+_SECOND = datetime.timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Cluster:
     problems: dict[str, str] = field(default_factory=dict)
     bookings: Counter[str] = field(default_factory=Counter)
     """By namespace, the writes that are booked in its quotas and not yet in the store."""
+    _second: tuple[datetime.datetime, datetime.datetime, str] = (_NEVER, _NEVER, "")
 
     def __post_init__(self) -> None:
         self.agents = agents.Agents(
@@ -151,8 +155,13 @@ class Cluster:
         return obj is not None and (not uid or bool(obj["metadata"]["uid"] == uid))
 
     def now(self) -> str:
-        """The current time as objects carry it."""
-        return clock.rfc3339(self.clock.now())
+        """The current time as objects carry it. A second is written once, however many objects are made in it."""
+        moment = self.clock.now()
+        since, until, text = self._second
+        if not since <= moment < until:
+            since, text = moment.replace(microsecond=0), clock.rfc3339(moment)
+            self._second = since, since + _SECOND, text
+        return text
 
 
 def storage(of: types.ResourceType) -> str:
@@ -178,8 +187,24 @@ class _Uids:
         return f"{each[:8]}-{each[8:12]}-4{each[13:16]}-{variant}{each[17:20]}-{each[20:]}"
 
 
+class _Suffixes:
+    """Random endings of names, the randomness fetched for many at once as well."""
+
+    def __init__(self) -> None:
+        self._stock: list[str] = []
+
+    def next(self) -> str:
+        while not self._stock:
+            # Every letter is as likely as the others: bytes past a multiple of their number are left out.
+            whole = 256 - 256 % len(_SUFFIX_LETTERS)
+            text = "".join(_SUFFIX_LETTERS[each % len(_SUFFIX_LETTERS)] for each in os.urandom(1280) if each < whole)
+            self._stock = [text[at : at + 5] for at in range(0, len(text) - 4, 5)]
+        return self._stock.pop()
+
+
 _UIDS_AT_ONCE = 256
 _UIDS = _Uids()
+_SUFFIXES = _Suffixes()
 
 
 def new_uid() -> str:
@@ -189,7 +214,7 @@ def new_uid() -> str:
 
 def name_suffix() -> str:
     """Return the five letters that `generateName` gets."""
-    return "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
+    return _SUFFIXES.next()
 
 
 def index(labels_of: catalog.Registry) -> protocol.Indexer:

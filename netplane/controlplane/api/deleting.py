@@ -61,9 +61,7 @@ async def remove(
     """
     storage = cluster.storage(of)
     for _ in range(_RACE_ATTEMPTS):
-        record = at.store.latest(storage, key)
-        if record is None:
-            raise status.not_found(of, key[1])
+        record = reading.newest(at, of, key)
         obj: Object = orjson.loads(record.value)
         _check_preconditions(of, obj, wanted)
         admission.before_delete(user, of, obj)

@@ -122,15 +122,22 @@ def ensure(directory: Path, *, alternatives: Iterable[str], now: datetime, share
         material = replace(material, directory=directory)
         if not (directory / "ca.crt").exists() or (directory / "ca.crt").read_bytes() != material.authority.pem():
             _write(directory / "ca.crt", material.authority.pem(), mode=0o644)
-    wanted = sorted(set(alternatives))
-    if not _is_good(material, wanted, now):
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = material.authority.sign(
-            key.public_key(), name="kube-apiserver", organization="netplane", alternatives=wanted, now=now
-        )
-        _write(material.server_key, _key_pem(key), mode=0o600)
-        _write(material.server_certificate, certificate, mode=0o644)
+    certify(material, alternatives=alternatives, now=now)
     return material
+
+
+def certify(material: Material, *, alternatives: Iterable[str], now: datetime) -> bool:
+    """Make the server's certificate unless it is good for these names for 60 days more; return whether it is new."""
+    wanted = sorted(set(alternatives))
+    if _is_good(material, wanted, now):
+        return False
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = material.authority.sign(
+        key.public_key(), name="kube-apiserver", organization="netplane", alternatives=wanted, now=now
+    )
+    _write(material.server_key, _key_pem(key), mode=0o600)
+    _write(material.server_certificate, certificate, mode=0o644)
+    return True
 
 
 def ensure_keys(directory: Path, *, now: datetime) -> Material:

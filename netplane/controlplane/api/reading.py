@@ -9,7 +9,8 @@ import orjson
 
 from netplane.controlplane.api import cluster, http, listing, negotiate, options, render, status
 from netplane.controlplane.registry import tables, types
-from netplane.kube.types import Object
+from netplane.controlplane.store import history
+from netplane.kube.types import Key, Object
 
 _FRESH_SECONDS = 3.0
 _SHAPES = {"table": b"application/json;as=Table;v=v1;g=meta.k8s.io"}
@@ -22,6 +23,14 @@ def include(request: http.Request) -> tables.IncludeObject:
     if wanted not in ("None", "Metadata", "Object"):
         raise status.bad_request(f'includeObject: Unsupported value: "{wanted}"')
     return cast(tables.IncludeObject, wanted)
+
+
+def newest(at: cluster.Cluster, of: types.ResourceType, key: Key) -> history.Record:
+    """Return the newest record of an object, one that is about to be committed included; raise 404."""
+    record = at.store.latest(cluster.storage(of), key)
+    if record is None:
+        raise status.not_found(of, key[1])
+    return record
 
 
 async def get(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:

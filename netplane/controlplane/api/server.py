@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
@@ -45,6 +46,7 @@ from netplane.lib.cli import UserError
 _LOG = log.get("server")
 _FIRST_INHERITED = 3
 _TICK = 10.0
+_CERTIFICATE_CHECK = 3600.0
 _BACKLOG = 2048
 _M_MMAP_THRESHOLD = -3
 _TLS_BUFFER = 256 << 10
@@ -250,9 +252,36 @@ async def _run(
     served: dispatch.Application = dispatch.Api(at, app.build(at, on_start=started))
     if log_of_requests is not None:
         served = audit.Recorder(served, log_of_requests, clock=at.clock, new_id=cluster.new_uid)
+    config = _config(served, material)
+    # Its warnings tell of clients' upgrade requests, which are answered; its errors are ours to see.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+    async def certificate(at: cluster.Cluster) -> None:
+        assert config.ssl is not None
+        await certified(config.ssl, material, alternatives(at.settings, sockets), at.clock)
+
+    beside: list[tuple[str, Part]] = [("certificate", certificate), *_BESIDE, *parts]
+    server = _Server(config)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve(sockets=sockets))
+        helpers = [group.create_task(_kept_running(at, name, part)) for name, part in beside]
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            notify.stopping()
+            at.is_stopping = True
+            for helper in helpers:
+                helper.cancel()
+            _ring_all(at)
+            server.should_exit = True
+            await serving
+            raise
+
+
+def _config(served: dispatch.Application, material: pki.Material) -> uvicorn.Config:
     config = uvicorn.Config(
         served,
-        http=transport.Protocol,
+        http=cast(type[asyncio.Protocol], transport.Buffered),  # uvloop takes either kind
         ws="wsproto",
         loop="none",
         log_config=None,
@@ -269,31 +298,17 @@ async def _run(
         backlog=_BACKLOG,
         lifespan="on",
     )
-    # Its warnings tell of clients' upgrade requests, which are answered; its errors are ours to see.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    server = _Server(config)
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(_until_done(server, sockets))
-        helpers = [group.create_task(_kept_running(at, "ticker", _tick))]
-        for name, part in (("custom resources", custom.follow), ("cluster-info", clusterinfo.follow),
-                           ("signing", signing.follow), ("quotas", quotas.follow)):  # fmt: skip
-            helpers.append(group.create_task(_kept_running(at, name, part)))
-        helpers += [group.create_task(_kept_running(at, name, part)) for name, part in parts]
-        try:
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            notify.stopping()
-            at.is_stopping = True
-            for helper in helpers:
-                helper.cancel()
-            _ring_all(at)
-            server.should_exit = True
-            await serving
-            raise
+    config.load()
+    return config
 
 
-async def _until_done(server: _Server, sockets: list[socket.socket]) -> None:
-    await server.serve(sockets=sockets)
+async def certified(context: ssl.SSLContext, material: pki.Material, names: Sequence[str], time: clock.Clock) -> None:
+    """Renew the server's certificate before it ends, for ever; who connects from then on is shown the new one."""
+    while True:
+        await time.sleep(_CERTIFICATE_CHECK)
+        if pki.certify(material, alternatives=names, now=time.now()):
+            context.load_cert_chain(material.server_certificate, material.server_key)
+            _LOG.info("serving certificate renewed", file=material.server_certificate)
 
 
 async def _tick(at: cluster.Cluster) -> None:
@@ -324,6 +339,16 @@ async def _kept_running(at: cluster.Cluster, name: str, part: Part) -> None:
         wait = 0.5 if at.clock.monotonic() - started > 30 else min(wait * 2, 30.0)
         await at.clock.sleep(wait)
         at.problems.pop(name, None)
+
+
+_BESIDE: tuple[tuple[str, Part], ...] = (
+    ("ticker", _tick),
+    ("custom resources", custom.follow),
+    ("cluster-info", clusterinfo.follow),
+    ("signing", signing.follow),
+    ("quotas", quotas.follow),
+)
+"""What runs beside every server, by the name under which its failures are told."""
 
 
 def is_address(text: str) -> bool:

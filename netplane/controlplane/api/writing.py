@@ -155,20 +155,7 @@ async def _create_once(
     managed: list[Object] | None,
 ) -> Object:
     name = obj["metadata"].get("name", "")
-    admission.before_create(at, request.user, of, obj, namespace)
-    if at.webhooks.any_mutating():
-        obj = await admitting.changed(at, request, of, _placed(of, obj, namespace), None, writing)
-        admission.before_create(at, request.user, of, obj, namespace)
-    found = strategy.create(of, obj, namespace=namespace, now=at.now(), uid=cluster.new_uid())
-    if found:
-        raise status.invalid(of, name or obj["metadata"].get("generateName", ""), found)
-    quotas.check_ranges(at, of, obj, namespace)
-    is_counted = of.namespaced and quotas.any_quota(at)
-    if is_counted or admitting.is_judged(at):
-        await admitting.check(at, request, of, obj, None, writing)
-        if at.store.latest(cluster.storage(of), (namespace, obj["metadata"]["name"])) is None and is_counted:
-            await quotas.charge(at, of, obj, None, is_dry_run=writing.is_dry_run)
-        admission.check_namespace(at, of, obj, namespace)
+    obj = await _admitted(at, request, of, obj, namespace, writing)
     # Nothing waits from here on: what is looked up now must hold when the write is staged.
     if at.store.latest(cluster.storage(of), (namespace, name)) is not None:
         raise protocol.Exists(name)
@@ -186,6 +173,33 @@ async def _create_once(
     admission.check_namespace(at, of, obj, namespace)
     record = await keep(at.store.create(cluster.storage(of), kept))
     return render.decoded(of, await at.converter.record(of, record))
+
+
+async def _admitted(
+    at: cluster.Cluster,
+    request: http.Request,
+    of: types.ResourceType,
+    obj: Object,
+    namespace: str,
+    writing: options.Writing,
+) -> Object:
+    """Return a new object as all who have a say want it, filled in; raise the first one's objection."""
+    admission.before_create(at, request.user, of, obj, namespace)
+    if at.webhooks.any_mutating():
+        obj = await admitting.changed(at, request, of, _placed(of, obj, namespace), None, writing)
+        admission.before_create(at, request.user, of, obj, namespace)
+    found = strategy.create(of, obj, namespace=namespace, now=at.now(), uid=cluster.new_uid())
+    metadata = obj["metadata"]
+    if found:
+        raise status.invalid(of, metadata.get("name") or metadata.get("generateName", ""), found)
+    quotas.check_ranges(at, of, obj, namespace)
+    is_counted = of.namespaced and quotas.any_quota(at)
+    if is_counted or admitting.is_judged(at):
+        await admitting.check(at, request, of, obj, None, writing)
+        if at.store.latest(cluster.storage(of), (namespace, metadata["name"])) is None and is_counted:
+            await quotas.charge(at, of, obj, None, is_dry_run=writing.is_dry_run)
+        admission.check_namespace(at, of, obj, namespace)
+    return obj
 
 
 def _placed(of: types.ResourceType, obj: Object, namespace: str) -> Object:
@@ -270,26 +284,13 @@ async def modify(
     assert request.target is not None
     target = request.target
     part = target.subresource if part is None else part
-    judge = judge or _JUDGES.get(part, strategy.update)
+    judged = _Judged(judge or _JUDGES.get(part, strategy.update), part, writing, seen)
     key = (target.namespace, target.name)
     for _ in range(_RACE_ATTEMPTS):
-        record = at.store.latest(cluster.storage(of), key)
-        if record is None:
-            raise status.not_found(of, target.name)
+        record = reading.newest(at, of, key)
         current = await at.converter.record(of, record)
         old = render.decoded(of, current)
-        new = change(render.decoded(of, current))
-        _guard(of, new, old)
-        if seen is None:
-            new = await admitting.changed(at, request, of, new, old, writing)
-        found = judge(of, new, old)
-        if found:
-            raise status.invalid(of, target.name, found)
-        admission.before_update(at, request.user, of, new, old, part)
-        if seen is None:
-            await admitting.check(at, request, of, new, old, writing)
-        elif (shown := seen(new)) is not None:
-            await admitting.check_part(at, request, of, shown, seen(old), is_dry_run=writing.is_dry_run)
+        new = await _allowed(at, request, of, change(render.decoded(of, current)), old, judged)
         with quotas.booking(at, target.namespace):
             if of.namespaced and quotas.any_quota(at):
                 await quotas.charge(at, of, new, old, is_dry_run=writing.is_dry_run)
@@ -303,6 +304,34 @@ async def modify(
             except (protocol.Conflict, protocol.Missing):
                 continue
     raise status.conflict(of, target.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """By whom a change is judged, and as what."""
+
+    judge: Judge
+    part: str
+    writing: options.Writing
+    seen: Callable[[Object], Object | None] | None
+
+
+async def _allowed(
+    at: cluster.Cluster, request: http.Request, of: types.ResourceType, new: Object, old: Object, by: _Judged
+) -> Object:
+    """Return what shall replace the old object, as all who have a say want it; raise the first one's objection."""
+    _guard(of, new, old)
+    if by.seen is None:
+        new = await admitting.changed(at, request, of, new, old, by.writing)
+    found = by.judge(of, new, old)
+    if found:
+        raise status.invalid(of, old["metadata"]["name"], found)
+    admission.before_update(at, request.user, of, new, old, by.part)
+    if by.seen is None:
+        await admitting.check(at, request, of, new, old, by.writing)
+    elif (shown := by.seen(new)) is not None:
+        await admitting.check_part(at, request, of, shown, by.seen(old), is_dry_run=by.writing.is_dry_run)
+    return new
 
 
 def _guard(of: types.ResourceType, new: Object, old: Object) -> None:

@@ -224,4 +224,7 @@ class ResourceType:
 
     def subresource(self, name: str) -> Subresource | None:
         """Return the named subresource, None when there is none."""
-        return next((s for s in self.subresources if s.name == name), None)
+        for each in self.subresources:  # a loop, not a generator: every write asks this several times
+            if each.name == name:
+                return each
+        return None

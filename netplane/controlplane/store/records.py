@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import orjson
 
 from netplane.controlplane.store import history, protocol
@@ -29,6 +31,6 @@ class Records:
 
 
 def key_of(obj: Object) -> Key:
-    """Return an object's (namespace, name)."""
+    """Return an object's (namespace, name); of a namespace's name there is one, which sorts and hashes at once."""
     metadata = obj["metadata"]
-    return str(metadata.get("namespace", "")), str(metadata["name"])
+    return sys.intern(str(metadata.get("namespace", ""))), str(metadata["name"])

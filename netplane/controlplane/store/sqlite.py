@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,13 +131,13 @@ class Database:
             if verdict != "ok":
                 raise Broken(f"{self._path}: damaged ({verdict}); restore a backup, it is left as it is")
             current = [
-                Row(storage, (namespace, name), revision, UPDATE, value)
+                Row(sys.intern(storage), (sys.intern(namespace), name), revision, UPDATE, value)
                 for storage, namespace, name, revision, value in self._db.execute(
                     "SELECT storage, namespace, name, revision, value FROM current"
                 )
             ]
             log = [
-                Row(storage, (namespace, name), revision, op, value)
+                Row(sys.intern(storage), (sys.intern(namespace), name), revision, op, value)
                 for revision, storage, namespace, name, op, value in self._db.execute(
                     "SELECT revision, storage, namespace, name, op, value FROM log ORDER BY revision"
                 )

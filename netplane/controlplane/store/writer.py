@@ -39,6 +39,8 @@ class Writer:
         self._compact_below = 0
         self._compacted_below = 0
         self._stop_checkpoints = threading.Event()
+        self._never = threading.Lock()
+        self._never.acquire()
         self._threads = [
             threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True),
             threading.Thread(target=self._checkpoint_for_ever, name="store-checkpoint", daemon=True),
@@ -78,7 +80,7 @@ class Writer:
         while is_open:
             if last > 1:
                 # Under load a short wait makes fewer, larger commits; a lone writer never waits.
-                self._stop_checkpoints.wait(_LINGER)
+                self._never.acquire(timeout=_LINGER)
             batch, is_open = self._gathered(waits=self._compact_below <= self._compacted_below)
             last = len(batch)
             if batch:

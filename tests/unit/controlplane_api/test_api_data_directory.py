@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ssl
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -38,3 +42,33 @@ def test_a_certificate_of_other_keys_is_made_anew(tmp_path: Path) -> None:
 def test_a_second_server_is_refused_by_name(tmp_path: Path) -> None:
     with server.locked(tmp_path), pytest.raises(UserError, match="another server uses"), server.locked(tmp_path):
         pass
+
+
+def _shown(context: ssl.SSLContext, authority: Path) -> bytes | None:
+    """Return the certificate (DER) that a server with this context shows to a client that trusts the authority."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trusting = ssl.create_default_context(cafile=str(authority))
+    client = trusting.wrap_bio(back, there, server_hostname="here")
+    serving = context.wrap_bio(there, back, server_side=True)
+    for _ in range(4):
+        for side in (client, serving):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return client.getpeercert(binary_form=True)
+
+
+async def test_a_certificate_that_is_about_to_end_is_renewed_while_the_server_works(tmp_path: Path) -> None:
+    time = clock.Fake(clock.SYSTEM.now())
+    long_ago = time.now() - timedelta(days=310)
+    material = pki.ensure(tmp_path, alternatives=["here"], now=long_ago)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(material.server_certificate, material.server_key)
+    before = _shown(context, material.authority_certificate)
+    renewing = asyncio.ensure_future(server.certified(context, material, ["here"], time))
+    await time.advance(3601)
+    renewed = _shown(context, material.authority_certificate)
+    await time.advance(3601)
+    assert before is not None
+    assert renewed not in (None, before)
+    assert _shown(context, material.authority_certificate) == renewed, "made anew although it is good"
+    renewing.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from netplane.controlplane.api import (
 from netplane.controlplane.registry import builtin
 from netplane.controlplane.store import cache, history
 from netplane.kube.types import Object
+from netplane.lib import clock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PODS = builtin().find("", "v1", "pods")
@@ -330,3 +332,26 @@ def test_the_advertised_port_is_the_one_at_the_advertised_address(
 def test_facts_of_requests_cannot_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         JANE.name = "joe"  # type: ignore[misc]  # the point of the test
+
+
+def test_generated_names_end_in_five_letters_each_as_likely_as_the_others() -> None:
+    made = [cluster.name_suffix() for _ in range(4000)]
+    assert {len(each) for each in made} == {5}
+    counts = Counter("".join(made))
+    assert set(counts) == set("bcdfghjklmnpqrstvwxz2456789")
+    assert all(500 < count < 1000 for count in counts.values()), "20,000 letters of 27"
+    assert len(set(made)) > 3900
+
+
+def test_the_time_of_objects_follows_the_clock_also_backwards() -> None:
+    class Clock(clock.System):
+        moment = datetime(2026, 1, 1, 0, 0, 59, 999999, tzinfo=UTC)
+
+        def now(self) -> datetime:
+            return self.moment
+
+    at = object.__new__(cluster.Cluster)
+    at.clock, at._second = Clock(), (datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), "")
+    for step, told in ((0, "00:00:59"), (1, "00:01:00"), (999_999, "00:01:00"), (-1_000_000, "00:00:59")):
+        at.clock.moment += timedelta(microseconds=step)
+        assert at.now() == f"2026-01-01T{told}Z"

@@ -155,3 +155,16 @@ async def test_who_has_gone_is_answered_nothing() -> None:
     cycle.disconnected = True
     await _answered(cycle, through_asgi=False)
     assert socket.sent == []
+
+
+async def test_connections_share_what_they_are_given_to_receive_and_each_keeps_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[object, bytes] = {}
+    monkeypatch.setattr(transport.Protocol, "__init__", lambda self, **parts: None)
+    monkeypatch.setattr(transport.Protocol, "data_received", lambda self, data: seen.update({self: data}))
+    for text in (b"the first, which is longer", b"the second"):
+        connection = transport.Buffered()
+        connection.get_buffer(len(text))[: len(text)] = text
+        connection.buffer_updated(len(text))
+    assert list(seen.values()) == [b"the first, which is longer", b"the second"]
