@@ -4,7 +4,8 @@ The real fabric and the set of what is not masqueraded (without --cluster-cidr),
 Nodes as told (100, 1,000, 5,000), from the Node as JSON to the kernel. Times are of this process and, on its behalf,
 the kernel on a CPU, so that a busy machine counts little; of changes the middle of many. A join must cost the same
 among 100 nodes and among 5,000. "two addresses" is vxlan where each node has another address on a second network; for
-WireGuard, which not every kernel has, the device is a dummy and its peers are told to a stand-in.
+WireGuard, which not every kernel has, the device is a dummy and its peers are told to a stand-in. With bgp all nodes
+are on one link, and BIRD, for which a change must be none, is a stand-in, too.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from netplane.lib import clock  # noqa: E402
 from netplane.model import address  # noqa: E402
 from netplane.model.node import Node  # noqa: E402
 from netplane.reconcile.loop import Cause  # noqa: E402
-from netplane_cni.plan import fabric, masquerade, wireguard  # noqa: E402
+from netplane_cni.plan import bgp, fabric, masquerade, wireguard  # noqa: E402
 from netplane_cni.plan.inside import Inside  # noqa: E402
+from netplane_cni.run.bgp import Bgp  # noqa: E402
 from netplane_cni.run.encryption import Encryption  # noqa: E402
 from netplane_cni.run.fabric import Fabric  # noqa: E402
 from netplane_cni.run.rules import Rules  # noqa: E402
@@ -50,7 +52,7 @@ GROWTH_GOAL = 1.25
 CHANGES = 100
 
 
-WAYS = ("vxlan", "direct", "auto", "wireguard", "two addresses")
+WAYS = ("vxlan", "direct", "auto", "wireguard", "bgp", "two addresses")
 
 
 def node(number: int, way: str) -> Node:
@@ -121,6 +123,15 @@ class Told(Encryption):
         return Listener()
 
 
+class Heard(Bgp):
+    """What BIRD is told, once."""
+
+    async def _start(self, want: str) -> None:
+        if self._told:
+            raise AssertionError("BIRD was told of a node")
+        self._told = want
+
+
 class Case:
     """One cluster, as node 0 sees it. To be made in that node's namespace."""
 
@@ -131,6 +142,7 @@ class Case:
         self.me = node(0, way)
         encryption = Told(folder, 51820, clock.SYSTEM) if way == "wireguard" else None
         self.made = WithoutDevice(self.me.name, fabric.Settings(mode), lambda *_: None, encryption)
+        self.bird = Heard(folder, bgp.Settings(peers=(bgp.peer("172.16.0.9:64513"),)), ()) if way == "bgp" else None
         self.inside = Inside()
         self.kernel, self.flows = nft.Socket(), conntrack.Socket()
         self.rules = Rules(self.kernel, self.flows, self.facts)
@@ -169,6 +181,8 @@ class Case:
         self.inside.follow(changes)
         self.made.offer(self.nodes, changes, "1")
         await self.made.act(cause)
+        if self.bird is not None and (settled := self.made.settled) is not None:
+            await self.bird.bring(settled[0][self.me.name], settled[1])
         if cause == "change":
             await self.rules.follow_networks(self.inside.take)
         else:
