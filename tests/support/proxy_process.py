@@ -53,6 +53,11 @@ class Proxies:
         """Add or replace an object."""
         asyncio.run_coroutine_threadsafe(_call(lambda: self.api.put(obj)), self.loop).result(10)
 
+    def answers(self, *, is_up: bool) -> None:
+        """Let the API go away, or come back."""
+        turn = self.api.start if is_up else self.api.stop
+        asyncio.run_coroutine_threadsafe(turn(), self.loop).result(10)
+
     def start(self, mode: str, *options: str) -> Running:
         """Start a proxy, and wait until it forwards."""
         made = self._live("--mode", mode, *self._usual(), *options)

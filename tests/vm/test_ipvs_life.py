@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from netplane.kernel import netns, sysctl
+from netplane.kernel.ipvs import wire
 from netplane.kernel.ipvs.objects import Change, Destination, Load, Virtual
 from netplane.model import address
 from netplane.model.address import Family
@@ -24,6 +25,7 @@ from netplane_proxy.run import ipvs
 from netplane_proxy.run.ipvs.host import LINK, SYSCTLS
 from netplane_proxy.run.ipvs.target import IpvsTarget
 from tests.support.ports import UDP, cluster_ip, forwarding, node_port, service_port, vip
+from tests.support.proxy_process import wait
 from tests.support.topology import CLIENT, FACTS, NODE, POD1, POD2, PORT, Answer, Topology, backend
 
 T = TypeVar("T")
@@ -162,6 +164,57 @@ def test_affinity_keeps_a_client_until_its_backend_is_gone(lab: Topology, target
     (other,) = set(pods) - {first}
     change(lab, target, service_port(cluster_ip(family), cluster=[pods[other]], affinity=3600))
     assert {answer.name for answer in lab.ask_often("client", (vip(family), 80), Protocol.TCP, 4)} == {other}
+
+
+def test_affinity_ends_when_a_client_was_silent_for_long_enough(lab: Topology, target: IpvsTarget) -> None:
+    services = [
+        service_port(
+            cluster_ip(family, protocol=UDP), cluster=[backend(POD1, family), backend(POD2, family)], affinity=10
+        )
+        for family in Family
+    ]
+    hold(lab, target, *services)
+
+    def ask() -> list[str]:
+        return [lab.ask("client", (vip(family), 80), UDP).name for family in Family]
+
+    # A client stays bound while IPVS remembers a flow of its, which is five minutes otherwise.
+    with flows_last(lab, 5):
+        first = ask()
+        assert [ask() for _ in range(3)] == [first] * 3
+        wait(lambda: not bound(lab))
+        assert bound(lab) == []
+        # The next in turn is the other one, for nobody else asks.
+        assert all(now != before for now, before in zip(ask(), first, strict=True))
+
+
+@contextlib.contextmanager
+def flows_last(lab: Topology, seconds: int) -> Iterator[None]:
+    """Let IPVS remember UDP flows so long, and five minutes afterwards."""
+    place = lab.places["node"]
+    netns.run_in(place, lambda: remember_flows(seconds))
+    try:
+        yield
+    finally:
+        netns.run_in(place, lambda: remember_flows(300))
+
+
+def remember_flows(seconds: int) -> None:
+    """Set for how long IPVS remembers UDP flows in this namespace (IPVS_CMD_SET_CONFIG)."""
+    set_config, udp = 12, 6
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16) as made:
+        made.send(wire.family_request("IPVS", 1))
+        family = wire.read_family(made.recv(4096)[wire.HEADER.size :])
+        assert family is not None
+        body = wire.attribute(udp, wire.U32.pack(seconds))
+        made.send(wire.message(family, set_config, wire.ACK, 2, body))
+        assert wire.U32.unpack_from(made.recv(4096), wire.HEADER.size)[0] == 0
+
+
+def bound(lab: Topology) -> list[str]:
+    """Return what IPVS remembers of clients that are bound to a backend: their flows, and what binds them."""
+    listing = lab.run("node", "cat", "/proc/net/ip_vs_conn")
+    return [line for line in listing.splitlines() if line.startswith("UDP")]
 
 
 @families
