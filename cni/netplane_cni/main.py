@@ -106,6 +106,12 @@ def cni() -> None:
     default="auto",
     help="Who translates host ports and masquerades; auto: iptables where the host uses its legacy variant.",
 )
+@click.option(
+    "--fast-path",
+    type=click.Choice(["auto", "off"]),
+    default="off",
+    help="Let packets between pods take the way of their flow's last one, past rules; auto: where the kernel can.",
+)
 @click.option("--exclude", type=Prefixes(), default=(), help="Addresses that no pod gets.")
 @click.option(
     "--cool-down",
@@ -182,7 +188,8 @@ async def _daemon(**options: Any) -> None:
     import contextlib
 
     from netplane.kube import client
-    from netplane_cni.run.daemon import Daemon, Settings
+    from netplane_cni.run.daemon import Daemon
+    from netplane_cni.run.settings import Settings
 
     settings = Settings(
         node=options["node_name"],
@@ -209,6 +216,7 @@ async def _daemon(**options: Any) -> None:
         cool_down=_remembered() if options["cool_down"] is None else options["cool_down"],
         has_bridge=options["wiring"] == "bridge",
         rules=options["rules"],
+        has_shortcut=options["fast_path"] == "auto",
         mtu=options["mtu"],
         metrics_address=options["metrics_address"],
         metrics_port=options["metrics_port"],
@@ -230,13 +238,14 @@ async def _purge(run_dir: Path) -> None:
     from netplane_cni.plan import attach, bridge, masquerade
     from netplane_cni.run import bgp as routing
     from netplane_cni.run import fabric as paths
-    from netplane_cni.run import legacy
+    from netplane_cni.run import legacy, shortcut
 
     await routing.end(run_dir)
     paths.remove_all()
     with link.Socket() as links:
         links.commit([remove(LinkGroup(attach.GROUP)), remove(LinkGroup(attach.LEAVING_GROUP))])
         links.commit([remove(LinkName(bridge.BRIDGE))])
+        shortcut.remove_all(links)
     await legacy.remove()
     await nft.load(masquerade.removal())
 
@@ -264,6 +273,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     paths = found["fabric"]
     lines = [f"node     {found['node']}: {state}", f"pods     {pools}, MTU {found['mtu']}, {found['resting']} resting"]
     lines.append(f"fabric   {paths['mode']}: {paths['state']}, revision {paths['committed']} of {paths['wanted']}")
+    lines.append(f"         fast path {found['fast_path']}")
     lines += [f"key      {paths['key']}"] if "key" in paths else []
     lines += [f"         no path to {node}: {why}" for node, why in paths["problems"].items()]
     lines += [f"         at most {mtu} bytes in a packet to {node}" for node, mtu in paths.get("narrow", {}).items()]

@@ -94,10 +94,12 @@ def ours(folder: Path, fabric: str) -> Iterator[tuple[Way, Way]]:
     """Yield the way on one node and the way across, as the plugin makes them."""
     with World(folder, nodes=2, families=[4], fabric=fabric) as world:
         for machine in world.machines:
+            machine.options = ["--fast-path=auto"]
             machine.start(wait=False)
         until(lambda: all(m.status().get("ready") and m.conflist.exists() for m in world.machines), limit=60)
         a, b = (world.machines[0].pod(name) for name in "ab")
         c = world.machines[1].pod("c")
+        until(lambda: all(m.status()["fast_path"] == "on" for m in world.machines), limit=60)
         yield (a.netns, b.netns, b.addresses[0]), (a.netns, c.netns, c.addresses[0])
 
 

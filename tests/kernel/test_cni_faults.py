@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,9 @@ from netplane.kernel import netns
 from netplane.kernel.link import run as link
 from netplane_cni.plan import attach
 from tests.support.cni_nodes import Machine, Pod, World, until
+from tests.support.cni_nursery import Nursery
 from tests.support.cni_traffic import echo, reaches, talk
 
-ROOT = Path(__file__).resolve().parents[2]
 PORT = {
     "runtimeConfig": {
         "portMappings": [
@@ -44,30 +43,48 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def assert_untouched(machine: Machine) -> None:
     """Nothing of any pod is on the node: no lease, cable, route or rule."""
+    assert_no_pods(machine)
+    # A daemon that has just begun answers before it has brought the rules up to date.
+    until(lambda: "18080" not in printed(machine, "nft list table ip netplane_cni"))
+
+
+def assert_no_pods(machine: Machine) -> None:
     until(lambda: machine.status().get("leases") == [] and machine.links() == set())
     with link.Socket(machine.netns) as socket:
         assert socket.routes(protocol=attach.POD_PROTOCOL) == []
-    argv = ["nsenter", f"--net={machine.netns}", "nft", "list", "table", "ip", "netplane_cni"]
-    rules = subprocess.run(argv, capture_output=True, check=True, text=True).stdout
-    assert "18080" not in rules, rules
+
+
+def printed(machine: Machine, command: str) -> str:
+    argv = ["nsenter", f"--net={machine.netns}", *command.split()]
+    return subprocess.run(argv, capture_output=True, check=True, text=True).stdout
 
 
 # The daemon ends between any two steps of ADD and of DEL.
 
 
 class Mortal:
-    """A node whose daemon ends itself after some steps."""
+    """A node whose daemon ends itself after some steps, and keeps its rules in nftables or iptables."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, nursery: Nursery, body: str = "nftables") -> None:
         self.machine = machine
+        self._nursery = nursery
+        self._body = body
 
     def start(self) -> None:
         machine = self.machine
-        argv = ["nsenter", f"--net={machine.netns}", sys.executable, "-m", "tests.support.cni_killed"]
-        argv += [str(machine.folder), machine.name, str(machine.world.folder / "nodes.json")]
-        with open(machine.folder / "log", "ab") as log:
-            machine.process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=ROOT)
-        until(lambda: machine.status().get("ready") and machine.conflist.exists(), limit=20)
+        words = [str(machine.folder), machine.name, str(machine.world.folder / "nodes.json"), self._body]
+        machine.process = self._nursery.start(
+            machine.netns, machine.folder / "log", words, module="tests.support.cni_killed"
+        )
+        until(lambda: machine.status().get("ready") and machine.conflist.exists(), limit=60)
+
+    def assert_untouched(self) -> None:
+        if self._body == "nftables":
+            assert_untouched(self.machine)
+            return
+        assert_no_pods(self.machine)
+        # As above; before the first of all there are no chains.
+        until(lambda: "NP-CNI" in (text := printed(self.machine, "iptables-legacy-save")) and "18080" not in text)
 
     def ends(self, command: str, pod: Pod, after: int) -> bool:
         """Call the plugin and tell whether the daemon ended after so many steps, or got through with fewer."""
@@ -88,15 +105,17 @@ class Mortal:
 
 
 @pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[Mortal]:
+def mortal(tmp_path: Path, cni_nursery: Nursery, body: str) -> Iterator[Mortal]:
     with World(tmp_path / "world", nodes=1, families=[4]) as world:
         node = world.machines[0].node()
         node["spec"]["podCIDRs"] = ["10.244.1.0/29"]  # a single lost address would soon be missed
         world.tell([node])
-        yield Mortal(world.machines[0])
+        yield Mortal(world.machines[0], cni_nursery, body)
 
 
-@pytest.mark.parametrize("afterwards", ["retried", "gone"])
+@pytest.mark.parametrize(
+    ("body", "afterwards"), [("nftables", "retried"), ("nftables", "gone"), ("iptables", "retried")]
+)
 def test_whatever_step_of_add_the_daemon_ends_at_nothing_is_lost(mortal: Mortal, afterwards: str) -> None:
     machine, steps = mortal.machine, 0
     mortal.start()
@@ -114,14 +133,15 @@ def test_whatever_step_of_add_the_daemon_ends_at_nothing_is_lost(mortal: Mortal,
             assert again.code == 0, again
             assert machine.call("CHECK", pod, config={**PORT, "prevResult": again.body}).code == 0
             assert machine.call("DEL", pod).code == 0
-        assert_untouched(machine)
+        mortal.assert_untouched()
         steps += 1
         assert steps < MOST_STEPS
     assert steps > 12
     assert machine.delete(pod).code == 0
-    assert_untouched(machine)
+    mortal.assert_untouched()
 
 
+@pytest.mark.parametrize("body", ["nftables", "iptables"])
 def test_whatever_step_of_del_the_daemon_ends_at_nothing_is_left(mortal: Mortal) -> None:
     machine, steps = mortal.machine, 0
     mortal.start()
@@ -134,11 +154,11 @@ def test_whatever_step_of_del_the_daemon_ends_at_nothing_is_left(mortal: Mortal)
         mortal.start()
         if not steps % 2:
             assert machine.call("DEL", pod).code == 0
-        assert_untouched(machine)
+        mortal.assert_untouched()
         steps += 1
         assert steps < MOST_STEPS
     assert steps > 5
-    assert_untouched(machine)
+    mortal.assert_untouched()
 
 
 # The rest of the world.

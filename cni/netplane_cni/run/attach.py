@@ -34,7 +34,11 @@ class Wirer:
     Two threads: one lays cables, one removes them, for the kernel takes its time with removals.
     """
 
-    def __init__(self, open_links: Callable[[], link.Socket] = link.Socket) -> None:
+    def __init__(
+        self, open_links: Callable[[], link.Socket] = link.Socket, laid: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`laid` hears of each routed cable that was laid, by its name."""
+        self._laid = laid
         self._open_links = open_links
         self._home = os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
         self._host = open_links()
@@ -52,7 +56,14 @@ class Wirer:
 
     def wire(self, wiring: Wiring, namespace: int) -> asyncio.Future[None]:
         """Lay the cable into the namespace (an open file). After a failure nothing of it is left."""
-        return self._layer.do(lambda: self._wire(wiring, namespace))
+        laying = self._layer.do(lambda: self._wire(wiring, namespace))
+        if not wiring.gateways:
+            laying.add_done_callback(lambda done: self._tell(wiring.lease.link, done))
+        return laying
+
+    def _tell(self, name: str, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._laid(name)
 
     def leave(self, lease: Lease) -> asyncio.Future[None]:
         """Cut the pod off, quickly; its cable stays until `sweep`."""

@@ -7,14 +7,10 @@ import contextlib
 import functools
 import json
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from netplane.kernel import conntrack
 from netplane.kernel.errors import CommandFailed
 from netplane.kernel.link import events, hearing
-from netplane.kernel.link import run as link
 from netplane.kernel.nft import run as nft
 from netplane.kube.api import Api
 from netplane.kube.errors import ApiError
@@ -26,18 +22,19 @@ from netplane.model.node import Node
 from netplane.reconcile.loop import Cause, Loop, Pace
 from netplane.reconcile.report import Outcome
 from netplane_cni import spec
-from netplane_cni.plan import attach, bgp, bridge, masquerade
+from netplane_cni.plan import attach, bridge, masquerade, shortcut
 from netplane_cni.plan import fabric as paths
 from netplane_cni.plan.inside import Inside
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.plan.neighbourhood import place
 from netplane_cni.run import bgp as routing
-from netplane_cni.run import checksum, install, legacy, loopback, nodes, probes, reach, rules, stale
+from netplane_cni.run import checksum, install, legacy, loopback, nodes, probes, reach, rules
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.fabric import Fabric, prepare_node
-from netplane_cni.run.leases import Journal
 from netplane_cni.run.server import Server
+from netplane_cni.run.settings import MEANS, Means, Settings
+from netplane_cni.run.shortcut import Shortcut
 from netplane_cni.run.verbs import Prepared, Verbs
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -56,42 +53,6 @@ FREE = metrics.gauge("netplane_cni_free_addresses", "Addresses that a pod could 
 CAPACITY = metrics.gauge("netplane_cni_addresses", "Addresses of the node that pods may have.", ["family"])
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the command line says."""
-
-    node: str
-    fabric: paths.Settings
-    socket: str
-    state_dir: Path
-    conf_dir: Path
-    bin_dir: Path
-    cluster_cidrs: tuple[address.Prefix, ...] = ()
-    excluded: tuple[address.Prefix, ...] = ()
-    unmasqueraded: tuple[address.Prefix, ...] = ()
-    masquerades: bool = True
-    cool_down: float = 60.0
-    has_bridge: bool = False
-    mtu: int = 0
-    metrics_address: str = "127.0.0.1"
-    metrics_port: int = 0
-    rotation: float = 0.0
-    path_interval: float = 300.0
-    rules: Literal["auto", "nftables", "iptables"] = "nftables"
-    bgp: bgp.Settings = field(default_factory=bgp.Settings)
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """By what the daemon acts on links, rules, flows, disk and kernel; who counts steps stands between."""
-
-    open_links: Callable[[], link.Socket] = link.Socket
-    open_rules: Callable[[], rules.Kernel] = nft.Socket
-    open_flows: Callable[[], stale.Flows] = conntrack.Socket
-    journal: Callable[[str, Clock], Journal] = Journal
-    try_checksum: checksum.Try = checksum.attempt
-
-
 class Daemon:
     """The plugin on one node. `api` is None where nodes come from a file."""
 
@@ -102,7 +63,7 @@ class Daemon:
         api: Api | None,
         nodes_file: Path | None,
         clock: Clock,
-        means: Means = Means(),
+        means: Means = MEANS,
     ) -> None:
         self._settings = settings
         self._api = api
@@ -114,7 +75,8 @@ class Daemon:
         self._me: Node | None = None
         self._uid: str | None = None
         self._journal = means.journal(str(settings.state_dir), clock)
-        self._wirer = Wirer(means.open_links)
+        self._shortcut = Shortcut(clock, is_wanted=settings.has_shortcut and not settings.has_bridge)
+        self._wirer = Wirer(means.open_links, self._shortcut.note)
         self._rules = self._opened_rules(means)
         self._encryption: Encryption | None = None
         if settings.fabric.mode == "wireguard":
@@ -177,6 +139,7 @@ class Daemon:
         finally:
             notify.stopping()
             self._wirer.close()
+            self._shortcut.close()
             self._fabric.close()
             self._journal.close()
 
@@ -192,6 +155,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.run())
                 group.create_task(self._verbs.sweeping())
+                group.create_task(self._shortcut.laying())
                 group.create_task(self._loop.run())
                 group.create_task(self._follow_nodes())
                 group.create_task(self._probes.run())
@@ -271,6 +235,7 @@ class Daemon:
             await self._route()
             if is_look or was_exceeded != self._fabric.is_exceeded:
                 changes = await self._rules.bring_up_to_date(must_look=cause != "change")
+                await self._shortcut.follow(self._link_of_pods())
             else:
                 changes = await self._rules.follow_networks(self._inside.take)
         except (OSError, UserError, ValueError) as error:
@@ -285,6 +250,11 @@ class Daemon:
         if self._bgp is not None and settled is not None:
             found, underlay = settled
             await self._bgp.bring(found[self._settings.node], underlay)
+
+    def _link_of_pods(self) -> int:
+        """Return the link to the other nodes where pods' packets leave by it as they are, else 0."""
+        settled = self._fabric.settled if self._settings.fabric.mode in shortcut.MODES_BY_LINK else None
+        return settled[1].index if settled is not None else 0
 
     def _path_changed(self) -> None:
         self._loop.wake(self._loop.report.wanted)
@@ -381,6 +351,7 @@ class Daemon:
                 "narrow": {address.text(ip): mtu for ip, mtu in sorted(self._probes.limits.items())},
             },
             "mtu": prepared.mtu if prepared else 0,
+            "fast_path": self._shortcut.state,
             "pools": [{"cidr": str(p.prefix), "size": p.size} for p in prepared.pools] if prepared else [],
             "resting": len(self._verbs.cooling()),
             "leases": [

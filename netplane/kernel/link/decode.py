@@ -11,6 +11,7 @@ from netplane.kernel.link.objects import (
     Forward,
     Link,
     Neighbour,
+    Program,
     Route,
     RouteType,
     Vxlan,
@@ -130,3 +131,14 @@ def bucket_rate(payload: memoryview) -> tuple[int, int]:
     options = wire.attributes(found[wire.TCA_OPTIONS], 0)
     wide = options.get(wire.TBF_RATE64)
     return index, int.from_bytes(wide, sys.byteorder) if wide else int(wire.TBF.unpack(options[wire.TBF_PARAMETERS])[5])
+
+
+def program(payload: memoryview) -> Program | None:
+    """Read an RTM_NEWTFILTER message: filters of other kinds have no name; None for the head of a list."""
+    _, index, handle, parent, info = wire.TCMSG.unpack_from(payload)
+    if not handle:
+        return None
+    found = wire.attributes(payload, wire.TCMSG.size)
+    is_program = _text(found, wire.TCA_KIND) == "bpf" and wire.TCA_OPTIONS in found
+    options = wire.attributes(found[wire.TCA_OPTIONS], 0) if is_program else {}
+    return Program(index, _text(options, wire.BPF_NAME), info >> 16, parent == wire.TC_ARRIVING)

@@ -19,7 +19,9 @@ from netplane.kernel.link.objects import (
     LinkGroup,
     LinkName,
     Neighbour,
+    Place,
     PortEntry,
+    Program,
     Route,
     Thing,
     TokenBucket,
@@ -71,6 +73,11 @@ def _parts(verb: Verb, thing: Thing) -> tuple[int, int, bytes]:
             return wire.NEWNEIGH, wire.DELNEIGH, _port_entry(thing)
         case TokenBucket():
             return wire.NEWQDISC, wire.DELQDISC, _bucket(verb, thing)
+        case Place():
+            head = wire.TCMSG.pack(0, thing.index, wire.TC_CLSACT_HANDLE, wire.TC_CLSACT, 0)
+            return wire.NEWQDISC, wire.DELQDISC, head + text(wire.TCA_KIND, "clsact")
+        case Program():
+            return wire.NEWFILTER, wire.DELFILTER, _program(verb, thing)
         case LinkChange():
             return wire.NEWLINK, wire.DELLINK, _change(thing)
         case LinkGroup():
@@ -232,3 +239,13 @@ def _bucket(verb: Verb, thing: TokenBucket) -> bytes:
     options += attribute(wire.TBF_RATE64, thing.rate.to_bytes(8, sys.byteorder)) if thing.rate > rate else b""
     options += u32(wire.TBF_BURST, thing.burst)
     return head + text(wire.TCA_KIND, "tbf") + attribute(wire.TCA_OPTIONS, options)
+
+
+def _program(verb: Verb, thing: Program) -> bytes:
+    end = wire.TC_ARRIVING if thing.is_arriving else wire.TC_LEAVING
+    head = wire.TCMSG.pack(0, thing.index, 1, end, thing.priority << 16 | wire.ALL_PROTOCOLS)
+    head += text(wire.TCA_KIND, "bpf")
+    if verb == "remove":
+        return head
+    options = u32(wire.BPF_FD, thing.file) + text(wire.BPF_NAME, thing.name) + u32(wire.BPF_FLAGS, wire.BPF_DIRECT)
+    return head + attribute(wire.TCA_OPTIONS, options)

@@ -19,7 +19,9 @@ from netplane.kernel.link.objects import (
     LinkGroup,
     LinkName,
     Neighbour,
+    Place,
     PortEntry,
+    Program,
     Route,
     TokenBucket,
     Veth,
@@ -89,7 +91,7 @@ class Fake:
                 return self._change(thing)
             case Address() | Neighbour() | Forward() | Route():
                 return self._entry(command, thing)
-            case PortEntry(index=index):
+            case PortEntry(index=index) | Place(index=index) | Program(index=index):
                 return 0 if index in self._links else errno.ENODEV
             case TokenBucket(index=index):
                 return self._limit(command, thing, index)

@@ -204,6 +204,27 @@ class TokenBucket:
     queue: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A place at a link for programs that see its packets (clsact, tc-bpf(8)). It ends with the link."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Program:
+    """A program, an open file, that sees what a link receives, or sends. It needs a `Place`, and is kept by it.
+
+    Lower priorities see a packet first. Removing one needs no file.
+    """
+
+    index: int
+    name: str
+    priority: int
+    is_arriving: bool
+    file: int = -1
+
+
 Thing: TypeAlias = (
     Veth
     | Bridge
@@ -219,6 +240,8 @@ Thing: TypeAlias = (
     | Forward
     | PortEntry
     | TokenBucket
+    | Place
+    | Program
 )
 Verb = Literal["add", "replace", "remove", "change"]
 
@@ -240,7 +263,7 @@ def add(thing: Thing) -> Command:
     return Command("add", thing)
 
 
-def replace(thing: Address | Route | Neighbour | Forward | PortEntry | TokenBucket) -> Command:
+def replace(thing: Address | Route | Neighbour | Forward | PortEntry | TokenBucket | Place | Program) -> Command:
     """Return the command after which it is there, whatever was in its place."""
     return Command("replace", thing)
 
@@ -286,6 +309,10 @@ def describe(thing: Thing) -> str:
             return f"fdb {thing.mac.hex(':')} dev {thing.index} master static"
         case TokenBucket():
             return f"qdisc dev {thing.index} tbf rate {thing.rate}bps burst {thing.burst} limit {thing.queue}"
+        case Place():
+            return f"qdisc dev {thing.index} clsact"
+        case Program():
+            return f"filter dev {thing.index} {'ingress' if thing.is_arriving else 'egress'} bpf {thing.name}"
 
 
 def ip(packed: bytes) -> str:

@@ -13,7 +13,7 @@ from netplane.kernel import netns
 from netplane.kernel.errors import KernelError, from_os
 from netplane.kernel.link import decode, encode, wire
 from netplane.kernel.link.diff import Paths
-from netplane.kernel.link.objects import Address, Command, Forward, Link, Neighbour, Route
+from netplane.kernel.link.objects import Address, Command, Forward, Link, Neighbour, Program, Route
 
 T = TypeVar("T")
 
@@ -166,7 +166,16 @@ class Socket:
     def rate(self, index: int) -> int:
         """Return the bytes per second that a token bucket lets the link send, 0 without one."""
         payload = wire.TCMSG.pack(0, index, 0, 0, 0)
-        return dict(self._dump(wire.GETQDISC, payload, wire.NEWQDISC, decode.bucket_rate, "list queues")).get(index, 0)
+        found = self._dump(wire.GETQDISC, payload, wire.NEWQDISC, decode.bucket_rate, "list queues")
+        return max((rate for at, rate in found if at == index), default=0)
+
+    def programs(self, index: int) -> list[Program]:
+        """Return the programs at a link, without their files; filters of other kinds have no name."""
+        found: list[Program | None] = []
+        for end in (wire.TC_ARRIVING, wire.TC_LEAVING):
+            payload = wire.TCMSG.pack(0, index, 0, end, 0)
+            found += self._dump(wire.GETFILTER, payload, wire.NEWFILTER, decode.program, "list filters")
+        return [one for one in found if one is not None]
 
     def paths(self, *, protocol: int, index: int = 0) -> Paths:
         """Return the routes made by `protocol`, and the permanent neighbours and forwards of the link `index`."""

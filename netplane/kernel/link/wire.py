@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 
 REQUEST, MULTI, ACK, DUMP = 1, 2, 4, 0x300
@@ -25,6 +26,11 @@ TBF_PARAMETERS, TBF_RATE64, TBF_BURST = 1, 4, 6
 TBF = struct.Struct("=BBHhHI12xIII")
 """struct tc_tbf_qopt: cell_log, link layer, overhead, cell_align, mpu and rate; no peak rate; limit, buffer, mtu."""
 LINK_LAYER_ETHERNET = 1
+
+NEWFILTER, DELFILTER, GETFILTER = 44, 45, 46
+TC_CLSACT, TC_CLSACT_HANDLE, TC_ARRIVING, TC_LEAVING = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF2, 0xFFFFFFF3
+BPF_FD, BPF_NAME, BPF_FLAGS, BPF_DIRECT = 6, 7, 8, 1
+ALL_PROTOCOLS = int.from_bytes(b"\x00\x03", sys.byteorder)
 
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
