@@ -1,13 +1,15 @@
 """Start CNI daemons quickly: a process that has loaded all of `netplane cni daemon` already, and forks one on request.
 
 Run as `python -m tests.support.cni_nursery`. Each line of its input is a JSON object: with `place` (the network
-namespace), `log` (the file for what is said) and `words` (after `netplane`) it answers with a new process id, with
-`ended` (a process id) with that one's exit code, negative for a signal's.
+namespace), `log` (the file for what is said), `words` (after `netplane`) and `module` (whose `main` is called with the
+words instead, if any) it answers with a new process id, with `ended` (a process id) with that one's exit code, negative
+for a signal's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -28,9 +30,9 @@ class Nursery:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def start(self, place: str, log: Path, words: Sequence[str]) -> Forked:
-        """Start `netplane` with these words."""
-        return Forked(self, self.ask({"place": place, "log": str(log), "words": list(words)}))
+    def start(self, place: str, log: Path, words: Sequence[str], *, module: str = "") -> Forked:
+        """Start `netplane` with these words, or what is called `main` in a module."""
+        return Forked(self, self.ask({"place": place, "log": str(log), "words": list(words), "module": module}))
 
     def ask(self, question: Mapping[str, object]) -> int:
         """Ask, and return the answer."""
@@ -115,6 +117,8 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             sys.argv = ["netplane", *asked["words"]]
             with netns.inside(asked["place"]):
+                if asked["module"]:
+                    sys.exit(importlib.import_module(asked["module"]).main(*asked["words"]))
                 sys.exit(cli.main())
         print(pid, flush=True)
 
