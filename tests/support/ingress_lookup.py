@@ -33,6 +33,9 @@ def find(tables: Tables, asked: Asked) -> str:
     if fast and asked.port in OWN_PORTS:
         return fast
     door = tables.doors.get(str(asked.port), "")
+    near = _longest(tables.near, f"{door}/{asked.host}{asked.path}/?")
+    if near:
+        return near
     for key in _keys(door, asked.host):
         found = _at(tables, key, asked.path)
         if found:

@@ -204,8 +204,16 @@ http-request set-header X-Forwarded-Host %[req.hdr(host)]
 http-request set-var(txn.rec) base,concat(/?),map_beg(MAPS/fast.map) unless is_odd_host or is_dotted ELSEWHERE
 http-request track-sc0 'var(txn.rec),bytes(6),field(1,\")' table owners
 http-request allow if { var(txn.rec) -m found }
+http-request set-var(txn.door) so_id,map_int(MAPS/doors.map)
+http-request set-var(txn.base) base
+http-request set-var(txn.rec) var(txn.door),concat(/,txn.base,/?),map_beg(MAPS/near.map) unless is_odd_host or is_dotted
+http-request track-sc0 'var(txn.rec),bytes(6),field(1,\")' table owners
+http-request allow if { var(txn.rec) -m found }
 """
-"""The way of most requests: one lookup of host and path together says the slot and the names for the log."""
+"""The way of most requests: one lookup of host and path together says the slot and the names for the log.
+
+The second one is for hosts that are served otherwise, or not at all, at another port.
+"""
 
 _RULES: Final = r"""
 set-var(txn.rec) 'str("!400--\",\"service\":\"")'
@@ -213,7 +221,6 @@ set-var(txn.host) req.hdr(host),host_only,lower,rtrim(.)
 set-var(txn.path) path
 REFUSE(400,Bad Request) if is_odd_host
 REFUSE(400,Bad Request) if is_dotted { path -m reg -i (^|/)([.]|%2e){1,2}(/|$) }
-set-var(txn.door) so_id,map_int(MAPS/doors.map)
 set-var(txn.key) var(txn.door),concat(/,txn.host),concat(,txn.path)
 set-var(txn.found) var(txn.key),map_str(MAPS/exact.map)
 lua.search if MISSING { var(txn.door) -m sub ^ }
@@ -238,7 +245,7 @@ lua.refuse if { var(txn.slot) -m beg ! }
 
 
 def _fast(settings: Settings, maps: str) -> Iterator[str]:
-    """Decide for hosts of Ingresses without annotations at once, and leave all others to `_rules`."""
+    """Decide for hosts all of whose routes are simple at once, and leave all others to `_rules`."""
     others = [one.port for one in settings.listeners if one.port not in settings.own_ports]
     ids = [str(port + _STEP * at) for port in others for at in range(len(settings.addresses))]
     text = _FAST.replace("CAPTURES", _CAPTURES.strip() if settings.access_log else "").replace("MAPS", maps)

@@ -72,6 +72,7 @@ def _maps(
         "regex": tables.regex,
         "prefix": tables.prefix,
         "fast": tables.fast,
+        "near": tables.near,
         "doors": tables.doors,
         "sni": {_sni(one): given[slots.passthrough_use(one.service)] for one in reversed(routing.passthroughs)},
     }

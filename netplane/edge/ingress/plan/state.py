@@ -13,7 +13,7 @@ from typing import Final
 
 from netplane.lib import keyed
 
-DECIDING: Final = ("exact", "regex", "prefix", "doors", "sni", "fast")
+DECIDING: Final = ("exact", "regex", "prefix", "near", "doors", "sni", "fast")
 """The maps that send requests somewhere: written after, and erased before, what they name."""
 NAMED: Final = ("slots", "policies", "choices", "meta")
 MAPS: Final = (*NAMED, *DECIDING)

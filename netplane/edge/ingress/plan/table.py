@@ -4,8 +4,9 @@ A record is `slot|owner|policy`. Where host and path alone decide, a lookup find
 or cookies matter too, it finds `?` and the name of a list that is walked in order of precedence. The list holds also
 what less specific paths and hosts would offer, so that walking it once is enough.
 
-Most hosts need nothing of that: their routes are plain, at all of the door's own ports, each to one Service without a
-policy. These stand a second time in one map by host and path together, where a single lookup decides.
+Most hosts need nothing of that: their routes are plain, each to one Service without a policy. These stand a second time
+by host and path together, where a single lookup decides: in the map `fast` where that holds at all of the door's own
+ports, else in the map `near`, by port.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _PATH_RANK: Final = {"exact": 0, "regex": 1, "prefix": 2}
 _DOOR: Final = "d"
 
 Target = Callable[[Route], str]
-"""Gives the record of a route: `slot|owner|policy`; for the map `fast`, "" when the route needs more than that."""
+"""Gives the record of a route: `slot|owner|policy`; for the maps `fast` and `near`, "" when it needs more than that."""
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Tables:
     choices: dict[str, str] = field(default_factory=dict)
     doors: dict[str, str] = field(default_factory=dict)
     fast: dict[str, str] = field(default_factory=dict)
+    near: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def compile_tables(
 
     The map `fast` counts at `own_ports` alone.
     """
-    tables = Tables(fast=_fast(routes, fast, own_ports))
+    everywhere = _everywhere(routes, fast, own_ports)
+    tables = Tables(fast={key: value for rows in everywhere.values() for key, value in rows.items()})
     doors: dict[str, list[Route]] = {}
     shared: dict[frozenset[frozenset[int]], str] = {}
     sets = {route.ports for route in routes}
@@ -70,24 +73,33 @@ def compile_tables(
         for at in range(addresses):
             tables.doors[str(listener.port + 100000 * at)] = door + _features(doors[door])
     for door, mine in doors.items():
-        _compile_door(tables, door + _features(mine), mine, record)
+        name = door + _features(mine)
+        _compile_door(tables, name, mine, record)
+        for host, rows in _simple(mine, fast).items():
+            if host not in everywhere:
+                tables.near.update({f"{name}/{key}": value for key, value in rows.items()})
     return tables
 
 
-def _fast(routes: Iterable[Route], record: Target, own: frozenset[int]) -> dict[str, str]:
+def _everywhere(routes: Iterable[Route], record: Target, own: frozenset[int]) -> dict[str, dict[str, str]]:
+    """Return the rows of the hosts that are simple, and the same, at all of the door's own ports."""
+    here = [one for one in routes if not one.ports or one.ports & own]
+    different = {one.match.host.name for one in here if one.ports and not one.ports >= own}
+    return {host: rows for host, rows in _simple(here, record).items() if host not in different}
+
+
+def _simple(routes: Iterable[Route], record: Target) -> dict[str, dict[str, str]]:
     """Return the rows of hosts all of whose routes are simple: one that is not could stand behind a longer path.
 
     A lookup is for the host, the path and `/?`, which no path holds, so that an exact path is the longest beginning.
     """
     by_host: dict[str, list[Route]] = {}
     for route in routes:
-        if route.match.host.kind == "exact" and (not route.ports or route.ports & own):
+        if route.match.host.kind == "exact":
             by_host.setdefault(route.match.host.name, []).append(route)
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
     for host, mine in by_host.items():
         if not all(one.match.is_plain and one.match.path.kind != "regex" for one in mine):
-            continue
-        if not all(not one.ports or one.ports >= own for one in mine):
             continue
         rows: dict[str, str] = {}
         for one in sorted(mine, key=rank):
@@ -95,7 +107,7 @@ def _fast(routes: Iterable[Route], record: Target, own: frozenset[int]) -> dict[
             key = f"{host}{path.value}/?" if path.kind == "exact" else f"{host}{path.value.rstrip('/')}/"
             rows.setdefault(key, record(one))
         if all(rows.values()):
-            found.update(rows)
+            found[host] = rows
     return found
 
 

@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from netplane.edge.ingress.plan import apr1, base, desired, endpoints, observe
+from netplane.edge.ingress.plan import apr1, base, desired, endpoints, observe, table
 from netplane.edge.ingress.plan.state import MAPS, EngineServer, Paths
 from netplane.edge.ingress.run import passwords
 from netplane.model import address
-from netplane.model.routing import Backend, Headers, Host, Match, Owner, Path, Policy, Route, Routing, Server
+from netplane.model.routing import Backend, Headers, Host, Listener, Match, Owner, Path, Policy, Route, Routing, Server
 from netplane.model.routing import ServicePort as Port
 from netplane.model.service import Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort
 
@@ -110,3 +110,12 @@ def test_the_script_of_the_engine_is_part_of_the_package_with_all_that_it_requir
     scripts = [entry, *entry.with_suffix("").glob("*.lua")]
     required = {name for script in scripts for name in re.findall(r'require\("([a-z.]+)"\)', script.read_text())}
     assert required == {f"door.{script.stem}" for script in scripts[1:]}
+
+
+def test_a_simple_host_is_found_at_once_and_at_its_ports_alone() -> None:
+    both = Route(Owner("Ingress", "ns", "both"), Match(Host("exact", "both.example")), ports=frozenset({80, 443}))
+    one = Route(Owner("HTTPRoute", "ns", "one"), Match(Host("exact", "one.example")), ports=frozenset({80}))
+    listeners, name = [Listener(80), Listener(443, "HTTPS")], lambda route: str(route.owner.name)
+    tables = table.compile_tables([both, one], listeners, name, fast=name, own_ports=frozenset({80, 443}))
+    assert tables.fast == {"both.example/": "both"}
+    assert tables.near == {"d80/one.example/": "one"}
