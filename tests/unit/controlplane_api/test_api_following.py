@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -17,6 +18,22 @@ class _Line:
 
     def write(self, body: bytes) -> None:
         self.told.append(body)
+
+
+class _Heard(_Line):
+    """A line that costs some time and notes when it was written."""
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__()
+        self.at: list[float] = []
+        self._seconds = seconds
+
+    def write(self, body: bytes) -> None:
+        super().write(body)
+        until = time.monotonic() + self._seconds
+        while time.monotonic() < until:
+            pass
+        self.at.append(time.monotonic())
 
 
 class _World:
@@ -162,3 +179,36 @@ async def test_news_during_a_round_are_told_after_it() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _two_writes(line: _Line) -> bool:
+    """Write twice; return whether the second was told at the next turns of the loop, without waiting for the time."""
+    world = _World()
+    task = world.join(world.follower(line))
+    await asyncio.sleep(0)
+    for name in "ab":
+        world.happen(name)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    was_told = len(line.told) == 2
+    await _settled()
+    for _ in range(1000):
+        if len(line.told) == 2:
+            break
+        await asyncio.sleep(0.02)
+    assert len(line.told) == 2
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return was_told
+
+
+async def test_a_second_write_is_told_at_once_while_that_costs_little() -> None:
+    # On a busy machine a round may take long by the clock: of many tries one does not.
+    tries = [await _two_writes(_Line()) for _ in range(50)]
+    assert any(tries)
+
+
+async def test_what_costs_much_is_gathered() -> None:
+    line = _Heard(seconds=0.004)
+    await _two_writes(line)
+    assert line.at[1] - line.at[0] >= 0.009
