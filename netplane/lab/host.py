@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -104,7 +105,8 @@ def ensure_node_mounts(folders: Folders, node: str) -> None:
         (state / "cni-bin", "/opt/cni/bin"),
     ]
     (state / "lib" / "images").mkdir(parents=True, exist_ok=True)
-    for source, _ in binds:
+    shutil.rmtree(folders.node_tmp(node), ignore_errors=True)
+    for source in (*(source for source, _ in binds), folders.node_tmp(node)):
         source.mkdir(parents=True, exist_ok=True)
     draft = table.with_suffix(".new")
     draft.write_text("".join(f"{source} {target} none bind 0 0\n" for source, target in binds))

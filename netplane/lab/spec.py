@@ -117,6 +117,10 @@ class Folders:
         """What a node keeps over `down --keep`."""
         return self.state / "nodes" / node
 
+    def node_tmp(self, node: str) -> Path:
+        """Where a node's daemons put what they need for a moment; one that is killed leaves it there."""
+        return self.node_state(node) / "tmp"
+
     def node_run(self, node: str) -> Path:
         """What a node forgets when the lab goes down."""
         return self.run / "nodes" / node

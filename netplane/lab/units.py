@@ -162,4 +162,5 @@ def _on_node(spec: LabSpec, folders: Folders, node: NodeSpec, what: str, argv: t
         spec.netns(node.name),
         folders.mount_namespace(node.name),
         f"{node_cgroup(spec, node.name)}/system",
+        {"TMPDIR": str(folders.node_tmp(node.name))},
     )

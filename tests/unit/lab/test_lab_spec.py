@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -116,3 +117,9 @@ def test_a_range_that_cannot_serve_is_refused(part: str, network: str, nodes: in
     lab = LabSpec(nodes=tuple(range(1, nodes + 1)), ipv4=spec.with_range(spec.IPV4, part, network))
     with pytest.raises(SpecError, match=f"--{part}-cidr {network}"):
         spec.check(lab)
+
+
+def test_what_a_killed_daemon_of_a_node_leaves_goes_with_the_lab() -> None:
+    lab, folders = LabSpec(runtime="containerd"), spec.folders("lab")
+    for unit in units.of_node(lab, folders, "/bin/netplane", lab.node(1)):
+        assert Path(unit.environment["TMPDIR"]).is_relative_to(folders.state)
