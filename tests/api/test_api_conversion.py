@@ -74,7 +74,7 @@ class Doors:
         self.group = f"{namespace}.example.com"
         versions = [
             _version("v1", "host", "port", is_storage=True),
-            _version("v2", "address", is_storage=False),
+            {**_version("v2", "address", is_storage=False), "selectableFields": [{"jsonPath": ".spec.address"}]},
         ]
         names = {"plural": "doors", "singular": "door", "kind": "Door"}
         self.crd = f"{CRDS}/doors.{self.group}"
@@ -209,6 +209,39 @@ def test_of_the_metadata_only_labels_and_annotations_are_the_webhooks(
     metadata = doors.api.ask("GET", doors.path("v2", "front"))[1]["metadata"]
     assert (metadata["labels"], metadata["generation"]) == ({"was": "v1"}, 1)
     assert "finalizers" not in metadata
+
+
+def test_selectors_look_at_the_version_that_is_asked_for(doors: Doors, hooks: admission_hooks.Hooks) -> None:
+    def labelling(obj: dict[str, Any], wanted: str) -> dict[str, Any]:
+        made = _converted(obj, wanted)
+        made["metadata"]["labels"] = {"reads": wanted.rpartition("/")[2]}
+        return made
+
+    def chosen(version: str, selector: str) -> list[str]:
+        code, listed = doors.api.ask("GET", f"{doors.path(version)}?{selector}")
+        assert code == 200, listed
+        return [each["metadata"]["name"] for each in listed["items"]]
+
+    hooks.answers["/convert"] = converting(labelling)
+    for number in range(3):
+        doors.make("v1", f"d{number}", host="h", port=str(number))
+    assert chosen("v2", "labelSelector=reads%3Dv2&limit=2") == ["d0", "d1"]
+    assert chosen("v1", "labelSelector=reads%3Dv2") == []
+    assert chosen("v2", "fieldSelector=spec.address%3Dh:1") == ["d1"]
+    assert chosen("v2", "fieldSelector=metadata.name%3Dd2&labelSelector=reads") == ["d2"]
+    watched = (
+        f"{doors.path('v2')}?watch=true&resourceVersion=0&labelSelector=reads%3Dv2&fieldSelector=spec.address%3Dh:7"
+    )
+    with doors.api.watch(watched) as events:
+        doors.api.ask("PATCH", doors.path("v1", "d1"), {"spec": {"port": "7"}}, headers=MERGE)
+        doors.api.ask("PATCH", doors.path("v1", "d1"), {"spec": {"port": "8"}}, headers=MERGE)
+        seen = [next(events) for _ in range(2)]
+    assert [(each["type"], each["object"]["spec"]["address"]) for each in seen] == [
+        ("ADDED", "h:7"),
+        ("DELETED", "h:7"),
+    ]
+    doors.api.ask("DELETE", f"{doors.path('v2')}?fieldSelector=spec.address%3Dh:8")
+    assert chosen("v1", "") == ["d0", "d2"]
 
 
 def _renamed(obj: dict[str, Any], wanted: str) -> dict[str, Any]:

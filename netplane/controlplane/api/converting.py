@@ -52,13 +52,18 @@ class Converter:
         self._known: OrderedDict[_Place, history.Record] = OrderedDict()
         self._watched: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
+    @staticmethod
+    def is_asked(of: types.ResourceType) -> bool:
+        """Whether a webhook converts what is stored into this version."""
+        return of.conversion is not None and of.conversion.webhook is not None
+
     async def record(self, of: types.ResourceType, record: history.Record) -> history.Record:
         """Return a stored record as it reads in the version that is asked for."""
         return (await self.records(of, (record,)))[0]
 
     async def records(self, of: types.ResourceType, records: Sequence[history.Record]) -> Sequence[history.Record]:
         """Return stored records as they read in the version that is asked for; raise 500 when that cannot be had."""
-        if of.conversion is None or of.conversion.webhook is None:
+        if not self.is_asked(of):
             return records
         found = {record.key: self._remembered(of, record) for record in records}
         missing = [record for record in records if found[record.key] is None]
@@ -66,7 +71,7 @@ class Converter:
             objs = await self._asked(of, [orjson.loads(record.value) for record in batch], of.api_version)
             for record, obj in zip(batch, objs, strict=True):
                 self._fit(of, obj)
-                made = history.Record(record.key, record.revision, orjson.dumps(obj), record.index)
+                made = history.Record(record.key, record.revision, orjson.dumps(obj), _index(record, obj))
                 found[record.key] = self._remember(of, made)
         return [each for record in records if (each := found[record.key]) is not None]
 
@@ -77,7 +82,7 @@ class Converter:
 
         Many watch the same: one asks, and the others take what it was told.
         """
-        if not events or of.conversion is None or of.conversion.webhook is None:
+        if not events or not self.is_asked(of):
             return events
         name = f"{of.stored.group_resource}/{of.version}"
         lock = self._watched.get(name) or self._watched.setdefault(name, asyncio.Lock())
@@ -242,6 +247,12 @@ def _object(value: Any, what: str) -> Object:
     if not isinstance(value, dict):
         raise hooks.BadAnswer(f"{what} is no object")
     return value
+
+
+def _index(record: history.Record, obj: Object) -> history.Index:
+    """Return what selectors look at of a converted object: the labels may be others; fields are read of its bytes."""
+    labels = obj["metadata"].get("labels") or {}
+    return record.index if labels == record.index.labels else history.Index(labels, record.index.fields)
 
 
 def _place(of: types.ResourceType, record: history.Record) -> _Place:

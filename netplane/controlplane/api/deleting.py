@@ -99,9 +99,7 @@ async def delete_collection(at: cluster.Cluster, request: http.Request, of: type
     assert request.target is not None
     wanted = await read_options(request)
     chosen = listing.choice(of, request.query, namespace=request.target.namespace)
-    page = listing.page(
-        at.store.cache(cluster.storage(of)), chosen, listing.asked(request.query), current=at.store.revision
-    )
+    page = await reading.selected(at, of, chosen, listing.asked(request.query))
     items = []
     told = webhooks.Told(request.warnings, request.annotations)
     for record in page.records:

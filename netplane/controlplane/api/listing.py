@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -128,22 +128,32 @@ class Page:
     remaining: int = 0
 
 
-def page(of: cache.Cache, chosen: Choice, wanted: Asked, *, current: int) -> Page:
-    """Return a page of the committed objects; raise 410 when its snapshot has left the window."""
-    is_countable = chosen.matches is None and not chosen.name
-    limit = wanted.limit if is_countable else 0
+def candidates(of: cache.Cache, chosen: Choice, wanted: Asked) -> tuple[list[history.Record], int]:
+    """Return the committed objects among which selectors choose, and how many are left beyond a page without any.
+
+    Raises 410 when the snapshot has left the window.
+    """
+    limit = wanted.limit if _is_countable(chosen) else 0
     try:
         records, left = of.first(limit, revision=wanted.exact, namespace=chosen.namespace, after=wanted.after)
     except history.Expired as error:
         raise _gone(wanted, error) from error
+    return [record for record in records if record.key[1] == chosen.name] if chosen.name else records, left
+
+
+def page(records: Sequence[history.Record], left: int, chosen: Choice, wanted: Asked, *, current: int) -> Page:
+    """Return a page of the candidates, as they read in the version whose labels and fields are looked at."""
     revision = wanted.exact or current
-    if not is_countable:
-        records = [record for record in records if chosen.includes(record)]
-    is_last = len(records) <= wanted.limit and not left
+    found = [record for record in records if chosen.matches is None or chosen.matches(record)]
+    is_last = len(found) <= wanted.limit and not left
     if not wanted.limit or is_last:
-        return Page(records, revision)
-    kept = records[: wanted.limit]
+        return Page(found, revision)
+    kept = found[: wanted.limit]
     return Page(kept, revision, history.Continue(revision, kept[-1].key).encode(), left)
+
+
+def _is_countable(chosen: Choice) -> bool:
+    return chosen.matches is None and not chosen.name
 
 
 def _gone(wanted: Asked, error: history.Expired) -> status.ApiStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 
 import orjson
@@ -70,15 +71,27 @@ async def list_(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
     wanted = listing.asked(request.query)
     if wanted.at_least > at.store.revision:
         await fresh(at, wanted.at_least)
-    page = listing.page(at.store.cache(cluster.storage(of)), chosen, wanted, current=at.store.revision)
+    page = await selected(at, of, chosen, wanted)
     metadata = render.list_metadata(page.revision, token=page.token, remaining=page.remaining)
-    records = await at.converter.records(of, page.records)
+    records = page.records if chosen.matches is not None else await at.converter.records(of, page.records)
     chunks = render.many(of, records, metadata, how, at.clock.now(), include=include(request))
     if how.is_yaml:
         return http.Response(200, render.as_yaml(chunks), YAML)
     if len(page.records) <= 100:
         return http.Response(200, b"".join(chunks))
     return http.Response(200, chunks=chunks)
+
+
+async def selected(
+    at: cluster.Cluster, of: types.ResourceType, chosen: listing.Choice, wanted: listing.Asked
+) -> listing.Page:
+    """Return a page of objects; those that selectors chose are in the version asked for, which they look at."""
+    current = at.store.revision
+    records: Sequence[history.Record]
+    records, left = listing.candidates(at.store.cache(cluster.storage(of)), chosen, wanted)
+    if chosen.matches is not None:
+        records = await at.converter.records(of, records)
+    return listing.page(records, left, chosen, wanted, current=current)
 
 
 async def fresh(at: cluster.Cluster, revision: int) -> None:

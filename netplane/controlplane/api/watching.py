@@ -165,10 +165,12 @@ class Watch:
             return window.end if start.revision is None else window.position(start.revision)
         records = list(self._cache.range(namespace=self._chosen.namespace))
         position, revision = window.end, self._at.store.revision
-        chosen = [record for record in records if self._chosen.includes(record)]
-        for first in range(0, len(chosen), 100):
-            shown = await self._at.converter.records(self._of, chosen[first : first + 100])
-            lines = [self._line("ADDED", record) for record in shown]
+        chosen = self._chosen
+        if chosen.matches is None or not self._at.converter.is_asked(self._of):
+            records = [record for record in records if chosen.includes(record)]
+        for first in range(0, len(records), 100):
+            shown = await self._at.converter.records(self._of, records[first : first + 100])
+            lines = [self._line("ADDED", record) for record in shown if chosen.includes(record)]
             await self._write(b"".join(lines))
             await asyncio.sleep(0)
         if start.ends_initial and self._wants_bookmarks:

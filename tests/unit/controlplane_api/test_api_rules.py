@@ -249,17 +249,22 @@ def _cache(count: int) -> cache.Cache:
     return kept
 
 
+def _page(kept: cache.Cache, chosen: listing.Choice, asked: listing.Asked, *, current: int) -> listing.Page:
+    records, left = listing.candidates(kept, chosen, asked)
+    return listing.page(records, left, chosen, asked, current=current)
+
+
 def _names(page: listing.Page) -> list[str]:
     return [record.key[1] for record in page.records]
 
 
 def test_pages_show_one_snapshot_although_objects_change_between_them() -> None:
     kept, chosen = _cache(5), listing.Choice("")
-    first = listing.page(kept, chosen, listing.Asked(None, 0, 2, None), current=5)
+    first = _page(kept, chosen, listing.Asked(None, 0, 2, None), current=5)
     late = history.Record(("x", "p03-late"), 6, b"{}", history.Index({}, {}))
     kept.apply(revision=6, record=late, last=late)
     asked = listing.asked({"limit": ("10",), "continue": (first.token,)})
-    second = listing.page(kept, chosen, asked, current=6)
+    second = _page(kept, chosen, asked, current=6)
     assert (_names(first), first.remaining) == (["p01", "p02"], 3)
     assert (_names(second), second.revision) == (["p03", "p04", "p05"], 5)
 
@@ -269,10 +274,10 @@ def test_a_page_whose_snapshot_is_gone_offers_to_go_on_inconsistently() -> None:
     kept.window.snapshot_floor = 5
     asked = listing.asked({"limit": ("2",), "continue": (history.Continue(3, ("x", "p02")).encode(),)})
     with pytest.raises(status.ApiStatus) as refused:
-        listing.page(kept, listing.Choice(""), asked, current=5)
+        _page(kept, listing.Choice(""), asked, current=5)
     assert refused.value.code == 410
     again = listing.asked({"continue": (refused.value.body()["metadata"]["continue"],)})
-    assert _names(listing.page(kept, listing.Choice(""), again, current=5)) == ["p03", "p04", "p05"]
+    assert _names(_page(kept, listing.Choice(""), again, current=5)) == ["p03", "p04", "p05"]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +294,7 @@ def test_a_page_whose_snapshot_is_gone_offers_to_go_on_inconsistently() -> None:
 )
 def test_selectors_choose_by_labels_and_fields(query: bytes, names: list[str]) -> None:
     chosen = listing.choice(PODS_TYPE, options.query(query), namespace="")
-    assert _names(listing.page(_cache(5), chosen, listing.Asked(None, 0, 0, None), current=5)) == names
+    assert _names(_page(_cache(5), chosen, listing.Asked(None, 0, 0, None), current=5)) == names
 
 
 def test_a_field_that_cannot_be_selected_by_is_told() -> None:
