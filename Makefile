@@ -10,7 +10,7 @@ PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping procps 
 TEST_PACKAGES := containerd runc podman containernetworking-plugins etcd-server bird2 qemu-system-x86 qemu-utils \
   ipvsadm openssh-client mmdebstrap extlinux syslinux-common fdisk e2fsprogs
 # What only `make test-vagrant` wants.
-VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients
+VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients dnsmasq-base rsync
 # Debian's kubectl is old, but better than none; a newer one on the PATH is left alone.
 KUBECTL := $(shell command -v kubectl >/dev/null || echo kubernetes-client)
 missing = $(shell for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
@@ -115,7 +115,7 @@ scenarios: test-setup ## judge labs of both runtimes by the scenarios of vagrant
 machines-core: test-setup ## judge a cluster of virtual machines by the most telling of them
 	$(LIVE) tests/vagrant -k core
 
-machines: test-setup ## judge a cluster of virtual machines by the same (emulated: about 15 minutes)
+machines: test-setup ## judge a cluster of virtual machines by the same (emulated: half an hour)
 	$(LIVE) tests/vagrant -k machines
 
 test-vagrant: test-setup ## the same through Vagrant itself, with all scenarios (an hour under emulation)

@@ -16,7 +16,13 @@ from tests.support import vms
 from tests.support.scenarios import NAMES, table
 from tests.vagrant import libvirt
 
-PROGRAMS = {"vagrant": "vagrant vagrant-libvirt", "libvirtd": "libvirt-daemon-system", "virsh": "libvirt-clients"}
+PROGRAMS = {
+    "vagrant": "vagrant vagrant-libvirt",
+    "libvirtd": "libvirt-daemon-system",
+    "virsh": "libvirt-clients",
+    "dnsmasq": "dnsmasq-base",
+    "rsync": "rsync",
+}
 BOX = "netplane/bookworm"
 ADDRESS = "10.77.0.11"
 RELOAD_LIMIT = 900.0
