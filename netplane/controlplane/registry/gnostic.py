@@ -11,43 +11,25 @@ from typing import Any
 
 import orjson
 
+from netplane.lib import protobuf
+
 Write = Callable[[int, Any], bytes]
 _Fields = Mapping[str, tuple[int, Write]]
 """Name to number and what writes key, length and value."""
-
-_BYTES, _VARINT, _FIXED64 = 2, 0, 1
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
     """Return the message of a document; a KeyError names what it holds that is not known here."""
     return (
         _text(1, document["swagger"])
-        + _message(2, _members(_INFO, document["info"]))
-        + _message(8, b"".join(_named(2, path, _path_item(item)) for path, item in document["paths"].items()))
-        + _message(9, b"".join(_named(1, name, _schema(each)) for name, each in document["definitions"].items()))
+        + protobuf.field(2, _members(_INFO, document["info"]))
+        + protobuf.field(8, b"".join(_named(2, path, _path_item(item)) for path, item in document["paths"].items()))
+        + protobuf.field(9, b"".join(_named(1, name, _schema(each)) for name, each in document["definitions"].items()))
     )
 
 
-def _varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _key(number: int, wire: int) -> bytes:
-    return _varint(number << 3 | wire)
-
-
-def _message(number: int, body: bytes) -> bytes:
-    return _key(number, _BYTES) + _varint(len(body)) + body
-
-
 def _text(number: int, value: object) -> bytes:
-    return _message(number, str(value).encode())
+    return protobuf.field(number, str(value).encode())
 
 
 def _texts(number: int, values: Iterable[object]) -> bytes:
@@ -55,15 +37,15 @@ def _texts(number: int, values: Iterable[object]) -> bytes:
 
 
 def _flag(number: int, value: object) -> bytes:
-    return _key(number, _VARINT) + (b"\x01" if value else b"\x00")
+    return protobuf.key(number, protobuf.VARINT) + (b"\x01" if value else b"\x00")
 
 
 def _count(number: int, value: Any) -> bytes:
-    return _key(number, _VARINT) + _varint(int(value))
+    return protobuf.key(number, protobuf.VARINT) + protobuf.varint(int(value))
 
 
 def _number(number: int, value: Any) -> bytes:
-    return _key(number, _FIXED64) + struct.pack("<d", float(value))
+    return protobuf.key(number, protobuf.FIXED64) + struct.pack("<d", float(value))
 
 
 def _any(value: object) -> bytes:
@@ -72,7 +54,7 @@ def _any(value: object) -> bytes:
 
 
 def _named(number: int, name: str, body: bytes) -> bytes:
-    return _message(number, _text(1, name) + _message(2, body))
+    return protobuf.field(number, _text(1, name) + protobuf.field(2, body))
 
 
 def _members(fields: _Fields, value: Mapping[str, Any]) -> bytes:
@@ -92,23 +74,23 @@ def _schema(value: Mapping[str, Any]) -> bytes:
 
 
 def _properties(number: int, value: Mapping[str, Any]) -> bytes:
-    return _message(number, b"".join(_named(1, name, _schema(each)) for name, each in value.items()))
+    return protobuf.field(number, b"".join(_named(1, name, _schema(each)) for name, each in value.items()))
 
 
 def _additional(number: int, value: Any) -> bytes:
-    return _message(number, _flag(2, value) if isinstance(value, bool) else _message(1, _schema(value)))
+    return protobuf.field(number, _flag(2, value) if isinstance(value, bool) else protobuf.field(1, _schema(value)))
 
 
 def _type(number: int, value: object) -> bytes:
-    return _message(number, _text(1, value))
+    return protobuf.field(number, _text(1, value))
 
 
 def _items(number: int, value: Mapping[str, Any]) -> bytes:
-    return _message(number, _message(1, _schema(value)))
+    return protobuf.field(number, protobuf.field(1, _schema(value)))
 
 
 def _value(number: int, value: object) -> bytes:
-    return _message(number, _any(value))
+    return protobuf.field(number, _any(value))
 
 
 def _values(number: int, values: Iterable[object]) -> bytes:
@@ -124,31 +106,31 @@ def _path_item(value: Mapping[str, Any]) -> bytes:
 
 
 def _operation(number: int, value: Mapping[str, Any]) -> bytes:
-    return _message(number, _members(_OPERATION, value))
+    return protobuf.field(number, _members(_OPERATION, value))
 
 
 def _parameters(number: int, values: Iterable[Mapping[str, Any]]) -> bytes:
-    return b"".join(_message(number, _message(1, _parameter(each))) for each in values)
+    return b"".join(protobuf.field(number, protobuf.field(1, _parameter(each))) for each in values)
 
 
 def _parameter(value: Mapping[str, Any]) -> bytes:
     if value["in"] == "body":
-        return _message(1, _members(_BODY, value))
+        return protobuf.field(1, _members(_BODY, value))
     place, fields = _PLAIN[value["in"]]
-    return _message(2, _message(place, _members(fields, value)))
+    return protobuf.field(2, protobuf.field(place, _members(fields, value)))
 
 
 def _nested_schema(number: int, value: Mapping[str, Any]) -> bytes:
-    return _message(number, _schema(value))
+    return protobuf.field(number, _schema(value))
 
 
 def _response_schema(number: int, value: Mapping[str, Any]) -> bytes:
-    return _message(number, _message(1, _schema(value)))
+    return protobuf.field(number, protobuf.field(1, _schema(value)))
 
 
 def _responses(number: int, value: Mapping[str, Any]) -> bytes:
-    return _message(
-        number, b"".join(_named(1, code, _message(1, _members(_RESPONSE, each))) for code, each in value.items())
+    return protobuf.field(
+        number, b"".join(_named(1, code, protobuf.field(1, _members(_RESPONSE, each))) for code, each in value.items())
     )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+from netplane.lib import protobuf
+
 _MOD, _VALUE = 2, 3
 
 
@@ -69,8 +70,8 @@ def range_(
 ) -> bytes:
     """A RangeRequest, linearizable: of one key, or of all from `key` up to and without `end`."""
     return (
-        _text(1, key)
-        + (_text(2, end) if end else b"")
+        protobuf.field(1, key)
+        + (protobuf.field(2, end) if end else b"")
         + _number(3, limit)
         + _number(4, revision)
         + _number(8, int(keys_only))
@@ -80,46 +81,46 @@ def range_(
 
 def put(key: bytes, value: bytes, *, lease: int = 0) -> bytes:
     """A PutRequest; keys with a lease go when it ends."""
-    return _text(1, key) + _text(2, value) + _number(3, lease)
+    return protobuf.field(1, key) + protobuf.field(2, value) + _number(3, lease)
 
 
 def stands_at(key: bytes, revision: int) -> bytes:
     """A Compare: the key's last change was at this revision; 0 says that it is not there."""
-    return _number(2, _MOD) + _text(3, key) + _always(6, revision)
+    return _number(2, _MOD) + protobuf.field(3, key) + _always(6, revision)
 
 
 def is_version(key: bytes, version: int) -> bytes:
     """A Compare: the key was written so many times since it was made; 0 says that it is not there."""
-    return _text(3, key) + _always(4, version)
+    return protobuf.field(3, key) + _always(4, version)
 
 
 def holds(key: bytes, value: bytes) -> bytes:
     """A Compare: the key is there with this very value."""
-    return _number(2, _VALUE) + _text(3, key) + _text(7, value)
+    return _number(2, _VALUE) + protobuf.field(3, key) + protobuf.field(7, value)
 
 
 def doing_put(request: bytes) -> bytes:
     """A RequestOp that puts."""
-    return _text(2, request)
+    return protobuf.field(2, request)
 
 
 def doing_range(request: bytes) -> bytes:
     """A RequestOp that reads."""
-    return _text(1, request)
+    return protobuf.field(1, request)
 
 
 def doing_delete(key: bytes) -> bytes:
     """A RequestOp that deletes one key."""
-    return _text(3, _text(1, key))
+    return protobuf.field(3, protobuf.field(1, key))
 
 
 def txn(compares: Iterable[bytes], then: Iterable[bytes], otherwise: Iterable[bytes] = ()) -> bytes:
     """A TxnRequest."""
     return b"".join(
         (
-            *(_text(1, each) for each in compares),
-            *(_text(2, each) for each in then),
-            *(_text(3, each) for each in otherwise),
+            *(protobuf.field(1, each) for each in compares),
+            *(protobuf.field(2, each) for each in then),
+            *(protobuf.field(3, each) for each in otherwise),
         )
     )
 
@@ -136,7 +137,7 @@ def lease_grant(seconds: int) -> bytes:
 
 def watch_create(key: bytes, end: bytes, *, start: int) -> bytes:
     """A WatchRequest for all changes of a range from a revision on, that one included."""
-    return _text(1, _text(1, key) + _text(2, end) + _number(3, start))
+    return protobuf.field(1, protobuf.field(1, key) + protobuf.field(2, end) + _number(3, start))
 
 
 def read_range(data: bytes) -> Ranged:
@@ -214,13 +215,13 @@ def _fields(data: bytes) -> dict[int, list[int | bytes]]:
             tag, at = _read_varint(data, at)
             kind = tag & 7
             value: int | bytes
-            if kind == _VARINT:
+            if kind == protobuf.VARINT:
                 value, at = _read_varint(data, at)
-            elif kind == _BYTES:
+            elif kind == protobuf.BYTES:
                 length, at = _read_varint(data, at)
                 value, at = data[at : at + length], at + length
-            elif kind in (_FIXED64, _FIXED32):
-                length = 8 if kind == _FIXED64 else 4
+            elif kind in (protobuf.FIXED64, protobuf.FIXED32):
+                length = 8 if kind == protobuf.FIXED64 else 4
                 value, at = data[at : at + length], at + length
             else:
                 raise Malformed(f"unknown wire type {kind}")
@@ -246,22 +247,9 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _text(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
-
-
 def _number(number: int, value: int) -> bytes:
     return _always(number, value) if value else b""
 
 
 def _always(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
+    return protobuf.key(number, protobuf.VARINT) + protobuf.varint(value)
