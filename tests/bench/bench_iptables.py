@@ -1,4 +1,4 @@
-"""Time the iptables backend: cold start, a restart that adopts, one change, and what all its rules cost others.
+"""Time the iptables backend: cold start, a restart that adopts, one change, a repair, and what its rules cost others.
 
 Run as root: `python tests/bench/bench_iptables.py [--services 100,1000,10000] [--variant legacy]`. Everything happens
 in network namespaces of its own. On nft, mind that iptables-nft-restore itself takes minutes for 10,000 Services.
@@ -30,6 +30,7 @@ from tests.support.topology import FACTS, POD2, PORT, Topology, topology
 CHANGES = 15
 CONNECTIONS = 3000
 ROUNDS = 5
+SETTLING, PATIENCE = 4.0, 60.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -63,9 +64,30 @@ async def measure(lab: Topology, variant: Variant, count: int) -> None:
             f"{variant} {count:6} Services: cold start {cold * 1e3:8.1f} ms, adoption {adopted.seconds * 1e3:7.1f} ms, "
             f"a change p50 {statistics.median(changes) * 1e3:6.1f} ms, worst {max(changes) * 1e3:6.1f} ms"
         )
+        found, mended = await repaired(lab, target, wanted)
+        print(
+            f"              a chain that somebody flushed: found after {found:.2f} s, stands again after {mended:.2f} s"
+        )
         with_rules = rate_of(lab)
         await target.cleanup()
         compare_rates(lab, with_rules, rate_of(lab))
+
+
+async def repaired(lab: Topology, target: iptables.IptablesTarget, wanted: Forwarding) -> tuple[float, float]:
+    """Flush a chain as a stranger; return the seconds until that is found, and until it stands again."""
+    tool = f"iptables-{target.variant}"
+    listed = lab.run("node", tool, "-t", "nat", "-S").splitlines()
+    chain = next(line.split()[1] for line in listed if line.startswith("-A NETPLANE"))
+    drift = aiter(target.drift())
+    news = asyncio.ensure_future(anext(drift))
+    await asyncio.sleep(SETTLING)
+    await asyncio.to_thread(lab.run, "node", tool, "-t", "nat", "-F", chain)
+    began = time.perf_counter()
+    await asyncio.wait_for(news, PATIENCE)
+    found = time.perf_counter() - began
+    assert (await target.replace(wanted)).operations
+    await drift.aclose()  # type: ignore[attr-defined]  # a generator
+    return found, time.perf_counter() - began
 
 
 def compare_rates(lab: Topology, loaded: float, bare: float) -> None:

@@ -1,13 +1,15 @@
 """Measure the IPVS backend inside the machine, for tests/bench/bench_ipvs.py, which runs this there.
 
 From what is meant to committed, without the API. Prints one JSON object for each size, times in seconds of processor
-time: the processor is emulated, and what else it has to do tells more about the host than about us.
+time: the processor is emulated, and what else it has to do tells more about the host than about us. Then one more, of
+what connections cost with the largest size, as ratios of connections for each second on a processor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import statistics
@@ -23,9 +25,13 @@ from netplane.model.address import Family, Packed
 from netplane.model.service import Protocol
 from netplane_proxy.plan.forwarding import Backend, Forwarding, Frontend, Kind, PortForwarding, PortKey
 from netplane_proxy.run import ipvs
+from tests.support import connection_rates as rates
 from tests.support.clusters import NODE
+from tests.support.topology import Topology
 
 CHANGES = 50
+FEW = 10
+ROUNDS, SECONDS = 40, 0.15
 
 
 def port(number: int, first: int = 1) -> PortForwarding:
@@ -93,10 +99,38 @@ async def measure(count: int) -> dict[str, float]:
     }
 
 
+def connections(size: int) -> dict[str, float]:
+    """Return the ratios that tests/bench/bench_proxy_connections shows of nftables, with few Services and so many."""
+    with contextlib.ExitStack() as stack:
+        ways = {
+            "nothing at all": rates.way(stack, rates.DIRECT, lambda _: None),
+            "conntrack alone": rates.way(stack, rates.DIRECT, rates.ruled(rates.NO_RULE)),
+        }
+        for count in (FEW, size):
+            fill = functools.partial(forward, stack, count)
+            ways[f"all rules {count}"] = rates.way(stack, rates.DIRECT, fill)
+            ways[f"service {count}"] = rates.way(stack, rates.SERVICE, fill)
+        found = rates.turns(ways, rounds=ROUNDS, seconds=SECONDS)
+    pairs = [
+        *((f"all rules {count}", "conntrack alone") for count in (FEW, size)),
+        *((f"service {count}", f"all rules {count}") for count in (FEW, size)),
+        *((f"all rules {count}", "nothing at all") for count in (FEW, size)),
+        ("conntrack alone", "nothing at all"),
+    ]
+    return {f"{a} / {b}": rates.ratio(found[a], found[b]) for a, b in pairs}
+
+
+def forward(stack: contextlib.ExitStack, count: int, lab: Topology) -> None:
+    """Forward so many Services on a node."""
+    target = stack.enter_context(contextlib.closing(netns.run_in(lab.places["node"], ipvs.open_target)))
+    netns.run_in(lab.places["node"], lambda: asyncio.run(target.replace(rates.wanted(count))))
+
+
 def main() -> None:
     """Measure in a namespace of its own for each size given."""
+    sizes = [int(size) for size in sys.argv[1:] or ["1000"]]
     with tempfile.TemporaryDirectory() as folder:
-        for size in map(int, sys.argv[1:] or ["1000"]):
+        for size in sizes:
             place = str(Path(folder) / f"node{size}")
             netns.create(place)
             try:
@@ -104,6 +138,7 @@ def main() -> None:
                 print(json.dumps(found), flush=True)
             finally:
                 netns.remove_if_present(place)
+    print(json.dumps({"connections": connections(max(sizes))}), flush=True)
 
 
 if __name__ == "__main__":
