@@ -52,7 +52,8 @@ class Facts:
     """What the tables follow from: our pods' networks, the networks that are inside, and the leases with host ports.
 
     `node` are the addresses of this node, by which others reach its host ports. `clamps` where pods' TCP must be told
-    what the way through the node takes, for their own links take more.
+    what the way through the node takes, for their own links take more. `untracked` is the tunnel's UDP port where its
+    outer packets are not tracked, else 0.
     """
 
     pods: tuple[address.Prefix, ...]
@@ -61,6 +62,7 @@ class Facts:
     masquerades: bool = True
     node: tuple[address.Packed, ...] = ()
     clamps: bool = False
+    untracked: int = 0
 
 
 class HostPort(NamedTuple):
@@ -230,6 +232,8 @@ def _chains(family: address.Family, facts: Facts) -> Iterator[str]:
         yield from _own_sources()
     if facts.clamps:
         yield from _clamps(family)
+    if facts.untracked:
+        yield from _untracked(facts.untracked)
     yield "  chain to_pods {"
     yield f"    dnat {word} to {word} daddr . meta l4proto . th dport map @hostports_at"
     yield f"    dnat {word} to meta l4proto . th dport map @hostports"
@@ -260,6 +264,18 @@ def _clamps(family: address.Family) -> Iterator[str]:
     # Of all packets but the first of a connection nothing more is looked at.
     yield "    tcp flags & (syn | rst) == syn jump clamp"
     yield "  }"
+
+
+def _untracked(port: int) -> Iterator[str]:
+    """Leave the tunnel's outer packets out of tracking: no answer to one ever comes, for each way has ports of its own.
+
+    Only those of this node itself: what a pod sends to such a port is tracked, and masqueraded.
+    """
+    for hook, where in (("prerouting", " fib daddr type local"), ("output", "")):
+        yield f"  chain tunnel_{hook} {{"
+        yield f"    type filter hook {hook} priority -300; policy accept;"
+        yield f"    udp dport {port}{where} notrack"
+        yield "  }"
 
 
 def _own_sources() -> Iterator[str]:

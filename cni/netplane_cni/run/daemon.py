@@ -304,7 +304,8 @@ class Daemon:
         if me is None:
             return masquerade.Facts((), inside, with_ports, masquerades)
         addresses = (*me.internal_ips, *me.external_ips)
-        return masquerade.Facts(me.pod_cidrs, inside, with_ports, masquerades, addresses, self._fabric.is_exceeded)
+        exceeds, port = self._fabric.is_exceeded, self._settings.untracked
+        return masquerade.Facts(me.pod_cidrs, inside, with_ports, masquerades, addresses, exceeds, port)
 
     async def _call(self, environment: dict[str, str], stdin: bytes, namespace: int | None) -> tuple[int, bytes]:
         """Answer one call of the shim: (exit code, standard output)."""

@@ -43,6 +43,11 @@ class Settings:
     bgp: bgp.Settings = field(default_factory=bgp.Settings)
     has_shortcut: bool = False
 
+    @property
+    def untracked(self) -> int:
+        """The port of the tunnel whose packets are not tracked, 0 where all are: part of the fast path."""
+        return self.fabric.port if self.has_shortcut and self.fabric.mode in ("vxlan", "auto") else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
