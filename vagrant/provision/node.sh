@@ -16,6 +16,7 @@ name='' address='' server='' token='' hosts=''
 role=agent proxy_mode=nftables fabric=vxlan runtime=containerd ip_family=ipv4
 bundle="$here/../wheelhouse/netplane.tar.gz"
 lib=/opt/netplane
+started=/var/lib/netplane/started
 
 die() { echo "node.sh: $*" >&2; exit 2; }
 one_of() { # what value choices...
@@ -47,10 +48,12 @@ case $server in *:*) server="[$server]" ;; esac
 [ "$(id -u)" = 0 ] || die "run this as root"
 [ -f "$bundle" ] || die "$bundle is not there: provision/bundle.sh makes it"
 
-put() { # Writes stdin to a file; true when that changed it.
+put() { # file [units]: writes stdin to the file; true when that changed it, and the units then have to start again.
   cat >"$1.new"
   if cmp -s "$1.new" "$1"; then rm "$1.new"; return 1; fi
-  mv "$1.new" "$1"
+  target=$1; shift
+  for each; do rm -f "$started/$each"; done
+  mv "$target.new" "$target"
 }
 
 name_machine() {
@@ -91,9 +94,9 @@ install_netplane() {
   fi
   # One rename decides which version starts next; what runs keeps the files it has.
   if [ "$(readlink "$lib/lib" || :)" != "$stamp" ]; then
+    rm -rf "$started"
     ln -sfn "$stamp" "$lib/lib.new"
     mv -T "$lib/lib.new" "$lib/lib"
-    changed="netplane-server netplane-cni netplane-agent netplane-proxy netplane-ingress"
   fi
   # Of earlier versions the last stays, for what runs yet and loads a module only now.
   for old in $(ls -td "$lib"/*/ | grep -v -e "/$stamp/$" -e '/lib/$' | tail -n +2); do rm -rf "$old"; done
@@ -109,21 +112,21 @@ install_units() {
   reload=
   for file in "$here"/units/*.service; do
     unit=$(basename "$file")
-    put "/etc/systemd/system/$unit" <"$file" && { reload=yes; changed="$changed ${unit%.service}"; }
+    put "/etc/systemd/system/$unit" "${unit%.service}" <"$file" && reload=yes
   done
   [ -z "$reload" ] || systemctl daemon-reload
 }
 
 configure() { # unit; the file's content on stdin
-  put "/etc/netplane/${1#netplane-}.yaml" && changed="$changed $1" || :
+  put "/etc/netplane/${1#netplane-}.yaml" "$1" || :
 }
 
-start() { # Starts a unit, or starts it again when what it runs has changed; a type of notify waits until it serves.
-  systemctl enable --quiet "$1"
-  case " $changed " in
-    *" $1 "*) systemctl restart "$1" ;;
-    *) systemctl start "$1" ;;
-  esac
+start() { # Starts a unit, again when what it runs has changed since it last was; a type of notify waits until it serves.
+  # Enabled is what the next boot reads: that systemd reads all its units anew here takes an emulated machine 9 s a time.
+  systemctl enable --quiet --no-reload "$1"
+  if [ -e "$started/$1" ]; then systemctl start "$1"; else systemctl restart "$1"; fi
+  mkdir -p "$started" # A run that is cut short leaves the rest to the next.
+  : >"$started/$1"
 }
 
 run_server() {
@@ -140,7 +143,10 @@ service-cidr: "$services"
 cluster-cidr: "$pods"
 CONF
   start netplane-server
-  knows_token || netplane token create "$token" --ttl 0 >/dev/null
+  knows_token || said=$(netplane token create "$token" --ttl 0 2>&1) || case $said in
+    *"already exists"*) ;; # It was just started again, and has not yet signed what it says.
+    *) die "no token: $said" ;;
+  esac
 }
 
 knows_token() { # The cluster tells everybody which tokens it knows: it signs what it says about itself with each.
@@ -164,7 +170,8 @@ run_runtime() {
   if put /etc/containerd/config.toml <"$here/containerd.toml"; then
     systemctl restart containerd
   fi
-  systemctl enable --quiet --now containerd
+  systemctl enable --quiet --no-reload containerd
+  systemctl start containerd
 }
 
 build_images() { netplane image build builtin >/dev/null; }
@@ -206,7 +213,6 @@ CONF
   start netplane-ingress
 }
 
-changed=''
 steps=7
 [ "$role" = server ] && steps=9
 step=0
