@@ -45,6 +45,7 @@ from netplane_cni.run.bgp import Bgp  # noqa: E402
 from netplane_cni.run.encryption import Encryption  # noqa: E402
 from netplane_cni.run.fabric import Fabric  # noqa: E402
 from netplane_cni.run.rules import Rules  # noqa: E402
+from netplane_cni.run.translation import Translation  # noqa: E402
 
 COLD_GOAL, CHANGE_GOAL = 1.0, 0.001
 GROWTH_GOAL = 1.25
@@ -145,7 +146,7 @@ class Case:
         self.bird = Heard(folder, bgp.Settings(peers=(bgp.peer("172.16.0.9:64513"),)), ()) if way == "bgp" else None
         self.inside = Inside()
         self.kernel, self.flows = nft.Socket(), conntrack.Socket()
-        self.rules = Rules(self.kernel, self.flows, self.facts)
+        self.rules = Translation(Rules(self.kernel), self.flows, self.facts)
         self.joins: list[float] = []
         self.leaves: list[float] = []
 

@@ -20,6 +20,7 @@ from netplane.model import address
 from netplane_cni.plan import legacy, masquerade
 from netplane_cni.plan.ipam import Lease
 from netplane_cni.run import legacy as legacies
+from netplane_cni.run.translation import Translation
 from netplane_cni.spec import PortMapping
 from tests.support.cni_memory import Flows
 from tests.support.cni_nodes import Machine, World, until
@@ -110,7 +111,7 @@ def test_what_is_refused_changes_nothing_and_a_process_that_died_is_started_agai
 
 def test_drift_is_mended_and_others_rules_stay(place: str) -> None:
     async def course(kernel: Restorer) -> None:
-        rules = legacies.Legacy(kernel, Flows(), lambda: FACTS)
+        rules = Translation(legacies.Legacy(kernel), Flows(), lambda: FACTS)
         await rules.bring_up_to_date(must_look=True)
         iptables(place, "iptables-legacy -t nat -I PREROUTING -p tcp --dport 99 -j ACCEPT")
         for vandal in (
@@ -141,7 +142,7 @@ def test_foreign_rules_outlive_ours(place: str) -> None:
     iptables(place, "iptables-legacy -t nat -A PREROUTING -p tcp --dport 99 -j ACCEPT")
 
     async def course(kernel: Restorer) -> None:
-        await legacies.Legacy(kernel, Flows(), lambda: FACTS).bring_up_to_date(must_look=True)
+        await legacies.Legacy(kernel).bring(FACTS, must_look=True)
 
     with contextlib.closing(netns.run_in(place, Restorer)) as kernel:
         asyncio.run(course(kernel))

@@ -27,8 +27,8 @@ from netplane_cni.plan import fabric
 from netplane_cni.run import legacy
 from netplane_cni.run.daemon import Daemon
 from netplane_cni.run.leases import Journal
-from netplane_cni.run.rules import Translation
 from netplane_cni.run.settings import Means, Settings
+from netplane_cni.run.translation import Body
 
 
 class Steps:
@@ -97,9 +97,9 @@ class Leases(Journal):
 class Mortal(Daemon):
     """The daemon; where its rules are iptables', changes of tables are steps, too."""
 
-    def _opened_rules(self, means: Means) -> Translation:
+    def _opened_rules(self, means: Means) -> Body:
         if self._settings.rules == "iptables":
-            return legacy.Legacy(Tables(), means.open_flows(), self._facts)
+            return legacy.Legacy(Tables())
         return super()._opened_rules(means)
 
 

@@ -22,6 +22,7 @@ from netplane_cni.plan.ipam import Lease, Pool
 from netplane_cni.run.attach import Found
 from netplane_cni.run.leases import Journal
 from netplane_cni.run.rules import Rules
+from netplane_cni.run.translation import Translation
 from netplane_cni.run.verbs import Prepared, Verbs
 
 
@@ -138,7 +139,7 @@ class Node:
     async def start(self) -> None:
         self.journal = TestedJournal(str(self.folder / "state"), self.clock, self.chaos)
         self.journal.open()
-        rules = Rules(self.nft, self.flows, self._facts)
+        rules = Translation(Rules(self.nft), self.flows, self._facts)
         self.verbs = Verbs(self.journal, self.cables, rules, clock=self.clock, boot=self.boot, cool_down=self.cool_down)
         self.verbs.prepared = Prepared(self.pools, 1450)
         await self.verbs.recover()

@@ -28,7 +28,7 @@ from netplane_cni.plan.inside import Inside
 from netplane_cni.plan.ipam import Pool
 from netplane_cni.plan.neighbourhood import place
 from netplane_cni.run import bgp as routing
-from netplane_cni.run import checksum, install, legacy, loopback, nodes, probes, reach, rules
+from netplane_cni.run import checksum, install, legacy, loopback, nodes, probes, reach, rules, translation
 from netplane_cni.run.attach import Wirer
 from netplane_cni.run.encryption import Encryption
 from netplane_cni.run.fabric import Fabric, prepare_node
@@ -77,7 +77,7 @@ class Daemon:
         self._journal = means.journal(str(settings.state_dir), clock)
         self._shortcut = Shortcut(clock, is_wanted=settings.has_shortcut and not settings.has_bridge)
         self._wirer = Wirer(means.open_links, self._shortcut.note)
-        self._rules = self._opened_rules(means)
+        self._rules = translation.Translation(self._opened_rules(means), means.open_flows(), self._facts)
         self._encryption: Encryption | None = None
         if settings.fabric.mode == "wireguard":
             port = settings.fabric.wireguard_port
@@ -115,15 +115,15 @@ class Daemon:
             self._act, name="fabric", clock=clock, pace=Pace(resync=RESYNC), expected=(OSError, UserError, ValueError)
         )
 
-    def _opened_rules(self, means: Means) -> rules.Translation:
+    def _opened_rules(self, means: Means) -> translation.Body:
         wanted = self._settings.rules
         if wanted == "iptables" or (wanted == "auto" and legacy.is_used_here()):
-            return legacy.Legacy(legacy.opened(), means.open_flows(), self._facts)
-        return rules.Rules(means.open_rules(), means.open_flows(), self._facts)
+            return legacy.Legacy(legacy.opened())
+        return rules.Rules(means.open_rules())
 
     async def _end_other_rules(self) -> None:
         """Take away what a daemon before us, told otherwise, has left in the other half of the kernel."""
-        if isinstance(self._rules, rules.Rules):
+        if isinstance(self._rules.body, rules.Rules):
             await legacy.remove()
             return
         with contextlib.suppress(CommandFailed):  # a host without nft has none of them

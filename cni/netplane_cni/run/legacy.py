@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from netplane.kernel.errors import KernelError
@@ -14,11 +13,10 @@ from netplane.kernel.xtables.restore import Restorer
 from netplane.kernel.xtables.run import Kernel
 from netplane.lib import log
 from netplane.lib.cli import UserError
-from netplane.model import address
 from netplane_cni.plan import legacy, masquerade
-from netplane_cni.plan.ipam import Lease
-from netplane_cni.run import stale
-from netplane_cni.run.stale import Facts, Flows, Stale
+from netplane_cni.plan.masquerade import HostPort
+from netplane_cni.run.stale import Facts
+from netplane_cni.run.translation import Changed
 
 _NAMES: Mapping[Command, Path] = {
     "iptables": Path("/proc/thread-self/net/ip_tables_names"),
@@ -30,36 +28,34 @@ _NAMES: Mapping[Command, Path] = {
 class Legacy:
     """The chains of this node in both families. A host port comes and goes by rules of its own, the rest by chains."""
 
-    def __init__(self, kernel: Kernel, flows: Flows, facts: Facts) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._stale = Stale(flows, facts)
-        self._facts = facts
-        self._lock = asyncio.Lock()
         self._held: dict[Command, Tables] | None = None
 
-    async def bring_up_to_date(self, *, must_look: bool = False) -> int:
+    async def bring(self, facts: masquerade.Facts, *, must_look: bool) -> int:
         """Return once the kernel holds what the facts want, and how many chains that took.
 
         With `must_look` the kernel is asked whether somebody else has changed anything since.
         """
-        async with self._lock:
-            facts = self._facts()
-            count = await self._bring(facts, must_look=must_look)
-            await self._stale.settle(facts)
-            return count
+        want = legacy.tables(facts)
+        if want == self._held and not must_look:
+            return 0
+        self._held = None  # Until all is there, nobody knows.
+        count = 0
+        for command, tables in want.items():
+            if tables or _is_used(command):
+                count += await self._compare(command, tables)
+        self._held = want
+        return count
 
-    async def follow(self, before: Lease | None, now: Lease) -> None:
-        """Return once the kernel holds the host ports of a lease as they are now."""
-        former, wanted = stale.ports(before), stale.ports(now)
-        async with self._lock:
-            if self._held is None or not await self._exchange(legacy.rows(former), legacy.rows(wanted)):
-                await self._bring(self._facts(), must_look=True)
-            await self._stale.changed(wanted - former, former - wanted)
+    async def exchange(self, wanted: Iterable[HostPort], former: Iterable[HostPort], facts: Facts) -> None:
+        """Return once the kernel holds the host ports of a lease in the place of those it had."""
+        if self._held is None or not await self._exchange(legacy.rows(former), legacy.rows(wanted)):
+            await self.bring(facts(), must_look=True)
 
-    async def follow_networks(self, changed: Callable[[], Mapping[address.Prefix, bool]]) -> int:
+    async def follow_networks(self, changed: Changed, facts: Facts) -> int:
         """Return once the kernel holds the networks inside as they are now, and how many chains that took."""
-        async with self._lock:
-            return await self._bring(self._facts(), must_look=False) if changed() else 0
+        return await self.bring(facts(), must_look=False) if changed() else 0
 
     async def _exchange(
         self, former: Mapping[Command, set[legacy.Row]], wanted: Mapping[Command, set[legacy.Row]]
@@ -79,18 +75,6 @@ class Legacy:
             assert self._held is not None
             self._held[command] = _with_rows(self._held[command], held - gone | added)
         return True
-
-    async def _bring(self, facts: masquerade.Facts, *, must_look: bool) -> int:
-        want = legacy.tables(facts)
-        if want == self._held and not must_look:
-            return 0
-        self._held = None  # Until all is there, nobody knows.
-        count = 0
-        for command, tables in want.items():
-            if tables or _is_used(command):
-                count += await self._compare(command, tables)
-        self._held = want
-        return count
 
     async def _compare(self, command: Command, want: Tables) -> int:
         text, count = legacy.changes(want, await self._kernel.save(command, legacy.PREFIX))

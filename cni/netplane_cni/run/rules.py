@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from netplane.kernel.errors import KernelError
 from netplane.kernel.nft import diff
 from netplane.kernel.nft.objects import Batch, Element, Set, Table
 from netplane.lib import log
-from netplane.model import address
 from netplane_cni.plan import masquerade
-from netplane_cni.plan.ipam import Lease
 from netplane_cni.plan.masquerade import HostPort
-from netplane_cni.run import stale
-from netplane_cni.run.stale import Facts, Flows, Stale
+from netplane_cni.run.stale import Facts
+from netplane_cni.run.translation import Changed
 
 Held = dict[Set, dict[bytes, Element]]
 """The elements that the kernel holds, by set and key."""
@@ -37,72 +34,54 @@ class Kernel(Protocol):
         """Return a hash of a table's chains and rules as the kernel holds them."""
 
 
-class Translation(Protocol):
-    """The node's rules about pods' addresses: `Rules` in nftables, `legacy.Legacy` in iptables."""
-
-    async def bring_up_to_date(self, *, must_look: bool = False) -> int:
-        """Return once the kernel holds what the facts want, and how many changes that took."""
-
-    async def follow(self, before: Lease | None, now: Lease) -> None:
-        """Return once the kernel holds the host ports of a lease as they are now."""
-
-    async def follow_networks(self, changed: Callable[[], Mapping[address.Prefix, bool]]) -> int:
-        """Return once the kernel holds the networks inside as they are now, and how many changes that took."""
-
-
 class Rules:
     """The tables of this node. Rules are loaded as text, whole; host ports come and go as elements, in microseconds."""
 
-    def __init__(self, kernel: Kernel, flows: Flows, facts: Facts) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._stale = Stale(flows, facts)
-        self._facts = facts
-        self._lock = asyncio.Lock()
         self._skeleton = ""
         self._prints: tuple[str, ...] = ()
         self._held: Held = {}
 
-    async def bring_up_to_date(self, *, must_look: bool = False) -> int:
+    async def bring(self, facts: masquerade.Facts, *, must_look: bool) -> int:
         """Return once the kernel holds what the facts want, and how many changes that took.
 
         With `must_look` the kernel is asked whether somebody else has changed anything since.
         """
-        async with self._lock:
-            facts = self._facts()
-            count = await self._bring(facts, must_look=must_look)
-            await self._stale.settle(facts)
-            return count
+        want = _by_key(masquerade.elements(facts))
+        if masquerade.skeleton(facts) != self._skeleton or (must_look and self._has_drifted(want)):
+            return await self._load(facts, want)
+        batch = Batch()
+        for target, elements in want.items():
+            batch.runs += diff.elements(target, elements.values(), self._held.get(target, {}).values()).runs
+        if not self._committed(batch):
+            return await self._load(facts, want)
+        self._held = want
+        return len(batch)
 
-    async def follow(self, before: Lease | None, now: Lease) -> None:
-        """Return once the kernel holds the host ports of a lease as they are now. No other's are looked at."""
-        former, wanted = stale.ports(before), stale.ports(now)
-        async with self._lock:
-            if not self._skeleton or not self._exchange(wanted, former):
-                facts = self._facts()
-                await self._load(facts, _by_key(masquerade.elements(facts)))
-            await self._stale.changed(wanted - former, former - wanted)
+    async def exchange(self, wanted: Iterable[HostPort], former: Iterable[HostPort], facts: Facts) -> None:
+        """Return once the kernel holds the host ports of a lease in the place of those it had."""
+        if not self._skeleton or not self._exchange(wanted, former):
+            now = facts()
+            await self._load(now, _by_key(masquerade.elements(now)))
 
-    async def follow_networks(self, changed: Callable[[], Mapping[address.Prefix, bool]]) -> int:
-        """Return once the kernel holds blocks of the networks inside, or no more, and how many changes that took.
-
-        `changed` tells which came (true) and went (false) since it was asked last.
-        """
-        async with self._lock:
-            batch = Batch()
-            for block, is_there in changed().items():
-                target = masquerade.SETS[block.family].inside
-                have = self._held.get(target)
-                element = masquerade.block_element(block)
-                if have is None or (have.get(element.key) == element) == is_there:
-                    continue
-                (batch.add if is_there else batch.remove)(target, [element])
-            # What goes must be out before what comes: blocks that are joined lie within the one that takes their place.
-            batch.runs.sort(key=lambda run: run[0] == "add")
-            if not self._skeleton or not self._committed(batch):
-                facts = self._facts()
-                return await self._load(facts, _by_key(masquerade.elements(facts)))
-            self._note(batch)
-            return len(batch)
+    async def follow_networks(self, changed: Changed, facts: Facts) -> int:
+        """Return once the kernel holds blocks of the networks inside, or no more, and how many changes that took."""
+        batch = Batch()
+        for block, is_there in changed().items():
+            target = masquerade.SETS[block.family].inside
+            have = self._held.get(target)
+            element = masquerade.block_element(block)
+            if have is None or (have.get(element.key) == element) == is_there:
+                continue
+            (batch.add if is_there else batch.remove)(target, [element])
+        # What goes must be out before what comes: blocks that are joined lie within the one that takes their place.
+        batch.runs.sort(key=lambda run: run[0] == "add")
+        if not self._skeleton or not self._committed(batch):
+            now = facts()
+            return await self._load(now, _by_key(masquerade.elements(now)))
+        self._note(batch)
+        return len(batch)
 
     def _exchange(self, want: Iterable[HostPort], have: Iterable[HostPort]) -> bool:
         """Take a lease's elements out and in; tell whether the kernel took them."""
@@ -133,18 +112,6 @@ class Rules:
             log.get("cni").warning("elements met foreign ones, loading all anew", why=str(error))
             return False
         return True
-
-    async def _bring(self, facts: masquerade.Facts, *, must_look: bool) -> int:
-        want = _by_key(masquerade.elements(facts))
-        if masquerade.skeleton(facts) != self._skeleton or (must_look and self._has_drifted(want)):
-            return await self._load(facts, want)
-        batch = Batch()
-        for target, elements in want.items():
-            batch.runs += diff.elements(target, elements.values(), self._held.get(target, {}).values()).runs
-        if not self._committed(batch):
-            return await self._load(facts, want)
-        self._held = want
-        return len(batch)
 
     async def _load(self, facts: masquerade.Facts, want: Held) -> int:
         self._skeleton = ""  # Until it is loaded, nobody knows.

@@ -21,7 +21,7 @@ from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
 from netplane_cni.run import worker
 from netplane_cni.run.attach import Found, opened
 from netplane_cni.run.leases import Journal
-from netplane_cni.run.rules import Translation
+from netplane_cni.run.translation import Translation
 from netplane_cni.spec import CniError, Request
 
 

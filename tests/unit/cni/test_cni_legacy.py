@@ -15,6 +15,7 @@ from netplane.model import address
 from netplane_cni.plan import legacy, masquerade
 from netplane_cni.plan.ipam import Lease
 from netplane_cni.run.legacy import Legacy
+from netplane_cni.run.translation import Translation
 from netplane_cni.spec import PortMapping
 from tests.support.cni_memory import Flows
 
@@ -42,7 +43,7 @@ class Node:
     def __init__(self) -> None:
         self.kernel, self.flows = fake.Kernel(), Flows()
         self.facts = facts()
-        self.rules = Legacy(self.kernel, self.flows, lambda: self.facts)
+        self.rules = Translation(Legacy(self.kernel), self.flows, lambda: self.facts)
 
     async def holds(self, want: masquerade.Facts) -> bool:
         tables = legacy.tables(want)
