@@ -273,7 +273,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     paths = found["fabric"]
     lines = [f"node     {found['node']}: {state}", f"pods     {pools}, MTU {found['mtu']}, {found['resting']} resting"]
     lines.append(f"fabric   {paths['mode']}: {paths['state']}, revision {paths['committed']} of {paths['wanted']}")
-    lines.append(f"         fast path {found['fast_path']}")
+    lines.append(f"         fast path {found.get('fast_path', 'off')}")
     lines += [f"key      {paths['key']}"] if "key" in paths else []
     lines += [f"         no path to {node}: {why}" for node, why in paths["problems"].items()]
     lines += [f"         at most {mtu} bytes in a packet to {node}" for node, mtu in paths.get("narrow", {}).items()]

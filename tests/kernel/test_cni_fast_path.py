@@ -229,12 +229,17 @@ def test_a_daemon_that_was_killed_is_followed_by_one_that_can_be_told_to_leave_i
         settled(machine)
         until(lambda: is_fast(machine, ends), limit=PATIENCE)
         machine.kill()
-        machine.options += ["--fast-path=off"]
-        machine.start()
-        until(lambda: not programs(machine), limit=PATIENCE)
-        before = seen(machine)
-        exchange(ends)
-        assert seen(machine) - before >= 2 * EXCHANGES
+        machine.options.append("--fast-path=off")
+        try:
+            machine.start()
+            until(lambda: not programs(machine), limit=PATIENCE)
+            before = seen(machine)
+            exchange(ends)
+            assert seen(machine) - before >= 2 * EXCHANGES
+        finally:
+            machine.options.pop()
+            machine.kill()
+            machine.start()
 
 
 def programs(machine: Machine) -> list[Program]:
