@@ -7,7 +7,7 @@ begin
 first=$(nodes | head -n 1)
 lost=$(nodes | tail -n 1)
 [ "$first" != "$lost" ] || { echo "   not here: one node alone"; exit 77; }
-deploy web 2
+deploy web 2 5
 client asker "$first"
 all_up
 ip=$(service_ip web)

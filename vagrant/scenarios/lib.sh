@@ -32,7 +32,8 @@ node_address() { kubectl get node "$1" -o 'jsonpath={.status.addresses[?(@.type=
 node_of() { k get pod "$1" -o 'jsonpath={.spec.nodeName}'; }
 pods_of() { k get pods -l "app=$1" --field-selector=status.phase=Running -o 'jsonpath={range .items[*]}{.metadata.name}{"\n"}{end}'; }
 
-deploy() { # name replicas: echo servers, one Service port 80 before them, spread over the nodes
+deploy() { # name replicas [seconds]: echo servers, one Service port 80 before them, spread over the nodes; they leave a
+  # node that is not ready after so many seconds: an emulated one is for a minute when its agent starts anew
   k apply -f - >/dev/null <<YAML
 apiVersion: apps/v1
 kind: Deployment
@@ -48,8 +49,8 @@ spec:
       topologySpreadConstraints:
         - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: $1}}}
       tolerations:
-        - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
-        - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 5}
+        - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: ${3:-300}}
+        - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: ${3:-300}}
       containers:
         - name: echo
           image: $ECHO
