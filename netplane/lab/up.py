@@ -25,7 +25,7 @@ from netplane.lib.clock import SYSTEM
 
 KEEPER_LIMIT = 25.0  # seconds until the keeper answers; it waits for the end of the one before
 RESTARTS_LIMIT = 5  # restarts of a daemon that is not ready, after which waiting is in vain
-UNITS_LIMIT = 60.0  # seconds until all daemons are ready, plus one a node
+UNITS_LIMIT = 120.0  # seconds until all daemons are ready, plus one for each; on a machine that others use, too
 POLL = 0.05  # seconds between looks at the keeper's answer
 
 USERS = {

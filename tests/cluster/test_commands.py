@@ -57,7 +57,7 @@ def cut_off(verb: str, *arguments: str, seconds: float, number: int, name: str =
             command.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             command.send_signal(number)
-            command.wait(timeout=30)
+            command.wait(timeout=90)
 
 
 def test_up_again_changes_nothing(lab: Lab) -> None:
@@ -151,9 +151,9 @@ def test_an_up_interrupted_when_its_keeper_is_born_leaves_nothing() -> None:
     with subprocess.Popen(
         [NETPLANE, "lab", "up", f"--name={OTHER}", "--nodes=1", "--api-port=17443"], stderr=subprocess.DEVNULL
     ) as command:
-        eventually(lambda: launch.keepers(OTHER), every=0.005)
+        eventually(lambda: launch.keepers(OTHER), limit=90, every=0.005)
         command.terminate()
-        command.wait(timeout=30)
+        command.wait(timeout=90)
     assert traces(OTHER) == []
 
 
