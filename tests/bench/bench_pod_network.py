@@ -124,6 +124,8 @@ class Pair:
             self.answering = stack.enter_context(listening.accept()[0])
         for one in (self.asking, self.answering):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # One that paces itself (BBR) sends segments as large as it finds the way wide, each connection others.
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
         self._block, self._room = memoryview(bytes(1 << 16)), bytearray(1 << 18)
 
     def requests(self) -> float:
