@@ -7,7 +7,9 @@ kill="systemctl kill --kill-whom=main --signal=KILL"
 case ${1:?} in
   can) case ${2:?} in
     power | server-power | cable | restart-server | restart-daemons | kill-runtime | ipvs | upgrade) ;; *) exit 1 ;; esac ;;
-  off) vagrant halt --force "${2:?}" ;;
+  off) # With libvirt, Vagrant asks even then that the machine shut itself down.
+    if virsh -c qemu:///system domstate "netplane_${2:?}" >/dev/null 2>&1
+    then virsh -c qemu:///system --quiet destroy "netplane_$2"; else vagrant halt --force "$2"; fi ;;
   on) vagrant up "${2:?}" ;;
   cut) on "${2:?}" 'systemd-run --quiet --on-active=90 ip link set eth1 up; ip link set eth1 down' ;;
   mend) on "${2:?}" 'ip link set eth1 up' ;;
