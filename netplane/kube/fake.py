@@ -250,7 +250,7 @@ class FakeApi:
             yield watching.resumed(resource_version)
         if not revision:
             revision = self.revision
-            for event in self._initial(resource, chosen, send_initial_events):
+            for event in self._initial(resource, chosen, revision if send_initial_events else None):
                 yield event
         while True:
             # Revisions follow each other without a gap, so where to go on is known without looking.
@@ -264,13 +264,14 @@ class FakeApi:
             if not past and revision >= self.revision:
                 await self._changed.wait()
 
-    def _initial(self, resource: Resource, chosen: rules.Filter, with_end: bool) -> Iterable[watching.Event]:
+    def _initial(self, resource: Resource, chosen: rules.Filter, end: int | None) -> Iterable[watching.Event]:
+        """Yield the objects that are there when asked first, and that they were all as of the revision `end`."""
         moment = self._clock.monotonic()
         for obj in list(self._objects.get(resource, {}).values()):
             if chosen(obj):
                 yield watching.Event("ADDED", rules.copy(obj), moment)
-        if with_end:
-            metadata = {"resourceVersion": str(self.revision), "annotations": {watching.INITIAL_EVENTS_END: "true"}}
+        if end is not None:
+            metadata = {"resourceVersion": str(end), "annotations": {watching.INITIAL_EVENTS_END: "true"}}
             yield watching.Event("BOOKMARK", {"kind": resource.kind, "metadata": metadata}, moment)
 
     def _act(self, verb: str, resource: Resource, key: Key, subresource: str = "", body: Any = None) -> None:
