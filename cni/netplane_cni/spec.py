@@ -6,7 +6,7 @@ Source: https://github.com/containernetworking/cni/blob/main/SPEC.md, section nu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -200,6 +200,14 @@ def encode_result(result: Result, request: Request) -> bytes:
     body["routes"] += [{"dst": str(to), "gw": address.text(via)} for to, via in result.routes]
     body["dns"] = {**dict(body.get("dns") or {}), **result.dns}
     return _bytes(body)
+
+
+def untold(request: Request, addresses: Iterable[str]) -> list[str]:
+    """Return what is wrong with the result of ADD that the runtime kept (CHECK gets it): addresses that it has not."""
+    if request.previous is None:
+        return []
+    told = {str(ip.get("address", "")).partition("/")[0] for ip in previous_result(request)["ips"]}
+    return [f"the runtime's result has not the address {ip}" for ip in addresses if ip not in told]
 
 
 def previous_result(request: Request) -> dict[str, Any]:

@@ -80,6 +80,14 @@ def identity(place: str | int) -> int:
         raise from_os(error, f"look at network namespace {place}") from error
 
 
+def is_at(path: str, identity_: int) -> bool:
+    """Tell whether this namespace is still the one at the path; an empty path is none's."""
+    try:
+        return bool(path) and identity(path) == identity_
+    except KernelError:
+        return False
+
+
 @contextlib.contextmanager
 def inside(place: str | int, *, home: str | int = OWN) -> Iterator[None]:
     """Be in the namespace (a path or an open file) on this thread until the block ends, and then in `home`.

@@ -155,6 +155,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.run())
                 group.create_task(self._verbs.sweeping())
+                group.create_task(self._verbs.doubting())
                 group.create_task(self._shortcut.laying())
                 group.create_task(self._loop.run())
                 group.create_task(self._follow_nodes())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from netplane.kernel import netns
-from netplane.kernel.errors import KernelError
 from netplane.lib import log
 from netplane.lib.clock import Clock
 from netplane.model import address
@@ -79,6 +78,7 @@ class Verbs:
         self._given = Book()
         self._cooling: dict[address.Packed, float] = {}
         self._turns: dict[LeaseKey, _Turn] = {}
+        self._doubtful: list[Lease] = []
         self._left = asyncio.Event()
         self._log = log.get("cni")
 
@@ -202,7 +202,8 @@ class Verbs:
             raise CniError(spec.UNKNOWN_CONTAINER, f"container {request.container} has no lease for {request.ifname}")
         prepared = self._ready()
         wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request, of=lease), prepared.gateways)
-        faults = _unlike_result(lease, request) + await self._cables.faults(wiring, namespace)
+        untold = spec.untold(request, map(address.text, lease.addresses))
+        faults = untold + await self._cables.faults(wiring, namespace)
         if faults:
             raise CniError(spec.MISMATCH, f"{request.ifname} is not as ADD left it: {faults[0]}", "; ".join(faults[1:]))
 
@@ -335,18 +336,20 @@ class Verbs:
             self._rest(gone)
 
     async def recover(self) -> None:
-        """Make leases and cables agree after a start: see `_fate`."""
+        """Make leases and cables agree after a start: see `_is_dead`."""
         self._restore_rest()
         cables = await self._cables.found()
         leases = dict(self._journal.state.leases)
-        dead = [lease for lease in leases.values() if self._is_dead(lease, cables)]
-        for lease in dead:
+        dead = {key: lease for key, lease in leases.items() if self._is_dead(lease, cables)}
+        for lease in dead.values():
             self._log.info("lease of a container that is gone", container=lease.container, pod=lease.pod)
             await self._cables.remove(lease.link, lease)
-        await self._journal.free(*dead)
-        self._rest(lease for lease in dead if lease.boot == self._boot)
-        for lease in leases.values():
-            if lease.is_leaving and lease not in dead:
+        await self._journal.free(*dead.values())
+        self._rest(lease for lease in dead.values() if lease.boot == self._boot)
+        alive = [lease for key, lease in leases.items() if key not in dead]
+        self._doubtful = [lease for lease in alive if not netns.is_at(lease.netns, lease.namespace)]
+        for lease in alive:
+            if lease.is_leaving:
                 await self._cables.leave(lease)
         known = {lease.link for lease in leases.values()}
         for name, found in cables.items():
@@ -361,12 +364,21 @@ class Verbs:
         """
         if lease.boot != self._boot:
             return True
-        if lease.link in cables:
-            return False
-        try:
-            return not lease.netns or netns.identity(lease.netns) != lease.namespace
-        except KernelError:
-            return True
+        return lease.link not in cables and not netns.is_at(lease.netns, lease.namespace)
+
+    async def doubting(self) -> None:
+        """Look again at those whose namespace had gone at the start, but not their cable: the kernel takes a while."""
+        for pause in (0.1, 0.4, 1.5, 6.0, 24.0):
+            if not self._doubtful:
+                return
+            await self._clock.sleep(pause)
+            cables = await self._cables.found()
+            for lease in self._doubtful:
+                with self._turn(lease.key) as turn, contextlib.suppress(CniError):  # else GC will
+                    async with turn:
+                        if self._journal.state.leases.get(lease.key) is lease and self._is_dead(lease, cables):
+                            await self._delete(lease.key)
+            self._doubtful = [one for one in self._doubtful if one.link in cables]
 
     async def _adopt_or_remove(self, name: str, found: Found) -> None:
         """Take care of a cable that no lease tells of: with addresses it is in use, and the journal was lost."""
@@ -385,12 +397,3 @@ class Verbs:
             left = min(self._cool_down, at + self._cool_down - now)
             if left > 0:
                 self._cooling[ip] = monotonic + left
-
-
-def _unlike_result(lease: Lease, request: Request) -> list[str]:
-    """Compare with the result of ADD that the runtime kept (CHECK gets it as prevResult)."""
-    if request.previous is None:
-        return []
-    told = {str(ip.get("address", "")).partition("/")[0] for ip in spec.previous_result(request)["ips"]}
-    ours: Sequence[str] = [address.text(ip) for ip in lease.addresses]
-    return [f"the runtime's result has not the address {ip}" for ip in ours if ip not in told]
