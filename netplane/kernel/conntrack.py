@@ -6,20 +6,18 @@ a tuple, so there is no such function here.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import socket
+import itertools
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from netplane.kernel.errors import KernelError, from_os
+from netplane.kernel.errors import KernelError
+from netplane.kernel.netlink import channel
+from netplane.kernel.netlink import wire as netlink
+from netplane.kernel.netlink.wire import attribute, attributes, nested
 
-NETLINK_NETFILTER = 12
-SO_RCVBUFFORCE = 33
-RECEIVE_BUFFER, RECEIVE_SIZE = 16 << 20, 1 << 18
-ANSWER_TIMEOUT = 30.0
-DUMP_ATTEMPTS = 5
+RECEIVE_BUFFER = 16 << 20
 AT_ONCE = 200
 
 SUBSYSTEM = 1 << 8
@@ -30,13 +28,8 @@ PROTO_NUM, PROTO_SRC_PORT, PROTO_DST_PORT = 1, 2, 3
 FILTER_ORIG_FLAGS, FILTER_REPLY_FLAGS = 1, 2
 FLAG_PROTO_NUM = 1 << 3
 
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-REQUEST, ACK, DUMP, DUMP_INTR, NESTED = 0x1, 0x4, 0x300, 0x10, 0x8000
 AF_INET, AF_INET6 = 2, 10
 
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
-_BODY = _HEADER.size + 4
 _UDP = 17
 
 
@@ -60,19 +53,12 @@ class Socket:
 
     def __init__(self) -> None:
         """Open it."""
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-            self._socket.bind((0, 0))
-        except OSError as error:
-            raise from_os(error, "open a connection tracking socket") from error
-        with contextlib.suppress(PermissionError):
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        self._socket.settimeout(ANSWER_TIMEOUT)
-        self._sequence = 0
+        tried = "open a connection tracking socket"
+        self._channel = channel.Channel(channel.NETFILTER, tried, buffers=(0, RECEIVE_BUFFER))
 
     def close(self) -> None:
         """Close it."""
-        self._socket.close()
+        self._channel.close()
 
     def flows(self, family: int, *, protocol: int = _UDP) -> list[Flow]:
         """List the connections of a family (AF_INET or AF_INET6) and protocol, of the default zone.
@@ -98,76 +84,33 @@ class Socket:
         return count
 
     def _delete(self, flows: list[Flow]) -> int:
-        first = self._sequence + 1
+        first = self._channel.numbers(len(flows))
         parts = []
-        for flow in flows:
+        for number, flow in enumerate(flows, first):
             family = AF_INET if len(flow.source) == 4 else AF_INET6
-            parts.append(self._packed(CT_DELETE, ACK, struct.pack("=BBH", family, 0, 0) + _original(flow)))
-        answers = self._exchange(b"".join(parts), first, len(flows))
+            body = struct.pack("=BBH", family, 0, 0) + _original(flow)
+            request = netlink.Message(SUBSYSTEM | CT_DELETE, netlink.REQUEST | netlink.ACK, body)
+            parts.append(netlink.packed(request, number))
+        tried = f"delete {len(flows)} tracked connections"
+        self._channel.send(b"".join(parts), tried)
+        heard = self._channel.answers(first, first + len(flows) - 1, tried)
+        verdicts = (netlink.refusal(body) for kind, _, _, body in heard if kind == netlink.ERROR)
+        answers = list(itertools.islice(verdicts, len(flows)))
         refused = [code for code in answers if code not in (0, errno.ENOENT)]
         if refused:
-            raise KernelError(refused[0], f"delete {len(flows)} tracked connections")
+            raise KernelError(refused[0], tried)
         return answers.count(0)
 
-    def _exchange(self, data: bytes, first: int, count: int) -> list[int]:
-        answers: list[int] = []
-        self._send(data, "delete tracked connections")
-        while len(answers) < count:
-            for kind, _, sequence, body in _split(self._receive("delete tracked connections")):
-                if kind == NLMSG_ERROR and sequence >= first:
-                    answers.append(-struct.unpack_from("=i", body)[0])
-        return answers
-
     def _dump(self, body: bytes) -> list[Flow]:
-        for _ in range(DUMP_ATTEMPTS):
-            message = self._packed(CT_GET, DUMP, body)
-            self._send(message, "list tracked connections")
-            found = self._dumped(self._sequence)
-            if found is not None:
-                return found
-        raise KernelError(errno.EINTR, "list tracked connections", f"interrupted {DUMP_ATTEMPTS} times")
-
-    def _dumped(self, wanted: int) -> list[Flow] | None:
-        found: list[Flow] = []
-        is_torn = False
-        while True:
-            for kind, flags, sequence, body in _split(self._receive("list tracked connections")):
-                if sequence != wanted:
-                    continue
-                is_torn |= bool(flags & DUMP_INTR)
-                if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    code = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-                    if code:
-                        raise KernelError(-code, "list tracked connections")
-                    return None if is_torn else found
-                flow = read(body)
-                if flow is not None:
-                    found.append(flow)
-
-    def _packed(self, kind: int, flags: int, body: bytes) -> bytes:
-        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-        size = _HEADER.size + len(body)
-        return _HEADER.pack(size, SUBSYSTEM | kind, REQUEST | flags, self._sequence, 0) + body
-
-    def _send(self, data: bytes, tried: str) -> None:
-        try:
-            self._socket.send(data)
-        except OSError as error:
-            raise from_os(error, tried) from error
-
-    def _receive(self, tried: str) -> bytes:
-        try:
-            return self._socket.recv(RECEIVE_SIZE)
-        except TimeoutError as error:
-            raise KernelError(errno.ETIMEDOUT, tried, f"no answer within {ANSWER_TIMEOUT:g} s") from error
-        except OSError as error:
-            raise from_os(error, tried) from error
+        request = netlink.Message(SUBSYSTEM | CT_GET, netlink.REQUEST | netlink.DUMP, body)
+        found = self._channel.dump_of(request, "list tracked connections", read)
+        return [flow for flow in found if flow is not None]
 
 
 def read(body: bytes) -> Flow | None:
     """Read one entry's message, without its netlink header; None for other zones and protocols without ports."""
     original = reply = None
-    for kind, start, stop in _attributes(body, 4, len(body)):
+    for kind, start, stop in attributes(body, 4, len(body)):
         if kind == TUPLE_ORIG:
             original = _tuple(body, start, stop)
         elif kind == TUPLE_REPLY:
@@ -185,8 +128,8 @@ def read(body: bytes) -> Flow | None:
 def _tuple(body: bytes, start: int, stop: int) -> tuple[int, bytes, int, bytes, int] | None:
     source = destination = b""
     protocol, ports = 0, [0, 0]
-    for kind, a, b in _attributes(body, start, stop):
-        for part, c, d in _attributes(body, a, b):
+    for kind, a, b in attributes(body, start, stop):
+        for part, c, d in attributes(body, a, b):
             if kind == TUPLE_IP:
                 # Attributes 1 and 2 are IPv4's source and destination, 3 and 4 IPv6's.
                 source, destination = (body[c:d], destination) if part & 1 else (source, body[c:d])
@@ -199,38 +142,13 @@ def _tuple(body: bytes, start: int, stop: int) -> tuple[int, bytes, int, bytes, 
 
 def _original(flow: Flow) -> bytes:
     shift = 0 if len(flow.source) == 4 else 2
-    ip = _nested(TUPLE_IP, _attribute(1 + shift, flow.source), _attribute(2 + shift, flow.destination))
-    ports = [_attribute(kind, port.to_bytes(2, "big")) for kind, port in ((2, flow.source_port), (3, flow.port))]
-    return _nested(TUPLE_ORIG, ip, _nested(TUPLE_PROTO, _attribute(PROTO_NUM, bytes((flow.protocol,))), *ports))
+    ip = nested(TUPLE_IP, attribute(1 + shift, flow.source), attribute(2 + shift, flow.destination))
+    ports = [attribute(kind, port.to_bytes(2, "big")) for kind, port in ((2, flow.source_port), (3, flow.port))]
+    return nested(TUPLE_ORIG, ip, nested(TUPLE_PROTO, attribute(PROTO_NUM, bytes((flow.protocol,))), *ports))
 
 
 def _only(protocol: int) -> bytes:
     """Return the filter that lets the kernel list one protocol alone."""
-    wanted = _nested(TUPLE_ORIG, _nested(TUPLE_PROTO, _attribute(PROTO_NUM, bytes((protocol,)))))
+    wanted = nested(TUPLE_ORIG, nested(TUPLE_PROTO, attribute(PROTO_NUM, bytes((protocol,)))))
     flags = struct.pack("=I", FLAG_PROTO_NUM), struct.pack("=I", 0)
-    return wanted + _nested(FILTER, _attribute(FILTER_ORIG_FLAGS, flags[0]), _attribute(FILTER_REPLY_FLAGS, flags[1]))
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return _ATTRIBUTE.pack(len(payload) + 4, kind) + payload + bytes(-len(payload) & 3)
-
-
-def _nested(kind: int, *parts: bytes) -> bytes:
-    return _attribute(kind | NESTED, b"".join(parts))
-
-
-def _attributes(body: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    while start + 4 <= stop:
-        size, kind = _ATTRIBUTE.unpack_from(body, start)
-        if size < 4:
-            return
-        yield kind & 0x3FFF, start + 4, start + size
-        start += (size + 3) & ~3
-
-
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    at = 0
-    while at + _HEADER.size <= len(data):
-        size, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
-        yield kind, flags, sequence, data[at + _HEADER.size : at + size]
-        at += (size + 3) & ~3
+    return wanted + nested(FILTER, attribute(FILTER_ORIG_FLAGS, flags[0]), attribute(FILTER_REPLY_FLAGS, flags[1]))

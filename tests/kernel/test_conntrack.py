@@ -14,6 +14,7 @@ import pytest
 from netplane.kernel import conntrack, netns
 from netplane.kernel.conntrack import AF_INET, AF_INET6, Flow
 from netplane.kernel.errors import KernelError
+from netplane.kernel.netlink import wire as netlink
 
 TCP, UDP = 6, 17
 FAMILIES = {AF_INET: "10.0.0.{}", AF_INET6: "fd00::{:x}"}
@@ -35,11 +36,11 @@ def track(raw: socket.socket, entry: Flow) -> None:
     family = AF_INET if len(entry.source) == 4 else AF_INET6
     back = Flow(entry.protocol, entry.answering, entry.answering_port, entry.source, entry.source_port, b"", 0)
     reply = bytearray(conntrack._original(back))
-    struct.pack_into("=H", reply, 2, conntrack.TUPLE_REPLY | conntrack.NESTED)
+    struct.pack_into("=H", reply, 2, conntrack.TUPLE_REPLY | netlink.NESTED)
     body = struct.pack("=BBH", family, 0, 0) + conntrack._original(entry) + bytes(reply)
-    body += conntrack._attribute(7, struct.pack(">I", 600))
+    body += netlink.attribute(7, struct.pack(">I", 600))
     if entry.protocol == TCP:
-        body += conntrack._nested(4, conntrack._nested(1, conntrack._attribute(1, b"\x03")))
+        body += netlink.nested(4, netlink.nested(1, netlink.attribute(1, b"\x03")))
     raw.send(struct.pack("=IHHII", 16 + len(body), 0x100, 0x605, 1, 0) + body)
     assert struct.unpack_from("=i", raw.recv(4096), 16)[0] == 0
 

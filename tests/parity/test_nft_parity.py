@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from netplane.kernel import netns
 from netplane.kernel.errors import KernelError
-from netplane.kernel.nft import expressions, fake, wire
+from netplane.kernel.netlink import wire as netlink
+from netplane.kernel.nft import expressions, fake
 from netplane.kernel.nft.objects import (
     IPV4,
     MARK,
@@ -32,7 +33,7 @@ from netplane.kernel.nft.objects import (
     ip,
     u32,
 )
-from netplane.kernel.nft.run import RULE_CHAIN, RULE_EXPRESSIONS, Kernel, Socket
+from netplane.kernel.nft.run import RULE_CHAIN, RULE_EXPRESSIONS, RULE_TABLE, Kernel, Socket
 from netplane.model.address import Family
 from netplane_proxy.plan.nftables import balance, skeleton
 from netplane_proxy.plan.nftables.layout import LAYOUTS, Layout
@@ -131,13 +132,12 @@ def test_fake_and_kernel_list_alike_after_the_same_transactions(real: Socket, se
 def rules(kernel: Socket, table: Table, names: set[str]) -> list[tuple[str, list[tuple[int, bytes]]]]:
     """The expressions of some chains as the kernel lists them, but for the names of unnamed sets."""
     found = []
-    request = wire.request(wire.GETRULE, wire.DUMP, table.family, wire.text(1, table.name))
-    for body in kernel._dump(request, "list rules"):
-        spots = {kind: (a, b) for kind, a, b in wire.attributes(body, 4, len(body))}
-        chain = wire.string(body, *spots[RULE_CHAIN])
-        if chain in names:
+    for body in kernel.rules():
+        spots = {kind: (a, b) for kind, a, b in netlink.attributes(body, 4, len(body))}
+        of, chain = (netlink.string(body, *spots[kind]) for kind in (RULE_TABLE, RULE_CHAIN))
+        if (body[0], of) == (table.family, table.name) and chain in names:
             a, b = spots[RULE_EXPRESSIONS]
-            parts = [(kind, body[c:d].replace(b"__set1", b"__set0")) for kind, c, d in wire.attributes(body, a, b)]
+            parts = [(kind, body[c:d].replace(b"__set1", b"__set0")) for kind, c, d in netlink.attributes(body, a, b)]
             found.append((chain, parts))
     return found
 

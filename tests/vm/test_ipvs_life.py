@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import pytest
 
 from netplane.kernel import netns, sysctl
-from netplane.kernel.ipvs import wire
 from netplane.kernel.ipvs.objects import Change, Destination, Load, Virtual
+from netplane.kernel.netlink import generic
+from netplane.kernel.netlink import wire as netlink
 from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.service import Protocol
@@ -202,13 +203,8 @@ def flows_last(lab: Topology, seconds: int) -> Iterator[None]:
 def remember_flows(seconds: int) -> None:
     """Set for how long IPVS remembers UDP flows in this namespace (IPVS_CMD_SET_CONFIG)."""
     set_config, udp = 12, 6
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16) as made:
-        made.send(wire.family_request("IPVS", 1))
-        family = wire.read_family(made.recv(4096)[wire.HEADER.size :])
-        assert family is not None
-        body = wire.attribute(udp, wire.U32.pack(seconds))
-        made.send(wire.message(family, set_config, wire.ACK, 2, body))
-        assert wire.U32.unpack_from(made.recv(4096), wire.HEADER.size)[0] == 0
+    with contextlib.closing(generic.Family("IPVS", module="ip_vs")) as made:
+        made.ask(set_config, netlink.attribute(udp, struct.pack("=I", seconds)), "set how long flows are remembered")
 
 
 def bound(lab: Topology) -> list[str]:

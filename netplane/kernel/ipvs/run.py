@@ -5,23 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from netplane.kernel.errors import KernelError, from_os
 from netplane.kernel.ipvs import listing, wire
 from netplane.kernel.ipvs.objects import Change, Connection, Destination, Held, Load, Virtual
+from netplane.kernel.netlink import generic
+from netplane.kernel.netlink import wire as netlink
 
-NETLINK_GENERIC = 16
-SOL_NETLINK, NETLINK_CAP_ACK = 270, 10
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 SEND_BUFFER, RECEIVE_BUFFER = 16 << 20, 16 << 20
 SEND_SIZE = 1 << 19
-RECEIVE_SIZE = 1 << 18
-ANSWER_TIMEOUT = 30.0
-DUMP_ATTEMPTS = 20
 SERVERS, CONNECTIONS = "/proc/thread-self/net/ip_vs", "/proc/thread-self/net/ip_vs_conn"
 LISTING_SIZE = 1 << 16
 GONE = frozenset({errno.ENOENT, errno.ESRCH})
@@ -55,20 +49,9 @@ class Socket:
 
     def __init__(self) -> None:
         """Open it. KernelError with ENOENT means that the kernel has no IPVS."""
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
-            self._socket.bind((0, 0))
-        except OSError as error:
-            raise from_os(error, "open a generic netlink socket") from error
-        for option, size in ((SO_SNDBUFFORCE, SEND_BUFFER), (SO_RCVBUFFORCE, RECEIVE_BUFFER)):
-            with contextlib.suppress(PermissionError):
-                self._socket.setsockopt(socket.SOL_SOCKET, option, size)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-        self._socket.settimeout(ANSWER_TIMEOUT)
-        self._sequence = 0
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._socket)
-            self._family = self._find_family()
+            family = generic.Family("IPVS", module="ip_vs", buffers=(SEND_BUFFER, RECEIVE_BUFFER))
+            self._family = stack.enter_context(contextlib.closing(family))
             # Which namespace's they are is settled by opening them.
             self._files = {path: stack.enter_context(_opened(path)) for path in (SERVERS, CONNECTIONS)}
             self._closing = stack.pop_all()
@@ -88,15 +71,15 @@ class Socket:
 
     def servers(self) -> dict[Virtual, Held]:
         """Return all virtual servers with their destinations."""
-        bodies = self._dump(wire.GET_SERVICE, b"", "list virtual servers")
+        bodies = self._family.dump(wire.GET_SERVICE, b"", "list virtual servers")
         # A dump of each one's destinations would cost ten times as much as all of them in one listing.
         loads = self.listing()
         return {one: Held(how, loads.get(one, {})) for one, how in map(wire.read_server, bodies)}
 
     def loads(self, virtual: Virtual) -> dict[Destination, Load]:
         """Return the destinations of one virtual server; none when there is no such server."""
-        wanted = wire.nested(wire.SERVICE, wire.virtual(virtual))
-        bodies = self._dump(wire.GET_DESTINATION, wanted, f"list destinations of {virtual}")
+        wanted = netlink.nested(wire.SERVICE, wire.virtual(virtual))
+        bodies = self._family.dump(wire.GET_DESTINATION, wanted, f"list destinations of {virtual}")
         return dict(map(wire.read_destination, bodies))
 
     def listing(self) -> dict[Virtual, dict[Destination, Load]]:
@@ -111,80 +94,26 @@ class Socket:
         """Return the connections there are of a protocol."""
         return listing.connections(_whole(self._files[CONNECTIONS], CONNECTIONS).decode("ascii"), protocol)
 
-    def _find_family(self) -> int:
-        tried = "look for IPVS in the kernel"
-        self._sequence += 1
-        self._send(wire.family_request("IPVS", self._sequence))
-        found: int | None = None
-        for _ in range(2):  # the answer, and an acknowledgement that may follow it
-            for kind, _, sequence, body in _split(self._receive(tried)):
-                if sequence != self._sequence:
-                    continue
-                if kind == wire.ERROR:
-                    raise KernelError(-struct.unpack_from("=i", body)[0], tried, "the kernel module ip_vs is missing")
-                found = wire.read_family(body)
-            if found is not None:
-                return found
-        raise KernelError(errno.EPROTO, tried)
-
     def _commit(self, changes: Sequence[Change], messages: Sequence[tuple[int, bytes]]) -> KernelError | None:
-        first = self._sequence + 1
-        last = self._sequence = self._sequence + len(messages)
+        tried = f"make {len(changes)} changes of virtual servers"
+        first = self._family.channel.numbers(len(messages))
+        last = first + len(messages) - 1
         packed = [
-            wire.message(self._family, command, wire.ACK if first + at == last else 0, first + at, body)
-            for at, (command, body) in enumerate(messages)
+            netlink.packed(self._family.message(command, netlink.ACK if number == last else 0, body), number)
+            for number, (command, body) in enumerate(messages, first)
         ]
-        self._send(b"".join(packed))
+        self._family.channel.send(b"".join(packed), tried)
         failure: KernelError | None = None
-        while True:
-            for kind, _, sequence, body in _split(self._receive(f"make {len(changes)} changes of virtual servers")):
-                if kind != wire.ERROR or not first <= sequence <= last:
-                    continue
-                number = -struct.unpack_from("=i", body)[0]
-                change = changes[sequence - first]
-                if number and failure is None and not (change.verb == "remove" and number in GONE):
-                    failure = KernelError(number, str(change))
-                if sequence == last:
-                    return failure
-
-    def _dump(self, command: int, body: bytes, tried: str) -> list[bytes]:
-        """Return the bodies of a dump's messages. The kernel answers with none about what is not there."""
-        for _ in range(DUMP_ATTEMPTS):
-            self._sequence += 1
-            self._send(wire.message(self._family, command, wire.DUMP, self._sequence, body))
-            bodies, number = self._dumped(tried)
-            if not number:
-                return bodies
-            if number != errno.EINTR:
-                raise KernelError(number, tried)
-        raise KernelError(errno.EINTR, tried, f"others changed it during each of {DUMP_ATTEMPTS} attempts")
-
-    def _dumped(self, tried: str) -> tuple[list[bytes], int]:
-        bodies: list[bytes] = []
-        is_torn = False
-        while True:
-            for kind, flags, sequence, body in _split(self._receive(tried)):
-                if sequence != self._sequence:
-                    continue
-                is_torn |= bool(flags & wire.DUMP_INTERRUPTED)
-                if kind in (wire.ERROR, wire.DONE):
-                    number = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-                    return bodies, number or (errno.EINTR if is_torn else 0)
-                bodies.append(body)
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self._socket.send(data)
-        except OSError as error:
-            raise from_os(error, "send to IPVS") from error
-
-    def _receive(self, tried: str) -> bytes:
-        try:
-            return self._socket.recv(RECEIVE_SIZE)
-        except TimeoutError as error:
-            raise KernelError(errno.ETIMEDOUT, tried, f"no answer within {ANSWER_TIMEOUT:g} s") from error
-        except OSError as error:
-            raise from_os(error, tried) from error
+        for kind, _, sequence, body in self._family.channel.answers(first, last, tried):
+            if kind != netlink.ERROR:
+                continue
+            number = netlink.refusal(body)
+            change = changes[sequence - first]
+            if number and failure is None and not (change.verb == "remove" and number in GONE):
+                failure = KernelError(number, str(change))
+            if sequence == last:
+                break
+        return failure
 
 
 @contextlib.contextmanager
@@ -231,15 +160,6 @@ def _parts(messages: Sequence[tuple[int, bytes]]) -> Iterator[_Part]:
             yield part
             part, size = _Part(part.stop), 0
         part.messages.append(one)
-        size += len(one[1]) + wire.HEADER.size + 4
+        size += len(one[1]) + netlink.HEADER.size + generic.HEADER_SIZE
     if part.messages:
         yield part
-
-
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Walk over netlink messages: type, flags, sequence and body."""
-    at = 0
-    while at + wire.HEADER.size <= len(data):
-        size, kind, flags, sequence, _ = wire.HEADER.unpack_from(data, at)
-        yield kind, flags, sequence, data[at + wire.HEADER.size : at + size]
-        at += (size + 3) & ~3

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from netplane.kernel.ipvs.objects import IPV4, Change, Destination, Load, Scheduling, Virtual
+from netplane.kernel.netlink.wire import attribute, attributes, nested, text
 
-HEADER = struct.Struct("=IHHII")
-ATTRIBUTE = struct.Struct("=HH")
 U16, U32, PORT = struct.Struct("=H"), struct.Struct("=I"), struct.Struct(">H")
 FLAGS = struct.Struct("=II")
-
-ERROR, DONE = 2, 3
-REQUEST, ACK, DUMP, DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
-NESTED = 0x8000
-
-CONTROL_FAMILY, GET_FAMILY = 16, 3
-FAMILY_ID, FAMILY_NAME = 1, 2
 
 NEW_SERVICE, SET_SERVICE, REMOVE_SERVICE, GET_SERVICE = 1, 2, 3, 4
 NEW_DESTINATION, SET_DESTINATION, REMOVE_DESTINATION, GET_DESTINATION = 5, 6, 7, 8
@@ -37,29 +28,6 @@ _COMMANDS = {
     ("set", True): SET_DESTINATION,
     ("remove", True): REMOVE_DESTINATION,
 }
-_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
-
-
-def attribute(kind: int, payload: bytes) -> bytes:
-    """Return one attribute, padded."""
-    size = len(payload)
-    return ATTRIBUTE.pack(size + 4, kind) + payload + _PADDING[size & 3]
-
-
-def nested(kind: int, *parts: bytes) -> bytes:
-    """Return an attribute that holds attributes."""
-    return attribute(kind | NESTED, b"".join(parts))
-
-
-def message(family: int, command: int, flags: int, sequence: int, body: bytes) -> bytes:
-    """Return a whole message of a generic netlink family."""
-    size = HEADER.size + 4 + len(body)
-    return HEADER.pack(size, family, REQUEST | flags, sequence, 0) + bytes((command, 1, 0, 0)) + body
-
-
-def family_request(name: str, sequence: int) -> bytes:
-    """Return the request for the number of a generic netlink family."""
-    return message(CONTROL_FAMILY, GET_FAMILY, 0, sequence, attribute(FAMILY_NAME, name.encode() + b"\0"))
 
 
 def change(wanted: Change) -> tuple[int, bytes]:
@@ -90,7 +58,7 @@ def _scheduling(which: Virtual, wanted: Scheduling) -> bytes:
     # By how many of its bits a client is known: all. IPv4 has a mask here, IPv6 a prefix length.
     mask = b"\xff" * 4 if which.family == IPV4 else U32.pack(128)
     return (
-        attribute(SCHEDULER, wanted.scheduler.encode() + b"\0")
+        text(SCHEDULER, wanted.scheduler)
         + attribute(SERVICE_FLAGS, FLAGS.pack(flags, 0xFFFFFFFF))
         + attribute(TIMEOUT, U32.pack(wanted.persistence))
         + attribute(NETMASK, mask)
@@ -105,24 +73,6 @@ def _destination(wanted: Change) -> bytes:
         found += attribute(FORWARD, U32.pack(MASQUERADING)) + attribute(WEIGHT, U32.pack(wanted.weight))
         found += attribute(UPPER, U32.pack(0)) + attribute(LOWER, U32.pack(0))
     return found + attribute(DESTINATION_FAMILY, U16.pack(wanted.virtual.family))
-
-
-def attributes(payload: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Walk over attributes: the type without its flags, where the payload starts, and where it ends."""
-    while start + 4 <= stop:
-        size, kind = ATTRIBUTE.unpack_from(payload, start)
-        if size < 4:
-            return
-        yield kind & 0x3FFF, start + 4, start + size
-        start += (size + 3) & ~3
-
-
-def read_family(body: bytes) -> int | None:
-    """Read a family's number out of the answer, without its netlink header."""
-    for kind, start, _ in attributes(body, 4, len(body)):
-        if kind == FAMILY_ID:
-            return int(U16.unpack_from(body, start)[0])
-    return None
 
 
 def read_server(body: bytes) -> tuple[Virtual, Scheduling]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import socket
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, TypeVar
 
 from netplane.kernel import netns
-from netplane.kernel.errors import KernelError, from_os
+from netplane.kernel.errors import KernelError
 from netplane.kernel.link import decode, encode, wire
 from netplane.kernel.link.diff import Paths
 from netplane.kernel.link.objects import Address, Command, Forward, Link, Neighbour, Program, Route
+from netplane.kernel.netlink import channel
 
 T = TypeVar("T")
 
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_STRICT = 270, 10, 11, 12
 EXTACK_MESSAGE = 1
 DUMP_INTERRUPTED = 0x10
-RECEIVE = 1 << 17
 ANSWER_TIMEOUT = 10
 BATCH = 64
 """Commands per send: even if all fail, their answers fit the socket's receive buffer."""
@@ -58,14 +56,11 @@ class Socket:
     """
 
     def __init__(self, place: str | int | None = None) -> None:
-        if place is None:
-            self._socket = _open()
-        else:
-            with netns.inside(place):
-                self._socket = _open()
-        self.port: int = self._socket.getsockname()[0]
+        with contextlib.nullcontext() if place is None else netns.inside(place):
+            self._channel = channel.Channel(channel.ROUTE, "open an rtnetlink socket", timeout=ANSWER_TIMEOUT)
+        self._channel.choose(channel.STRICT_CHECK)
+        self.port = self._channel.port
         """The netlink port, by which `events` tell our changes from others'."""
-        self._sequence = 0
 
     def __enter__(self) -> Socket:
         return self
@@ -77,7 +72,7 @@ class Socket:
 
     def close(self) -> None:
         """Give the socket back."""
-        self._socket.close()
+        self._channel.close()
 
     def commit(self, commands: Sequence[Command]) -> None:
         """Do the commands in order. All are tried; the first refusal is raised afterwards."""
@@ -221,38 +216,19 @@ class Socket:
         raise KernelError(errno.EAGAIN, tried, f"it changed during each of {DUMP_ATTEMPTS} attempts")
 
     def _send(self, messages: Sequence[tuple[int, int, bytes]]) -> int:
+        """Send messages; return the last one's number."""
+        first = self._channel.numbers(len(messages))
         packed: list[bytes] = []
-        for kind, flags, payload in messages:
-            self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        for number, (kind, flags, payload) in enumerate(messages, first):
             size = wire.HEADER.size + len(payload)
-            packed.append(wire.HEADER.pack(size, kind, flags | wire.REQUEST, self._sequence, 0))
+            packed.append(wire.HEADER.pack(size, kind, flags | wire.REQUEST, number, 0))
             packed.append(payload)
-        try:
-            self._socket.send(b"".join(packed))
-        except OSError as error:
-            raise from_os(error, "send to rtnetlink") from error
-        return self._sequence
+        self._channel.send(b"".join(packed), "send to rtnetlink")
+        return first + len(messages) - 1
 
     def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
         while True:
-            try:
-                data = self._socket.recv(RECEIVE)
-            except BlockingIOError as error:
-                waited = f"no answer within {ANSWER_TIMEOUT} s"
-                raise KernelError(errno.ETIMEDOUT, "receive from rtnetlink", waited) from error
-            except OSError as error:
-                raise from_os(error, "receive from rtnetlink") from error
-            yield from wire.messages(data)
-
-
-def _open() -> socket.socket:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    opened.bind((0, 0))
-    # The kernel's own limit: Python's would ask poll(2) before each call.
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_TIMEOUT, 0))
-    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_STRICT):
-        opened.setsockopt(SOL_NETLINK, option, 1)
-    return opened
+            yield from wire.messages(self._channel.receive("receive from rtnetlink"))
 
 
 def _refusal(tried: Command | str, body: memoryview, flags: int) -> KernelError | None:

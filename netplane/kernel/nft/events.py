@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from netplane.kernel.errors import from_os
+from netplane.kernel.netlink import channel
+from netplane.kernel.netlink import wire as netlink
 from netplane.kernel.nft import wire
-from netplane.kernel.nft.run import NETLINK_NETFILTER, RECEIVE_BUFFER, SO_RCVBUFFORCE, SOL_NETLINK
+from netplane.kernel.nft.run import RECEIVE_BUFFER
 
-NETLINK_ADD_MEMBERSHIP = 1
 NFNLGRP_NFTABLES = 7
 SO_ATTACH_FILTER = 26
 RECEIVE_SIZE = 1 << 18
@@ -58,12 +59,12 @@ class Listener:
         """Listen from now on, in the network namespace of this thread. `own_port` is the port of our `run.Socket`."""
         self._name = name
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, channel.NETFILTER)
             self._socket.bind((0, 0))
             with contextlib.suppress(PermissionError):
-                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+                self._socket.setsockopt(socket.SOL_SOCKET, channel.SO_RCVBUFFORCE, RECEIVE_BUFFER)
             _ignore(self._socket, own_port)
-            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+            self._socket.setsockopt(channel.SOL_NETLINK, channel.ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
         except OSError as error:
             raise from_os(error, "listen to changes of nf_tables") from error
         self._socket.setblocking(False)
@@ -95,17 +96,13 @@ class Listener:
                 yield change
 
     def _read(self, data: bytes) -> Iterator[Change]:
-        at = 0
-        while at + wire.BODY <= len(data):
-            size, kind = struct.unpack_from("=IH", data, at)
-            body = data[at + wire.HEADER.size : at + size]
+        for kind, _, _, body in netlink.split(data):
             number = kind & 0xFF
             if number == wire.NEWGEN:
                 if self._collected:
                     yield from self._end(Change(self._name, tuple(self._collected), *_who(body)))
             elif number in _WHAT and _table(body) == self._name:
                 self._collected[_WHAT[number]] = None
-            at += (size + 3) & ~3
 
     def _end(self, change: Change) -> Iterator[Change]:
         self._collected.clear()
@@ -117,17 +114,17 @@ class Listener:
 
 def _table(body: bytes) -> str:
     # The table's name is attribute 1 of every kind of object.
-    spot = wire.find(body, wire.NFGEN.size, len(body), 1)
-    return wire.string(body, *spot) if spot else ""
+    spot = netlink.find(body, wire.NFGEN.size, len(body), 1)
+    return netlink.string(body, *spot) if spot else ""
 
 
 def _who(body: bytes) -> tuple[int, str]:
     process, program = 0, ""
-    for kind, a, b in wire.attributes(body, wire.NFGEN.size, len(body)):
+    for kind, a, b in netlink.attributes(body, wire.NFGEN.size, len(body)):
         if kind == GEN_PID:
             process = wire.U32.unpack_from(body, a)[0]
         elif kind == GEN_NAME:
-            program = wire.string(body, a, b)
+            program = netlink.string(body, a, b)
     return process, program
 
 

@@ -6,8 +6,9 @@ ones, counted from 0 (wire.register); a value of 16 bytes takes four.
 
 from __future__ import annotations
 
+from netplane.kernel.netlink.wire import attribute, nested, text
 from netplane.kernel.nft.objects import NFT_GOTO
-from netplane.kernel.nft.wire import S32, U32, attribute, nested, register, text
+from netplane.kernel.nft.wire import S32, U32, register
 
 EXPR_NAME, EXPR_DATA = 1, 2
 META_PRIORITY, META_L4PROTO = 2, 16

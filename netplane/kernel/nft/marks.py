@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from netplane.kernel.netlink.wire import attributes
 from netplane.kernel.nft import wire
 
 ALL = 0xFFFFFFFF
@@ -131,14 +132,14 @@ _UNKNOWN = _Value("unknown", ALL, 0)
 
 
 def _expressions(data: bytes) -> Iterator[tuple[str, Attributes]]:
-    for _, a, b in wire.attributes(data, 0, len(data)):
+    for _, a, b in attributes(data, 0, len(data)):
         parts = _attributes(data[a:b])
         if 1 in parts:
             yield _text(parts[1]), _attributes(parts.get(2, b""))
 
 
 def _attributes(data: bytes, start: int = 0) -> Attributes:
-    return {kind: data[a:b] for kind, a, b in wire.attributes(data, start, len(data))}
+    return {kind: data[a:b] for kind, a, b in attributes(data, start, len(data))}
 
 
 def _value(data: bytes) -> int | None:

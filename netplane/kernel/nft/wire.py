@@ -7,6 +7,24 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from netplane.kernel.netlink.wire import (
+    ACK,
+    APPEND,
+    ATTRIBUTE,
+    CREATE,
+    DUMP,
+    KIND,
+    NESTED,
+    REQUEST,
+    Message,
+    attribute,
+    attributes,
+    find,
+    nested,
+    packed,
+    string,
+    text,
+)
 from netplane.kernel.nft.objects import Among, Batch, Chain, Element, Set, Table, Verdict
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = range(9)
@@ -14,18 +32,10 @@ NEWSET, GETSET, DELSET, NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETGEN = ran
 SUBSYSTEM = 10 << 8
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
 
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-REQUEST, MULTI, ACK, DUMP_INTR, DUMP, CREATE, APPEND = 0x1, 0x2, 0x4, 0x10, 0x300, 0x400, 0x800
-CAPPED, ACK_TLVS = 0x100, 0x200
-
-HEADER = struct.Struct("=IHHII")
-ATTRIBUTE = struct.Struct("=HH")
 NFGEN = struct.Struct("=BBH")
 U32 = struct.Struct(">I")
 S32 = struct.Struct(">i")
-BODY = HEADER.size + NFGEN.size
 
-NESTED = 0x8000
 LIST_ELEM = 1
 ELEM_LIST_TABLE, ELEM_LIST_SET, ELEM_LIST_ELEMENTS = 1, 2, 3
 ELEM_KEY, ELEM_DATA, ELEM_FLAGS, ELEM_USERDATA, ELEM_KEY_END = 1, 2, 3, 6, 10
@@ -39,16 +49,6 @@ UNNAMED = "__set%d"
 # An attribute's length is 16 bits, and the list of a message's elements is one attribute.
 MESSAGE_LIMIT = 60_000
 
-_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
-
-
-class Message(NamedTuple):
-    """One netlink message without its header: type, flags and body (nfgenmsg and attributes)."""
-
-    type: int
-    flags: int
-    body: bytes
-
 
 class Place(NamedTuple):
     """Where in a batch a message came from: the run, and the first and the one past the last of its elements.
@@ -61,30 +61,9 @@ class Place(NamedTuple):
     stop: int
 
 
-def attribute(kind: int, payload: bytes) -> bytes:
-    """Return one attribute, padded."""
-    size = len(payload)
-    return ATTRIBUTE.pack(size + 4, kind) + payload + _PADDING[size & 3]
-
-
-def nested(kind: int, *parts: bytes) -> bytes:
-    """Return an attribute that holds attributes."""
-    return attribute(kind | NESTED, b"".join(parts))
-
-
-def text(kind: int, value: str) -> bytes:
-    """Return an attribute that holds a string."""
-    return attribute(kind, value.encode() + b"\0")
-
-
 def request(kind: int, flags: int, family: int = 0, *attributes: bytes) -> Message:
     """Return a message of the nf_tables subsystem."""
     return Message(SUBSYSTEM | kind, REQUEST | flags, NFGEN.pack(family, 0, 0) + b"".join(attributes))
-
-
-def packed(message: Message, sequence: int) -> bytes:
-    """Return the message with its header."""
-    return HEADER.pack(HEADER.size + len(message.body), message.type, message.flags, sequence, 0) + message.body
 
 
 def register(kind: int, index: int) -> bytes:
@@ -264,26 +243,6 @@ def _comment(comment: str) -> bytes:
     return attribute(ELEM_USERDATA, bytes((UDATA_COMMENT, len(value))) + value)
 
 
-def attributes(payload: memoryview | bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Walk over attributes: the type without its flags, where the payload starts, and where it ends."""
-    while start + 4 <= stop:
-        size, kind = ATTRIBUTE.unpack_from(payload, start)
-        if size < 4:
-            return
-        yield kind & 0x3FFF, start + 4, start + size
-        start += (size + 3) & ~3
-
-
-def find(payload: bytes, start: int, stop: int, wanted: int) -> tuple[int, int] | None:
-    """Return where the payload of the first attribute of a type lies."""
-    return next(((a, b) for kind, a, b in attributes(payload, start, stop) if kind == wanted), None)
-
-
-def string(payload: bytes, start: int, stop: int) -> str:
-    """Read a string attribute's payload."""
-    return payload[start:stop].rstrip(b"\0").decode(errors="replace")
-
-
 def comment_of(userdata: bytes) -> str:
     """Read the comment out of an object's user data: a list of (type, length, value)."""
     at = 0
@@ -349,7 +308,7 @@ def _read_slowly(body: bytes, start: int, stop: int) -> tuple[Element, bool]:
 
 def _read_data(body: bytes, at: int) -> bytes | Verdict:
     size, kind = ATTRIBUTE.unpack_from(body, at)
-    if kind & 0x3FFF == DATA_VALUE:
+    if kind & KIND == DATA_VALUE:
         return body[at + 4 : at + size]
     code, chain = 0, ""
     for which, a, b in attributes(body, at + 4, at + size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from netplane.kernel.ipvs.wire import U16, U32, attribute, attributes, nested
+from netplane.kernel.netlink.wire import attribute, attributes, nested
 from netplane.kernel.wireguard.objects import Change, Device, Endpoint, Identity, Network, Peer
 
 FAMILY = "wireguard"
@@ -16,6 +16,7 @@ PEER_NETWORKS = 9
 REMOVE, REPLACE_NETWORKS = 1, 2
 NETWORK_FAMILY, NETWORK_ADDRESS, NETWORK_LENGTH = 1, 2, 3
 AF_INET, AF_INET6 = 2, 10
+U16, U32 = struct.Struct("=H"), struct.Struct("=I")
 SIN, SIN6 = struct.Struct("=H2s4s8x"), struct.Struct("=H2sI16sI")
 TIME = struct.Struct("=qq")
 LARGEST = 48 << 10

@@ -10,6 +10,7 @@ from netplane.kernel.errors import KernelError
 from netplane.kernel.ipvs import diff, listing, wire
 from netplane.kernel.ipvs.fake import Kernel
 from netplane.kernel.ipvs.objects import IPV4, IPV6, Change, Destination, Held, Load, Scheduling, Server, Virtual
+from netplane.kernel.netlink import wire as netlink
 from netplane.model import address
 
 WEB = Virtual(IPV4, 6, address.parse("10.96.0.1"), 80)
@@ -77,8 +78,8 @@ def test_a_dumped_server_is_read_back() -> None:
 def test_a_dumped_destination_is_read_back_with_its_connections() -> None:
     _, body = wire.change(Change("add", WEB, A, 7))
     start = body.index(b"\x48\0\2\x80")
-    more = wire.attribute(wire.ACTIVE, wire.U32.pack(2)) + wire.attribute(wire.INACTIVE, wire.U32.pack(3))
-    found = wire.nested(wire.DESTINATION, body[start + 4 :], more)
+    more = netlink.attribute(wire.ACTIVE, wire.U32.pack(2)) + netlink.attribute(wire.INACTIVE, wire.U32.pack(3))
+    found = netlink.nested(wire.DESTINATION, body[start + 4 :], more)
     assert wire.read_destination(b"\5\1\0\0" + found) == (A, Load(7, 5))
 
 

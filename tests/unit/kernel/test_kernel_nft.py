@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netplane.kernel.errors import KernelError
+from netplane.kernel.netlink import wire as netlink
 from netplane.kernel.nft import diff, fake, objects, wire
 from netplane.kernel.nft.objects import (
     IPV4,
@@ -102,8 +103,8 @@ def test_only_the_last_message_asks_for_an_answer() -> None:
     found, _ = wire.messages(batch)
     data, flags, at = wire.transaction(found, 7), [], 0
     while at < len(data):
-        size, _, flag, sequence, _ = wire.HEADER.unpack_from(data, at)
-        flags.append((sequence, bool(flag & wire.ACK)))
+        size, _, flag, sequence, _ = netlink.HEADER.unpack_from(data, at)
+        flags.append((sequence, bool(flag & netlink.ACK)))
         at += size
     assert flags == [(7, False), (8, False), (9, True), (10, False)]
 
