@@ -155,5 +155,5 @@ def test_large_datagrams_and_the_full_mtu_cross_nodes(world: World) -> None:
     a, c = one.pod("wide-a"), two.pod("wide-c")
     mtu = 1450 if world.fabric == "vxlan" else 1500
     for to, header in ((c.addresses[0], 28), (c.addresses[1], 48)):
-        full = ["ping", "-c1", "-W2", "-M", "do", "-s", str(mtu - header), to]
-        assert subprocess.run(["nsenter", f"--net={a.netns}", *full], capture_output=True, check=False).returncode == 0
+        full = ["nsenter", f"--net={a.netns}", "ping", "-c1", "-W2", "-M", "do", "-s", str(mtu - header), to]
+        until(lambda ping=full: not subprocess.run(ping, capture_output=True, check=False).returncode)  # type: ignore[misc]
