@@ -215,3 +215,32 @@ def test_another_servers_controllers_take_over_when_the_leader_goes(tmp_path: Pa
             assert time.monotonic() < deadline, (many.servers[1].data_dir / "server.log").read_text()
             time.sleep(0.2)
         assert holder(client, "kube-controller-manager") not in ("", first)
+
+
+def test_no_server_gives_an_address_of_a_range_that_another_one_has_taken_away(many: many_servers.Many) -> None:
+    one, other = clients(many)
+    ranges = "/apis/networking.k8s.io/v1/servicecidrs"
+    for turn in range(3):
+        code, made = one.ask(
+            "POST", ranges, {"metadata": {"name": f"r{turn}"}, "spec": {"cidrs": [f"10.9.{turn}.0/24"]}}
+        )
+        assert code == 201, made
+        answers: list[tuple[int, Any]] = []
+
+        def ask(turn: int = turn, answers: list[tuple[int, Any]] = answers) -> None:
+            for number in range(1, 31):
+                wanted = service(f"range-{turn}-{number}", clusterIP=f"10.9.{turn}.{number}")
+                answers.append(other.ask("POST", SERVICES, wanted))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        code, gone = one.ask("DELETE", f"{ranges}/r{turn}")
+        asking.join()
+        assert code == 200, gone
+        end = int(gone["metadata"]["resourceVersion"])
+        revisions = [int(told["metadata"]["resourceVersion"]) for code, told in answers if code == 201]
+        assert all(revision < end for revision in revisions), (revisions, end)
+        refused = [told["message"] for code, told in answers if code != 201]
+        assert all("does not match the current range" in message for message in refused), refused
+        late = service(f"late-{turn}", clusterIP=f"10.9.{turn}.99")
+        assert other.ask("POST", SERVICES, late)[0] == 422

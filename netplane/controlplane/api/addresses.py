@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import secrets
 from collections import ChainMap, Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import orjson
 
 from netplane.controlplane.api import status
 from netplane.controlplane.registry import types
-from netplane.controlplane.registry.services import allocate
-from netplane.controlplane.store import history, protocol
+from netplane.controlplane.registry.services import allocate, ranges
+from netplane.controlplane.store import cache, history, protocol
 from netplane.kube.types import Key, Object
 
 _STORAGE = "services"
+_DEFAULT = ("", "kubernetes")
+"""The ServiceCIDR that the server makes of its own ranges. Until it is there, they are given out as if it were."""
 _T = TypeVar("_T")
+_Ranges = allocate.Ranges
 _Held = tuple[frozenset[str], frozenset[int]]
 
 
 class Ledger:
     """What all Services hold, kept in step with the store by its events."""
 
-    def __init__(self, store: protocol.Store, ranges: allocate.Ranges) -> None:
+    def __init__(self, store: protocol.Store, own: allocate.Ranges) -> None:
         self._store = store
-        self._ranges = ranges
+        self._ranges = own
+        self._seen: list[history.Record | None] = []
         self._position = -1
         self._by_key: dict[Key, _Held] = {}
         self._addresses: Counter[str] = Counter()
@@ -40,9 +48,25 @@ class Ledger:
         addresses = ChainMap(self._addresses, *(dict.fromkeys(held[0], 1) for held in staged))
         ports = ChainMap(self._ports, *(dict.fromkeys(held[1], 1) for held in staged))
         taken = allocate.Taken(addresses, ports)
-        found = allocate.allocate(service, old, ranges=self._ranges, taken=taken, pick=secrets.randbelow)
+        found = allocate.allocate(service, old, ranges=self._open(), taken=taken, pick=secrets.randbelow)
         if found:
             raise status.invalid(of, service["metadata"].get("name", ""), found)
+
+    def networks(self) -> set[ranges.Network]:
+        """Return all that Services may have addresses of, also what is given out no more."""
+        known = (ranges.networks(orjson.loads(record.value)) for record in self._store.cache(ranges.STORAGE).range())
+        return {*self._ranges.own, *(network for each in known for network in each)}
+
+    def _open(self) -> _Ranges:
+        """Return what addresses are given out of now. The deletion of a range counts from its staging."""
+        cached = self._store.cache(ranges.STORAGE).records
+        found = [self._store.latest(ranges.STORAGE, key) for key in cached]
+        if found != self._seen:
+            self._seen = found
+            given = [self._ranges.own] if _DEFAULT not in cached else []
+            given += [_given(record.value) for record in found if record is not None]
+            self._ranges = replace(self._ranges, open=tuple(dict.fromkeys(each for some in given for each in some)))
+        return self._ranges
 
     def _follow(self) -> None:
         cache = self._store.cache(_STORAGE)
@@ -72,6 +96,31 @@ class Ledger:
         self._by_key[key] = now
         self._addresses.update(now[0])
         self._ports.update(now[1])
+
+
+def grounds(storage: str, claims: frozenset[str], view: Callable[[str], cache.Cache]) -> Iterator[tuple[str, Key, int]]:
+    """Yield the ServiceCIDRs that claimed addresses are of, one for each, with the revisions they are seen at.
+
+    A server on etcd that has not yet heard of a deletion gives nothing away any more: its transaction asks for these.
+    """
+    if storage != _STORAGE:
+        return
+    for text in sorted(claims):
+        kind, _, value = text.partition("/")
+        if kind != "address":
+            continue
+        address = ipaddress.ip_address(value)
+        for record in view(ranges.STORAGE).records.values():
+            if any(ranges.gives(network, address) for network in _given(record.value)):
+                yield ranges.STORAGE, record.key, record.revision
+                break
+
+
+@functools.lru_cache(256)
+def _given(value: bytes) -> tuple[ranges.Network, ...]:
+    """Return what is given out of a ServiceCIDR, from its bytes."""
+    obj = orjson.loads(value)
+    return ranges.networks(obj) if ranges.is_open(obj) else ()
 
 
 def _release(counts: Counter[_T], values: frozenset[_T]) -> None:

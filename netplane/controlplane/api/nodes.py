@@ -62,7 +62,7 @@ def _checked(at: cluster.Cluster, name: str, addresses: Sequence[str]) -> list[s
             address = ipaddress.ip_address(text)
         except ValueError as error:
             raise status.bad_request(f"addresses: {text!r} is not an IP address") from error
-        if any(address in cidr for cidr in at.settings.service_cidrs):
+        if any(address in network for network in at.addresses.networks()):
             raise status.forbidden(f"{text} is a Service address: no node has it")
         if str(address) in others:
             raise status.forbidden(f"{text} is the address of another node")

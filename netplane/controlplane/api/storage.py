@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from netplane.controlplane.api import pki
+from netplane.controlplane.api import addresses, pki
 from netplane.controlplane.registry.services import allocate
 from netplane.controlplane.store import embedded, protocol, sqlite
 from netplane.kube.types import Object
@@ -34,8 +34,8 @@ def claims(storage: str, obj: Object) -> frozenset[str]:
     """Return what a Service alone may hold: its addresses and node ports."""
     if storage != "services":
         return frozenset()
-    addresses, ports = allocate.held(obj)
-    return frozenset({f"address/{each}" for each in addresses} | {f"port/{each}" for each in ports})
+    held, ports = allocate.held(obj)
+    return frozenset({f"address/{each}" for each in held} | {f"port/{each}" for each in ports})
 
 
 async def started(
@@ -58,7 +58,7 @@ async def _etcd(chosen: EtcdAccess, material: pki.Material, index: protocol.Inde
     from netplane.controlplane.store.etcd import body, client  # gRPC is what servers on SQLite need not load
 
     members = client.Client(chosen.members, client.Tls(*_pem(chosen)) if chosen.uses_tls else None)
-    store = body.Etcd(members, index, prefix=chosen.prefix, claims=claims, ttls=TTLS)
+    store = body.Etcd(members, index, prefix=chosen.prefix, claims=claims, grounds=addresses.grounds, ttls=TTLS)
     try:
         await store.start()
     except protocol.StoreError as error:

@@ -1,4 +1,4 @@
-"""Show which Service holds which address, as IPAddresses, and of each ServiceCIDR whether it is used.
+"""Show which Service holds which address, as IPAddresses.
 
 Giving addresses out is the server's, which books them with the Service itself: what is here follows.
 """
@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Sequence
 from datetime import datetime
 
-from netplane.controlplane.controllers import conditions, triggers, writes
+from netplane.controlplane.controllers import triggers, writes
 from netplane.controlplane.controllers.view import Change, View
 from netplane.kube import meta
 from netplane.kube.types import SERVICES, Object, Resource
@@ -17,9 +17,8 @@ from netplane.kube.types import SERVICES, Object, Resource
 _GROUP = "networking.k8s.io"
 IPADDRESSES = Resource(_GROUP, "v1", "ipaddresses", "IPAddress", namespaced=False)
 SERVICECIDRS = Resource(_GROUP, "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
-DEFAULT = "kubernetes"
-"""The ServiceCIDR that the server makes of its own ranges."""
 _LABEL_FAMILY, _LABEL_BY = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
+_BY = "ipallocator.k8s.io"
 
 Place = tuple[str, str, str]
 """An address, and the namespace and name of the Service that it is asked about."""
@@ -27,7 +26,7 @@ Place = tuple[str, str, str]
 
 def of_service(view: View, change: Change) -> triggers.Keys:
     """Return the addresses that a Service holds or held, unless they are as before."""
-    before, after = (_held(obj) if obj is not None else frozenset() for obj in (change.old, change.new))
+    before, after = (held(obj) if obj is not None else frozenset() for obj in (change.old, change.new))
     if before == after and change.old is not None:
         return ()
     return sorted((each, *change.key) for each in before | after)
@@ -42,7 +41,7 @@ def decide(view: View, key: Place, now: datetime) -> Sequence[writes.Write]:
     """Return the IPAddress to make of an address that the Service holds, or to delete of one that it does not."""
     address, namespace, name = key
     service = view.get(SERVICES, (namespace, name))
-    is_held = service is not None and address in _held(service)
+    is_held = service is not None and address in held(service)
     shown = view.get(IPADDRESSES, ("", address))
     if shown is None:
         return [writes.Create(IPADDRESSES, _shown(address, namespace, name))] if is_held else ()
@@ -56,23 +55,15 @@ def decide(view: View, key: Place, now: datetime) -> Sequence[writes.Write]:
     return [gone, writes.Requeue(1.0)] if is_held else [gone]
 
 
-def decide_range(view: View, key: tuple[str, str], now: datetime) -> Sequence[writes.Write]:
-    """Return the status of a ServiceCIDR: only the server's own ranges are given out."""
-    found = view.get(SERVICECIDRS, key)
-    if found is None or meta.is_deleting(found):
-        return ()
-    before: Object = found.get("status") or {}
-    if key[1] == DEFAULT:
-        claim = ("True", "", "Kubernetes Service CIDR is ready")
-    else:
-        claim = ("False", "NotUsed", "addresses come from the ranges of the servers' --service-cidr alone")
-    status = conditions.ensure(before, "Ready", *claim, now)
-    return [] if conditions.same(status, before) else [writes.UpdateStatus(SERVICECIDRS, {**found, "status": status})]
-
-
-def _held(service: Object) -> frozenset[str]:
+def held(service: Object) -> frozenset[str]:
+    """Return the addresses that a Service holds."""
     spec = service.get("spec") or {}
     return frozenset(each for each in spec.get("clusterIPs") or () if each and each != "None")
+
+
+def is_ours(address: Object) -> bool:
+    """Whether an IPAddress is one that shows what was given out, not somebody else's."""
+    return meta.labels(address).get(_LABEL_BY) == _BY
 
 
 def _parent(address: Object) -> tuple[str, str] | None:
@@ -84,7 +75,7 @@ def _parent(address: Object) -> tuple[str, str] | None:
 
 
 def _shown(address: str, namespace: str, name: str) -> Object:
-    labels = {_LABEL_FAMILY: f"IPv{ipaddress.ip_address(address).version}", _LABEL_BY: "ipallocator.k8s.io"}
+    labels = {_LABEL_FAMILY: f"IPv{ipaddress.ip_address(address).version}", _LABEL_BY: _BY}
     parent = {"group": "", "resource": "services", "namespace": namespace, "name": name}
     return {
         "apiVersion": IPADDRESSES.api_version,

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from netplane.controlplane.controllers import writes
+from netplane.controlplane.controllers import addresses, writes
 from netplane.controlplane.controllers.view import Change, View
 from netplane.kube import errors, events, meta
 from netplane.kube.api import Api
-from netplane.kube.types import NAMESPACES, Key, Object, Resource
+from netplane.kube.types import NAMESPACES, SERVICES, Key, Object, Resource
 from netplane.lib import clock as clocks
 
 SLOW_START = 4
@@ -92,6 +92,8 @@ class Executor:
                 await self._delete_all(write)
             case writes.Finalize():
                 await self._finalize(write)
+            case writes.Vacate():
+                await self._vacate(write)
             case _:
                 raise AssertionError(f"{write} is no request")
 
@@ -177,6 +179,12 @@ class Executor:
             await self._api.update(NAMESPACES, body, subresource="finalize")
         except errors.NotFound:
             pass
+
+    async def _vacate(self, write: writes.Vacate) -> None:
+        async for page in self._api.pages(SERVICES):
+            if write.keeps(address for service in page.items for address in addresses.held(service)):
+                raise Stale(f"a Service still has an address of {key_text(write.patch.key)}")
+        await self._patch(write.patch)
 
     async def _holds(self, resource: Resource, namespace: str) -> bool:
         try:

@@ -25,6 +25,7 @@ from netplane.controlplane.controllers import (
     podgc,
     replicaset,
     serviceaccount,
+    servicecidrs,
     statefulset,
     triggers,
     writes,
@@ -138,7 +139,16 @@ _ADDRESSES: Final = (
         addresses.decide,
         {SERVICES: addresses.of_service, addresses.IPADDRESSES: addresses.of_address},
     ),
-    Controller("service-cidr-controller", addresses.decide_range, {addresses.SERVICECIDRS: triggers.itself}, workers=1),
+    Controller(
+        "service-cidr-controller",
+        servicecidrs.decide,
+        {
+            addresses.SERVICECIDRS: servicecidrs.of_range,
+            addresses.IPADDRESSES: servicecidrs.of_address,
+            SERVICES: servicecidrs.of_service,
+        },
+        workers=1,
+    ),
 )
 """What tells where Services are."""
 

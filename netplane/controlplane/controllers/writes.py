@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,6 +85,14 @@ class Finalize:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacate:
+    """Make a patch that lets a ServiceCIDR go, unless the API itself lists a Service with an address it `keeps`."""
+
+    keeps: Callable[[Iterable[str]], bool]
+    patch: Patch
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Post an Event about an object."""
 
@@ -100,7 +109,7 @@ class Requeue:
     seconds: float
 
 
-Write = Create | Update | UpdateStatus | Patch | Delete | DeleteAll | Finalize | Event | Requeue
+Write = Create | Update | UpdateStatus | Patch | Delete | DeleteAll | Finalize | Vacate | Event | Requeue
 
 
 def with_status(obj: Object, status: Object) -> Object:

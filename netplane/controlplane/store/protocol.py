@@ -14,6 +14,11 @@ Indexer = Callable[[str, Object], history.Index]
 Claims = Callable[[str, Object], frozenset[str]]
 """(storage name, object) to what the object alone may hold in the whole cluster: addresses, ports."""
 
+Grounds = Callable[[str, frozenset[str], Callable[[str], cache.Cache]], Iterable[tuple[str, Key, int]]]
+"""(storage name, what an object newly claims, the caches) to the objects that it may claim that by: storage name, key
+and revision of each. Another server's change of one of them in the meantime is Taken as well.
+"""
+
 
 class StoreError(Exception):
     """The root of what a store answers instead of a record: Exists, Missing, Conflict, Taken, TooLarge, Unavailable."""
@@ -37,7 +42,7 @@ class Conflict(StoreError):
 
 
 class Taken(StoreError):
-    """Another object holds what this one claims: another server was faster to give it away."""
+    """Another server was faster: an object holds what this one claims, or that may not be claimed as it was seen."""
 
 
 class TooLarge(StoreError):

@@ -1,11 +1,11 @@
-"""The IPAddresses of Services, and the status of ServiceCIDRs, as data."""
+"""The IPAddresses of Services, as data."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from netplane.controlplane.controllers import addresses, writes
-from netplane.controlplane.controllers.addresses import IPADDRESSES, SERVICECIDRS
+from netplane.controlplane.controllers.addresses import IPADDRESSES
 from netplane.controlplane.controllers.view import Change
 from netplane.kube.types import SERVICES, Object
 from tests.support.simulated_cluster import World
@@ -67,11 +67,3 @@ def test_only_changed_addresses_are_looked_at() -> None:
     found = list(addresses.of_service(one.view, Change(SERVICES, key, old, new)))
     assert found == [("10.96.0.9", *key), ("fd00::9", *key)]
     assert not list(addresses.of_service(one.view, Change(SERVICES, key, None, service("None"))))
-
-
-def test_only_the_servers_own_ranges_are_ready() -> None:
-    ranges = {name: {"metadata": {"name": name}, "spec": {"cidrs": ["10.1.0.0/16"]}} for name in ("kubernetes", "mine")}
-    one = world(*((SERVICECIDRS, each) for each in ranges.values()))
-    found = {name: addresses.decide_range(one.view, ("", name), one.now) for name in ranges}
-    states = {name: write.obj["status"]["conditions"][0]["status"] for name, (write,) in found.items()}  # type: ignore[union-attr]  # both are UpdateStatus
-    assert states == {"kubernetes": "True", "mine": "False"}

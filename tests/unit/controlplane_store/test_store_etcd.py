@@ -68,6 +68,28 @@ async def test_what_one_object_holds_no_other_one_gets_until_it_lets_go(member: 
         await other.update(PODS, pod("b", holds=["address/1"]), expected=second.revision)
 
 
+async def test_what_an_object_claims_is_had_only_while_the_grounds_are_as_they_were_seen(
+    member: etcds.Etcds, prefix: str
+) -> None:
+    seen: list[int] = []
+
+    def grounds(_: str, claimed: frozenset[str], __: object) -> list[tuple[str, tuple[str, str], int]]:
+        return [("ranges", ("default", "r"), seen[-1])] if claimed else []
+
+    async with two(member, prefix, claims=claims, grounds=grounds) as (one, other):
+        seen.append((await one.create("ranges", pod("r"))).revision)
+        made = await other.create(PODS, pod("a", holds=["address/1"]))
+        changed = await one.update("ranges", pod("r", n=1), expected=seen[-1])
+        with pytest.raises(protocol.Taken):
+            await other.create(PODS, pod("b", holds=["address/2"]))
+        await other.create(PODS, pod("c"))
+        made = await other.update(PODS, pod("a", holds=["address/1"], n=1), expected=made.revision)
+        with pytest.raises(protocol.Taken):
+            await other.update(PODS, pod("a", holds=["address/1", "address/2"]), expected=made.revision)
+        seen.append(changed.revision)
+        await other.update(PODS, pod("a", holds=["address/1", "address/2"]), expected=made.revision)
+
+
 async def test_of_servers_that_give_away_the_same_one_wins(member: etcds.Etcds, prefix: str) -> None:
     async with two(member, prefix, claims=claims) as servers:
         writes = [servers[n % 2].create(PODS, pod(f"p{n}", holds=["port/1"])) for n in range(6)]

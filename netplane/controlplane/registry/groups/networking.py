@@ -64,6 +64,7 @@ TYPES = (
         subresources=(STATUS,),
         columns=columns.named("CIDRs"),
         cells=columns.with_age(ranges.cidrs),
+        prepare_create=ranges.guarded,
         validate=ranges.service_cidr,
         validate_update=ranges.service_cidr_update,
     ),

@@ -7,37 +7,40 @@ allocate at a time.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
+from netplane.controlplane.registry.services.ranges import Network, gives
 from netplane.kube.types import Object
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Pick = Callable[[int], int]
 """n to a number from 0 to n-1: where the search begins. Random in a server, anything in a test."""
 
-_LARGEST_SEARCH = 1 << 16
 _PROXIED = ("ClusterIP", "NodePort", "LoadBalancer")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """What a cluster has to give. The first network decides the primary family."""
+    """What a cluster has to give. Its `own` ranges, one for each family, say which families it has, the primary first.
 
-    networks: tuple[Network, ...]
+    `open` is what addresses are given out of now, if that is not its own alone: any number of ranges of each family.
+    """
+
+    own: tuple[Network, ...]
     node_ports: range = range(30000, 32768)
+    open: tuple[Network, ...] | None = None
 
     @property
     def families(self) -> list[str]:
         """`IPv4`, `IPv6` or both, the primary first."""
-        return [f"IPv{each.version}" for each in self.networks]
+        return [f"IPv{each.version}" for each in self.own]
 
-    def network(self, family: str) -> Network:
-        """Return the network of a family."""
-        return next(each for each in self.networks if f"IPv{each.version}" == family)
+    def networks(self, family: str) -> list[Network]:
+        """Return what addresses of a family are given out of."""
+        return [each for each in (self.own if self.open is None else self.open) if f"IPv{each.version}" == family]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,9 @@ class _Others:
 
     def add(self, value: Any) -> None:
         self._chosen.add(value)
+
+    def is_own(self, value: Any) -> bool:
+        return value in self._own
 
 
 def _is_headless(spec: Object) -> bool:
@@ -158,7 +164,7 @@ def _families(spec: Object, ranges: Ranges, *, is_update: bool) -> list[Fault]:
     if not policy:
         wants_two = len(given) == 2 or len(addresses) == 2
         if not wants_two and _is_headless(spec) and not spec.get("selector") and not given:
-            policy = "RequireDualStack" if len(ranges.networks) == 2 else "SingleStack"
+            policy = "RequireDualStack" if len(ranges.own) == 2 else "SingleStack"
         else:
             policy = "RequireDualStack" if wants_two else "SingleStack"
     if is_update and policy == "SingleStack":
@@ -179,7 +185,7 @@ def _families(spec: Object, ranges: Ranges, *, is_update: bool) -> list[Fault]:
 
 def _family_faults(policy: str, given: list[str], addresses: list[str], ranges: Ranges) -> list[Fault]:
     found: list[Fault] = []
-    if policy == "RequireDualStack" and len(ranges.networks) < 2:
+    if policy == "RequireDualStack" and len(ranges.own) < 2:
         detail = "this cluster is not configured for dual-stack services"
         found.append(faults.invalid("spec.ipFamilyPolicy", policy, detail))
     if policy == "SingleStack" and (len(given) > 1 or len(addresses) > 1):
@@ -203,40 +209,52 @@ def _addresses(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> lis
     given: list[str] = list(spec.get("clusterIPs") or [])
     chosen: list[str] = []
     for index, family in enumerate(spec["ipFamilies"]):
-        network = ranges.network(family)
+        networks = ranges.networks(family)
         if index < len(given):
-            problem = _unusable(given[index], network, others)
+            problem = _unusable(given[index], networks, others)
             if problem:
                 detail = f"failed to allocate IP {given[index]}: {problem}"
                 return [faults.invalid("spec.clusterIPs", given, detail)]
             chosen.append(given[index])
         else:
-            free = _free_address(network, others, pick)
+            free = _free_address(networks, others, pick)
             if free is None:
-                return [
-                    faults.invalid("spec.clusterIPs", given, f"failed to allocate a serviceIP: range {network} is full")
-                ]
+                return [faults.invalid("spec.clusterIPs", given, "failed to allocate a serviceIP: range is full")]
             chosen.append(free)
         others.add(chosen[-1])
     spec["clusterIP"], spec["clusterIPs"] = chosen[0], chosen
     return []
 
 
-def _unusable(address: str, network: Network, others: _Others) -> str:
+def _unusable(address: str, networks: Sequence[Network], others: _Others) -> str:
+    if others.is_own(address):
+        return ""  # whatever has become of its range
     value = ipaddress.ip_address(address)
-    if value not in network or value == network.network_address:
-        return f"provided IP is not in the valid range. The range of valid IPs is {network}"
+    if not any(gives(each, value) for each in networks):
+        return "the provided network does not match the current range"
     return "provided IP is already allocated" if address in others else ""
 
 
-def _free_address(network: Network, others: _Others, pick: Pick) -> str | None:
+def _free_address(networks: Sequence[Network], others: _Others, pick: Pick) -> str | None:
+    """Look in any of the ranges first and then in the others, as the real allocator does, which walks a Go map."""
+    count = len(networks)
+    start = pick(count) if count > 1 else 0
+    for step in range(count):
+        found = _free_in(networks[(start + step) % count], others, pick)
+        if found is not None:
+            return found
+    return None
+
+
+def _free_in(network: Network, others: _Others, pick: Pick) -> str | None:
     """Look from a random place on; the lowest addresses last, which are kept for those who ask for one by name.
 
-    KEP-3070: the static band holds min(max(16, size/16), 256) addresses.
+    KEP-3070: the static band holds min(max(16, size/16), 256) addresses, none where the range has no more than 16.
     """
-    size = min(network.num_addresses - (2 if network.version == 4 else 1), _LARGEST_SEARCH)
-    band = min(max(16, size // 16), 256) if size > 16 else 0
-    return _first_free(band + 1, size + 1, network, others, pick) or _first_free(1, band + 1, network, others, pick)
+    total = network.num_addresses
+    last = total - (2 if network.version == 4 else 1)
+    band = min(max(16, total // 16), 256) if total > 16 else 0
+    return _first_free(band + 1, last + 1, network, others, pick) or _first_free(1, band + 1, network, others, pick)
 
 
 def _first_free(start: int, stop: int, network: Network, others: _Others, pick: Pick) -> str | None:
@@ -244,6 +262,7 @@ def _first_free(start: int, stop: int, network: Network, others: _Others, pick: 
     if count <= 0:
         return None
     offset = pick(count)
+    # However large the range: at most as many steps as there are addresses taken, and one.
     for step in range(count):
         address = str(network[start + (offset + step) % count])
         if address not in others:

@@ -1,12 +1,52 @@
-"""ServiceCIDRs and IPAddresses: what they must fulfil, and their columns (pkg/apis/networking/validation)."""
+"""ServiceCIDRs and IPAddresses: what they must fulfil and what they give (pkg/apis/networking/validation), columns."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.kube.types import Object
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+STORAGE = "servicecidrs.networking.k8s.io"
+FINALIZER = "networking.k8s.io/service-cidr-finalizer"
+"""Keeps a ServiceCIDR that is deleted until nothing holds an address of it."""
+_IMMUTABLE = "field is immutable"
+_NUMBER = re.compile("[0-9]{1,4}")
+
+
+def networks(obj: Object) -> tuple[Network, ...]:
+    """Return the ranges of a ServiceCIDR."""
+    return tuple(ipaddress.ip_network(each) for each in (obj.get("spec") or {}).get("cidrs") or ())
+
+
+def is_open(obj: Object) -> bool:
+    """Whether addresses are given out of a ServiceCIDR: it is not being deleted, and nobody says it is not ready.
+
+    Without a word it counts as ready, as with the real server: Services need not wait for the controllers.
+    """
+    if obj["metadata"].get("deletionTimestamp"):
+        return False
+    said = [each for each in (obj.get("status") or {}).get("conditions") or () if each["type"] == "Ready"]
+    return not said or said[0].get("status") == "True"
+
+
+def gives(network: Network, address: Address) -> bool:
+    """Whether a Service may get an address out of a range: the first is never given, nor IPv4's last."""
+    if address not in network or address == network.network_address:
+        return False
+    return network.version == 6 or address != network.broadcast_address
+
+
+def guarded(obj: Object) -> None:
+    """Keep a new ServiceCIDR from vanishing with Services in it: a moment without that would be enough."""
+    finalizers = obj["metadata"].setdefault("finalizers", [])
+    if FINALIZER not in finalizers:
+        finalizers.append(FINALIZER)
 
 
 def service_cidr(obj: Object) -> list[Fault]:
@@ -15,26 +55,42 @@ def service_cidr(obj: Object) -> list[Fault]:
     if not cidrs:
         return [faults.required("spec.cidrs", "at least one CIDR required")]
     if len(cidrs) > 2:
-        detail = "may only hold up to 2 values"
-        return [faults.invalid("spec", cidrs, detail)]
-    found: list[Fault] = []
-    versions: list[int] = []
-    for index, each in enumerate(cidrs):
-        try:
-            versions.append(ipaddress.ip_network(each).version)
-        except ValueError:
-            detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-            found.append(faults.invalid(f"spec.cidrs[{index}]", each, detail))
-    if not found and len(versions) == 2 and versions[0] == versions[1]:
+        return [faults.invalid("spec.cidrs", cidrs, "may only hold up to 2 values")]
+    found = [
+        faults.invalid(f"spec.cidrs[{at}]", each, why) for at, each in enumerate(cidrs) if (why := _misspelt(each))
+    ]
+    if not found and len({ipaddress.ip_network(each).version for each in cidrs}) < len(cidrs):
         detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
         found.append(faults.invalid("spec.cidrs", cidrs, detail))
     return found
 
 
+def _misspelt(text: str) -> str:
+    """Return why a text is no range in its one canonical form, "" if it is (IsValidCIDR of 1.33, KEP-4858)."""
+    address, _, length = text.partition("/")
+    plain = ".".join(part.lstrip("0") or "0" for part in address.split(".")) if ":" not in address else address
+    try:
+        # Python takes a netmask for the length, and none at all for one address.
+        network = ipaddress.ip_network(f"{plain}/{int(length)}" if _NUMBER.fullmatch(length) else "", strict=False)
+    except ValueError:
+        return "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+    if plain != address or length != str(int(length)):
+        return "must not have leading 0s in IP or prefix length"
+    first = ipaddress.ip_address(address)
+    if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped:
+        return "must not have an IPv4-mapped IPv6 address"
+    if first != network.network_address:
+        return "must not have bits set beyond the prefix length"
+    return "" if text == str(network) else f'must be in canonical form ("{network}")'
+
+
 def service_cidr_update(new: Object, old: Object) -> list[Fault]:
-    """Ranges never change."""
-    cidrs, before = ((each.get("spec") or {}).get("cidrs") for each in (new, old))
-    return [] if cidrs == before else [faults.invalid("spec.cidrs", cidrs, "field is immutable")]
+    """Ranges never change; of one family only, a ServiceCIDR may get one of the other."""
+    cidrs, before = ((each.get("spec") or {}).get("cidrs") or [] for each in (new, old))
+    if len(cidrs) == len(before) or (len(before), len(cidrs)) == (1, 2):
+        pairs = enumerate(zip(before, cidrs, strict=False))
+        return [faults.invalid(f"spec.cidrs[{at}]", now, _IMMUTABLE) for at, (was, now) in pairs if was != now]
+    return [faults.invalid("spec.cidrs", cidrs, _IMMUTABLE)]
 
 
 def address_faults(name: str) -> list[str]:

@@ -32,6 +32,11 @@ def nothing_claimed(_: str, __: Object) -> frozenset[str]:
     return frozenset()
 
 
+def nothing_needed(_: str, __: frozenset[str], ___: object) -> tuple[()]:
+    """The grounds of claims that everybody may make."""
+    return ()
+
+
 class Etcd:
     """A `protocol.Store` on etcd. `start` needs a quorum; afterwards it lives through members that come and go."""
 
@@ -42,6 +47,7 @@ class Etcd:
         *,
         prefix: str = "/registry",
         claims: protocol.Claims = nothing_claimed,
+        grounds: protocol.Grounds = nothing_needed,
         ttls: Mapping[str, int] = _NO_TTLS,
         compaction: float = COMPACTION_SECONDS,
         clock: clocks.Clock = clocks.SYSTEM,
@@ -50,6 +56,7 @@ class Etcd:
         self._layout = keys.Layout(prefix)
         self._view = View(self._layout, index)
         self._claims = claims
+        self._grounds = grounds
         self._ttls = ttls
         self._compaction = compaction
         self._clock = clock
@@ -198,16 +205,21 @@ class Etcd:
     async def _request(
         self, storage: str, obj: Object, value: bytes, *, expected: int, before: frozenset[str]
     ) -> bytes:
-        """Return the transaction: the object with what it claims alone, or nothing of it."""
+        """Return the transaction: the object with what it claims alone, while it may claim that, or nothing of it."""
         place = records.key_of(obj)
         key, owner = self._layout.of(storage, place), f"{storage}/{place[0]}/{place[1]}".encode()
         claims = self._claims(storage, obj)
         new = [self._layout.claim(each) for each in sorted(claims - before)]
+        grounds = self._grounds(storage, claims - before, self.cache) if new else ()
         old = [self._layout.claim(each) for each in sorted(before - claims)]
         seconds = self._ttls.get(storage, 0)
         lease = await self._leases.lease(seconds) if seconds else 0
         return wire.txn(
-            [wire.stands_at(key, expected), *(wire.stands_at(each, 0) for each in new)],
+            [
+                wire.stands_at(key, expected),
+                *(wire.stands_at(each, 0) for each in new),
+                *(wire.stands_at(self._layout.of(kind, name), seen) for kind, name, seen in grounds),
+            ],
             [
                 wire.doing_put(wire.put(key, value, lease=lease)),
                 *(wire.doing_put(wire.put(each, owner)) for each in new),
@@ -325,7 +337,7 @@ def _revision_of(
         if found[0].value == value or is_made:
             return found[0].revision
     if (found and found[0].revision == expected) or (not found and not expected):
-        raise protocol.Taken(f"{storage} {place}: another object holds what it claims")
+        raise protocol.Taken(f"{storage} {place}: what it claims is held by another object, or not to be had any more")
     return None
 
 
