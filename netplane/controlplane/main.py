@@ -19,6 +19,7 @@ from netplane.controlplane.api import server as servers
 from netplane.kube import client, election
 from netplane.kube import kubeconfig as kubeconfig_of
 from netplane.lib import cli, clock, config
+from netplane.model.address import is_address
 
 _MINIMUM_SERVICE_ADDRESSES = 8
 _OWN_TOKEN = timedelta(days=3650)
@@ -70,7 +71,7 @@ def _addresses(_: click.Context, __: click.Parameter, values: Sequence[str]) -> 
 def _address(value: str) -> tuple[str, int]:
     host, _, port = value.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not servers.is_address(host) or not port.isdigit() or int(port) > 65535:
+    if not is_address(host) or not port.isdigit() or int(port) > 65535:
         raise click.BadParameter(f"{value!r} is not ADDRESS:PORT (IPv6 addresses in brackets)")
     return host, int(port)
 

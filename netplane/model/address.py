@@ -58,6 +58,12 @@ class Prefix(NamedTuple):
         """Tell whether one of the two holds the other."""
         return self.network in other or other.network in self
 
+    def wider(self, length: int) -> Prefix:
+        """Return the network around it that has so many leading bits, at most its own."""
+        width = len(self.network)
+        shift = width * 8 - length
+        return Prefix((int.from_bytes(self.network, "big") >> shift << shift).to_bytes(width, "big"), length)
+
     def __str__(self) -> str:
         """Print it as `10.0.0.0/8`."""
         return f"{text(self.network)}/{self.length}"
@@ -92,6 +98,15 @@ def parse(value: str) -> Packed:
     return six.ipv4_mapped.packed if six.ipv4_mapped else six.packed
 
 
+def is_address(value: str) -> bool:
+    """Tell whether a text is an address, and written without leading zeros, which `parse` allows."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
 def prefix(value: str) -> Prefix:
     """Read `10.0.0.0/8`; host bits are cleared, and a bare address is its own network. ValueError when it is none."""
     address, slash, bits = value.strip().partition("/")
@@ -101,9 +116,7 @@ def prefix(value: str) -> Prefix:
         return Prefix(packed, width)
     if not (bits.isascii() and bits.isdigit()) or int(bits) > width:
         raise ValueError(f"{value!r} is not a network: its prefix length is 0 to {width}")
-    length = int(bits)
-    shift = width - length
-    return Prefix((int.from_bytes(packed, "big") >> shift << shift).to_bytes(width // 8, "big"), length)
+    return Prefix(packed, width).wider(int(bits))
 
 
 def family(packed: Packed) -> Family:

@@ -79,10 +79,4 @@ class Claims:
             at += 1
         for length in self._lengths[width]:
             if length < cidr.length:
-                yield from self._names.get(_wider(cidr, length), ())
-
-
-def _wider(cidr: address.Prefix, length: int) -> address.Prefix:
-    width = len(cidr.network)
-    shift = width * 8 - length
-    return address.Prefix((int.from_bytes(cidr.network, "big") >> shift << shift).to_bytes(width, "big"), length)
+                yield from self._names.get(cidr.wider(length), ())

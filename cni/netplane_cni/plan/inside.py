@@ -70,7 +70,7 @@ class Inside:
     def _cover(self, cidr: address.Prefix) -> None:
         while cidr.length and (other := _twin(cidr)) in self._blocks:
             self._drop(other)
-            cidr = _wider(cidr, cidr.length - 1)
+            cidr = cidr.wider(cidr.length - 1)
         self._put(cidr)
 
     def _remove(self, cidr: address.Prefix) -> None:
@@ -84,7 +84,7 @@ class Inside:
         lengths[cidr.length] -= 1
         if not lengths[cidr.length]:
             del lengths[cidr.length]
-        if any(_wider(cidr, length) in self._held for length in lengths if length < cidr.length):
+        if any(cidr.wider(length) in self._held for length in lengths if length < cidr.length):
             return
         block = self._around(cidr)
         assert block is not None  # it was added
@@ -92,7 +92,7 @@ class Inside:
         part = cidr
         while part != block:
             self._put(_twin(part))
-            part = _wider(part, part.length - 1)
+            part = part.wider(part.length - 1)
         for held in sorted(self._within(cidr), key=lambda one: one.length):
             if self._around(held) is None:
                 self._cover(held)
@@ -106,7 +106,7 @@ class Inside:
 
     def _around(self, cidr: address.Prefix) -> address.Prefix | None:
         for length in range(cidr.length, -1, -1):
-            if (wider := _wider(cidr, length)) in self._blocks:
+            if (wider := cidr.wider(length)) in self._blocks:
                 return wider
         return None
 
@@ -119,13 +119,6 @@ class Inside:
         self._blocks.remove(block)
         self._touched.add(block)
         self._networks = None
-
-
-def _wider(cidr: address.Prefix, length: int) -> address.Prefix:
-    """Return the network of some length around one."""
-    width = len(cidr.network)
-    shift = width * 8 - length
-    return address.Prefix((int.from_bytes(cidr.network, "big") >> shift << shift).to_bytes(width, "big"), length)
 
 
 def _twin(cidr: address.Prefix) -> address.Prefix:

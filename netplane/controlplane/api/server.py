@@ -8,7 +8,6 @@ import ctypes
 import dataclasses
 import fcntl
 import gc
-import ipaddress
 import logging
 import os
 import socket
@@ -349,12 +348,3 @@ _BESIDE: tuple[tuple[str, Part], ...] = (
     ("quotas", quotas.follow),
 )
 """What runs beside every server, by the name under which its failures are told."""
-
-
-def is_address(text: str) -> bool:
-    """Whether the text is an IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

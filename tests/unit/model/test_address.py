@@ -64,3 +64,20 @@ def test_overlap_is_mutual() -> None:
     assert wide.overlaps(narrow)
     assert narrow.overlaps(wide)
     assert not wide.overlaps(other)
+
+
+@pytest.mark.parametrize(
+    "length, network", [(22, "10.97.252.0/22"), (16, "10.97.0.0/16"), (15, "10.96.0.0/15"), (0, "0.0.0.0/0")]
+)
+def test_a_wider_network_holds_the_one_it_is_around(length: int, network: str) -> None:
+    inside = address.prefix("10.97.255.0/24")
+    assert str(inside.wider(length)) == network
+    assert inside.last in inside.wider(length)
+    assert inside.wider(24) == inside
+
+
+def test_names_and_sloppy_numbers_are_no_addresses() -> None:
+    assert [t for t in ("10.0.0.1", "fd00::1", "10.0.0.01", "10.0.0", "a.example") if address.is_address(t)] == [
+        "10.0.0.1",
+        "fd00::1",
+    ]

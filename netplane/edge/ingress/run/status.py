@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from netplane.kube.events import Recorder
 from netplane.kube.types import INGRESSES, Key, Object
 from netplane.lib import clock as clocks
 from netplane.lib import log
+from netplane.model import address
 
 _LOG = log.get("ingress")
 _AT_ONCE = 4
@@ -23,7 +23,7 @@ _HANDOVER_SECONDS = 60.0
 
 def rows(addresses: Iterable[str]) -> list[dict[str, str]]:
     """Return `status.loadBalancer.ingress` for these addresses and names."""
-    return [{"ip" if _is_address(one) else "hostname": one} for one in sorted(set(addresses))]
+    return [{"ip" if address.is_address(one) else "hostname": one} for one in sorted(set(addresses))]
 
 
 class Publisher:
@@ -108,11 +108,3 @@ class Publisher:
 
 def _plain(have: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{name: row[name] for name in ("ip", "hostname") if row.get(name)} for row in have]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
