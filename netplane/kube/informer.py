@@ -72,8 +72,10 @@ class Informers:
         self._clock = clock
         self._pending = Pending()
         self._changed = asyncio.Event()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
         self._followers = {
-            query.resource: _Follower(api, query, self._note, clock, rng or random.Random(), patience)
+            query.resource: _Follower(api, query, self._note, self._may_read, clock, rng or random.Random(), patience)
             for query in queries
         }
         if len(self._followers) != len(queries):
@@ -114,6 +116,18 @@ class Informers:
             else:
                 await self._wait()
 
+    async def rest(self, seconds: float) -> None:
+        """Wait so long, and let what comes meanwhile lie unread but for the first of it; the next batch holds it all.
+
+        Reading much at once costs less than reading it in parts: for a consumer that has no use for each of them.
+        """
+        self._may_read.clear()
+        try:
+            await self._clock.sleep(seconds)
+        finally:
+            self._may_read.set()
+        await self._clock.sleep(0)  # The followers' turn: what lies there they read without another wait.
+
     async def _wait(self) -> None:
         await self._changed.wait()
         self._changed.clear()
@@ -132,7 +146,14 @@ class _Follower:
     """Follows one query: fills the store, watches from there, and starts again where it must."""
 
     def __init__(
-        self, api: Api, query: Query, note: _Note, clock: clocks.Clock, rng: random.Random, patience: float
+        self,
+        api: Api,
+        query: Query,
+        note: _Note,
+        may_read: asyncio.Event,
+        clock: clocks.Clock,
+        rng: random.Random,
+        patience: float,
     ) -> None:
         self.store = Store(query.resource, query.transform)
         self.version = ""
@@ -140,6 +161,7 @@ class _Follower:
         self._api = api
         self._query = query
         self._note = note
+        self._may_read = may_read
         self._clock = clock
         self._rng = rng
         self._patience = patience
@@ -195,7 +217,7 @@ class _Follower:
         async with asyncio.timeout(self._patience) as limit, self._events(initial=True) as events:
             async for event in events:
                 if not self._is_stale:
-                    self._take(event)
+                    await self._follow_event(event)
                 elif event.ends_initial_events:
                     self._replace(staged, event.resource_version, event.received)
                     limit.reschedule(None)
@@ -205,7 +227,13 @@ class _Follower:
     async def _watch(self) -> None:
         async with self._events(initial=False) as events:
             async for event in events:
-                self._take(event)
+                await self._follow_event(event)
+
+    async def _follow_event(self, event: Event) -> None:
+        """Take an event at once, and ask for no other while the consumer rests."""
+        self._take(event)
+        if not self._may_read.is_set():
+            await self._may_read.wait()
 
     def _events(self, *, initial: bool) -> contextlib.aclosing[AsyncGenerator[Event, None]]:
         query = self._query

@@ -76,6 +76,33 @@ async def test_the_first_batch_waits_for_every_resource() -> None:
         assert (await waiting).synced
 
 
+async def test_what_comes_while_the_consumer_rests_is_read_after_it_but_for_the_first() -> None:
+    followed = Followed()
+    async with followed.running():
+        await followed.next()
+        resting = asyncio.ensure_future(followed.informers.rest(1.0))
+        await followed.clock.settle()
+        for name in ("a", "b", "c"):
+            followed.api.seed(SERVICES, service(name))
+            await followed.clock.settle()
+        assert list(followed.values()) == ["a"]
+        await followed.clock.advance(1.0)
+        await resting
+        assert list(await followed.next()) == ["a", "b", "c"]
+
+
+async def test_a_rest_that_was_cut_short_leaves_nothing_unread() -> None:
+    followed = Followed()
+    async with followed.running():
+        await followed.next()
+        resting = asyncio.ensure_future(followed.informers.rest(1.0))
+        await followed.clock.settle()
+        followed.api.seed(SERVICES, service("a"), service("b"))
+        resting.cancel()
+        await followed.clock.settle()
+        assert list(followed.values()) == ["a", "b"]
+
+
 async def test_changes_while_the_consumer_works_become_one_batch() -> None:
     followed = Followed()
     async with followed.running():

@@ -123,7 +123,7 @@ async def test_what_comes_right_after_a_burst_is_taken_together() -> None:
         await stands("10.244.2.2")
         acts = len(world.target.acts)
         put("10.244.2.3")
-        await clock.advance(0.04)
+        await clock.advance(0.09)
         assert len(world.target.acts) == acts
         put("10.244.2.4")
         await clock.advance(0.02)

@@ -154,11 +154,9 @@ def uses(
         found += [(sets.hairpin, ip + ip) for ip in port.hairpin if ip not in other.hairpin]
     protocol = port.key.protocol
     if forwarding.may_stray(protocol):
-        backends = (*port.cluster, *port.local) if port.local else port.cluster
-        strays = [backend for backend in backends if not is_pod(backend[0])]
-        if strays:
-            own = sorted(set(strays).difference(other.cluster, other.local))
-            found += [(sets.hosts, layout.place_key(ip, protocol, number)) for ip, number in own]
+        own = set(port.cluster).union(port.local).difference(other.cluster, other.local)
+        strays = sorted([backend for backend in own if not is_pod(backend[0])])
+        found += [(sets.hosts, layout.place_key(ip, protocol, number)) for ip, number in strays]
     return found
 
 
