@@ -24,7 +24,7 @@ PROGRAMS = {
     "rsync": "rsync",
 }
 BOX = "netplane/bookworm"
-ADDRESS = "10.77.0.11"
+ADDRESS = "192.168.56.11"
 RELOAD_LIMIT = 900.0
 UNITS = "netplane-server netplane-cni netplane-agent netplane-proxy netplane-ingress containerd"
 READY = "{.status.conditions[?(@.type=='Ready')].status}"

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Make a Debian 12 machine a node of a netplane cluster. Run it again to bring it up to date: it changes what differs.
 #
-#   provision/node.sh --name node1 --address 10.77.0.11 --server 10.77.0.11 --token abcdef.0123456789abcdef
+#   provision/node.sh --name node1 --address 192.168.56.11 --server 192.168.56.11 --token abcdef.0123456789abcdef
 #     --role server|agent      the first node also runs the control plane         [agent]
-#     --hosts "node1=10.77.0.11 node2=10.77.0.12"                                  names for /etc/hosts
+#     --hosts "node1=192.168.56.11 node2=192.168.56.12"                          names for /etc/hosts
 #     --proxy-mode nftables|ipvs|iptables                                          [nftables]
 #     --fabric vxlan|direct|auto|wireguard                                         [vxlan]
 #     --runtime containerd|embedded                                                [containerd]

@@ -19,8 +19,9 @@ say "$lost is lost, and NotReady"
 both_elsewhere() {
   [ "$(k get pods -l app=web -o 'jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.spec.nodeName}{"\n"}{end}' | grep -vc "^$lost\$")" = 2 ]
 }
-until_true 240 both_elsewhere
-say "its pods run elsewhere"
+begun=$(date +%s)
+until_true 120 both_elsewhere
+say "its pods, which bear that for 5 s, run elsewhere $(($(date +%s) - begun)) s later"
 read -r asked failed <<TEXT
 $(load asker "$ip" 80 4)
 TEXT

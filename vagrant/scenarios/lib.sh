@@ -33,7 +33,8 @@ node_of() { k get pod "$1" -o 'jsonpath={.spec.nodeName}'; }
 pods_of() { k get pods -l "app=$1" --field-selector=status.phase=Running -o 'jsonpath={range .items[*]}{.metadata.name}{"\n"}{end}'; }
 
 deploy() { # name replicas [seconds]: echo servers, one Service port 80 before them, spread over the nodes; they leave a
-  # node that is not ready after so many seconds: an emulated one is for a minute when its agent starts anew
+  # node that is not ready after so many seconds: an emulated one is for a minute when its agent starts anew, and answers
+  # its probes late meanwhile
   k apply -f - >/dev/null <<YAML
 apiVersion: apps/v1
 kind: Deployment
@@ -54,7 +55,7 @@ spec:
       containers:
         - name: echo
           image: $ECHO
-          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1, timeoutSeconds: 10}
           lifecycle: {preStop: {sleep: {seconds: 2}}}
 ---
 apiVersion: v1
