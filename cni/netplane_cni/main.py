@@ -7,8 +7,9 @@ import gc
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -17,6 +18,9 @@ from netplane.lib import cli, clock, config
 from netplane.lib.cli import UserError
 from netplane.model import address
 from netplane_cni.plan import bgp, fabric
+
+if TYPE_CHECKING:
+    from netplane_cni.run.settings import Settings
 
 RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default="/run/netplane", help="Where cni.sock is.")
 CONF_DIR = click.option("--conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d", help="Of the runtime.")
@@ -189,19 +193,24 @@ async def _daemon(**options: Any) -> None:
 
     from netplane.kube import client
     from netplane_cni.run.daemon import Daemon
+
+    settings = _settings(options)
+    async with contextlib.AsyncExitStack() as stack:
+        api = None
+        if options["nodes_file"] is None:
+            loaded = client.load(options["kubeconfig"])
+            api = await stack.enter_async_context(client.Client(loaded, user_agent="netplane-cni"))
+        # What is here stays: collections that walk over it would cost single ADDs some milliseconds.
+        gc.freeze()
+        await Daemon(settings, api=api, nodes_file=options["nodes_file"], clock=clock.SYSTEM).run()
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
     from netplane_cni.run.settings import Settings
 
-    settings = Settings(
+    return Settings(
         node=options["node_name"],
-        fabric=fabric.Settings(
-            options["fabric"],
-            options["vxlan_id"],
-            options["vxlan_port"],
-            options["tunnel_checksum"],
-            options["encryption"],
-            options["wireguard_port"],
-            options["bgp_mesh"],
-        ),
+        fabric=_fabric(options),
         rotation=options["key_rotation"],
         path_interval=options["path_interval"],
         bgp=bgp.Settings(options["bgp_as"], options["bgp_peer"], options["bgp_bfd"]),
@@ -221,14 +230,18 @@ async def _daemon(**options: Any) -> None:
         metrics_address=options["metrics_address"],
         metrics_port=options["metrics_port"],
     )
-    async with contextlib.AsyncExitStack() as stack:
-        api = None
-        if options["nodes_file"] is None:
-            loaded = client.load(options["kubeconfig"])
-            api = await stack.enter_async_context(client.Client(loaded, user_agent="netplane-cni"))
-        # What is here stays: collections that walk over it would cost single ADDs some milliseconds.
-        gc.freeze()
-        await Daemon(settings, api=api, nodes_file=options["nodes_file"], clock=clock.SYSTEM).run()
+
+
+def _fabric(options: Mapping[str, Any]) -> fabric.Settings:
+    return fabric.Settings(
+        options["fabric"],
+        options["vxlan_id"],
+        options["vxlan_port"],
+        options["tunnel_checksum"],
+        options["encryption"],
+        options["wireguard_port"],
+        options["bgp_mesh"],
+    )
 
 
 async def _purge(run_dir: Path) -> None:

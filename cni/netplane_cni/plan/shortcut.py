@@ -295,9 +295,17 @@ def _send(code: Assembly, family: Family) -> None:
 
 
 def _remember(code: Assembly, family: Family, table: int) -> None:
+    """Write down the way that the packet takes, by the time that is now in register 5."""
     code.call(_TICKS)
     code.copy(5, 0)
     code.jump_if(_ENTRY, "==", 0, f"new {family.name}")
+    _renew(code, family)
+    code.label(f"new {family.name}")
+    _insert(code, family, table)
+
+
+def _renew(code: Assembly, family: Family) -> None:
+    """Keep an entry that tells the same way; go to `new` with one that tells another."""
     code.load(4, 1, _ENTRY, _LINK)
     code.load(4, 2, _CONTEXT, _AT)
     code.jump_if_both(1, "!=", 2, f"new {family.name}")
@@ -317,7 +325,9 @@ def _remember(code: Assembly, family: Family, table: int) -> None:
     code.jump_if_both(_SIZE, "<=", 1, "pass")
     code.store(4, _ENTRY, _LENGTH, _SIZE)
     code.jump("pass")
-    code.label(f"new {family.name}")
+
+
+def _insert(code: Assembly, family: Family, table: int) -> None:
     place = -_bottom(family) - VALUE
     code.load(4, 1, _CONTEXT, _AT)
     code.store(4, STACK, place + _LINK, 1)

@@ -78,41 +78,34 @@ class Daemon:
         self._shortcut = Shortcut(clock, is_wanted=settings.has_shortcut and not settings.has_bridge)
         self._wirer = Wirer(means.open_links, self._shortcut.note)
         self._rules = translation.Translation(self._opened_rules(means), means.open_flows(), self._facts)
-        self._encryption: Encryption | None = None
-        if settings.fabric.mode == "wireguard":
-            port = settings.fabric.wireguard_port
-            self._encryption = Encryption(settings.state_dir, port, clock, interval=settings.rotation)
+        self._encryption = _encryption(settings, clock)
         self._announced: dict[str, str | None] = {}
-        self._bgp: routing.Bgp | None = None
-        if settings.fabric.mode == "bgp":
-            self._bgp = routing.Bgp(Path(settings.socket).parent, settings.bgp, settings.cluster_cidrs)
+        self._bgp = _bgp(settings)
         self._probes = probes.Paths(
             clock, self._path_changed, interval=settings.path_interval, folder=settings.state_dir
         )
         self._reach = reach.Reach(clock, self._path_changed)
         boot = BOOT_ID.read_text().strip()
-        self._fabric = Fabric(
-            settings.node,
-            settings.fabric,
-            self._paths_ready,
-            self._encryption,
-            self._probes if settings.path_interval else None,
-            self._reach,
-            lambda: checksum.is_sound(settings.state_dir, boot, means.try_checksum),
-            mtu=settings.mtu,
-        )
-        self._verbs = Verbs(
-            self._journal,
-            self._wirer,
-            self._rules,
-            clock=clock,
-            boot=boot,
-            cool_down=settings.cool_down,
-        )
+        self._fabric = self._joined(lambda: checksum.is_sound(settings.state_dir, boot, means.try_checksum))
+        cool_down = settings.cool_down
+        self._verbs = Verbs(self._journal, self._wirer, self._rules, clock=clock, boot=boot, cool_down=cool_down)
         LEASES.set_function(lambda: len(self._journal.state.leases))
-        RESTING.set_function(lambda: len(self._verbs.cooling()))
+        RESTING.set_function(lambda: len(self._verbs.addresses.cooling()))
         self._loop = Loop(
             self._act, name="fabric", clock=clock, pace=Pace(resync=RESYNC), expected=(OSError, UserError, ValueError)
+        )
+
+    def _joined(self, is_sound: Callable[[], bool]) -> Fabric:
+        """Return what joins this node to the others, with all that it asks about the paths."""
+        return Fabric(
+            self._settings.node,
+            self._settings.fabric,
+            self._paths_ready,
+            self._encryption,
+            self._probes if self._settings.path_interval else None,
+            self._reach,
+            is_sound,
+            mtu=self._settings.mtu,
         )
 
     def _opened_rules(self, means: Means) -> translation.Body:
@@ -355,7 +348,7 @@ class Daemon:
             "mtu": prepared.mtu if prepared else 0,
             "fast_path": self._shortcut.state,
             "pools": [{"cidr": str(p.prefix), "size": p.size} for p in prepared.pools] if prepared else [],
-            "resting": len(self._verbs.cooling()),
+            "resting": len(self._verbs.addresses.cooling()),
             "leases": [
                 {
                     "pod": lease.pod,
@@ -369,3 +362,15 @@ class Daemon:
                 for lease in leases
             ],
         }
+
+
+def _encryption(settings: Settings, clock: Clock) -> Encryption | None:
+    if settings.fabric.mode != "wireguard":
+        return None
+    return Encryption(settings.state_dir, settings.fabric.wireguard_port, clock, interval=settings.rotation)
+
+
+def _bgp(settings: Settings) -> routing.Bgp | None:
+    if settings.fabric.mode != "bgp":
+        return None
+    return routing.Bgp(Path(settings.socket).parent, settings.bgp, settings.cluster_cidrs)

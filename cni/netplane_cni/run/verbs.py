@@ -1,10 +1,10 @@
-"""Do what a runtime asks: ADD, DEL, CHECK, STATUS, GC, VERSION. Addresses are chosen by plan/ipam, kept by leases."""
+"""Do what a runtime asks: ADD, DEL, CHECK, STATUS, GC, VERSION. Addresses are given by addresses, kept by leases."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -13,11 +13,11 @@ from netplane.lib import log
 from netplane.lib.clock import Clock
 from netplane.model import address
 from netplane_cni import spec
-from netplane_cni.plan import attach, bridge, ipam, masquerade
+from netplane_cni.plan import attach, bridge, masquerade
 from netplane_cni.plan.attach import Wiring
-from netplane_cni.plan.book import Book, Both
 from netplane_cni.plan.ipam import Lease, LeaseKey, Pool
 from netplane_cni.run import worker
+from netplane_cni.run.addresses import Addresses
 from netplane_cni.run.attach import Found, opened
 from netplane_cni.run.leases import Journal
 from netplane_cni.run.translation import Translation
@@ -69,14 +69,12 @@ class Verbs:
     ) -> None:
         self.prepared: Prepared | None = None
         self.not_ready = "it has not learnt the node's pod network yet"
+        self.addresses = Addresses(journal, clock=clock, cool_down=cool_down)
         self._journal = journal
         self._cables = cables
         self._rules = rules
         self._clock = clock
         self._boot = boot
-        self._cool_down = cool_down
-        self._given = Book()
-        self._cooling: dict[address.Packed, float] = {}
         self._turns: dict[LeaseKey, _Turn] = {}
         self._doubtful: list[Lease] = []
         self._left = asyncio.Event()
@@ -85,26 +83,11 @@ class Verbs:
     @property
     def leases(self) -> list[Lease]:
         """Every lease there is, those under way and those leaving too."""
-        return self._all.leases
-
-    @property
-    def _all(self) -> Both:
-        return Both(self._journal.state.book, self._given)
-
-    def cooling(self) -> dict[address.Packed, float]:
-        """Return the addresses that rest, and until when by the monotonic clock."""
-        now = self._clock.monotonic()
-        # In the order in which they are free again: who asks pays for those that are, not for all.
-        while self._cooling and next(iter(self._cooling.values())) <= now:
-            del self._cooling[next(iter(self._cooling))]
-        return self._cooling
+        return self.addresses.all.leases
 
     def free(self) -> dict[address.Family, int]:
         """Return how many addresses of each family could be given now."""
-        pools = self.prepared.pools if self.prepared is not None else ()
-        # Each attachment has one address of each family; who has one of an earlier range counts, too.
-        taken = len(self._journal.state.leases) + len(self._cooling) // max(1, len(pools))
-        return {pool.prefix.family: max(0, pool.capacity - taken) for pool in pools}
+        return self.addresses.free(self.prepared.pools if self.prepared is not None else ())
 
     async def call(self, request: Request, namespace: int | None) -> bytes:
         """Do what is asked and return the answer; raises CniError."""
@@ -136,11 +119,11 @@ class Verbs:
         prepared = self._ready()
         before = self._journal.state.leases.get((request.container, request.ifname))
         lease = self._choose(request, namespace, prepared, before)
-        clash = masquerade.clash(lease, self._all.by_port)
+        clash = masquerade.clash(lease, self.addresses.all.by_port)
         if clash:
             raise CniError(spec.INVALID_CONFIG, f"the host port cannot be given: {clash}")
         wiring = Wiring(lease, prepared.mtu, self._gets_default_route(request), prepared.gateways)
-        self._given.put(lease)
+        self.addresses.given.put(lease)
         try:
             await self._hold_and_lay(wiring, namespace, is_new=before is None)
             await self._open_ports(wiring.lease, before)
@@ -148,7 +131,7 @@ class Verbs:
             await self._give_back(lease)
             raise CniError(spec.TRY_AGAIN_LATER, f"{lease.ifname} was not attached: {error}") from error
         finally:
-            self._given.drop(lease.key)
+            self.addresses.given.drop(lease.key)
         layout = bridge if wiring.gateways else attach
         return spec.encode_result(layout.result(wiring, request.netns, dict(request.dns)), request)
 
@@ -209,10 +192,7 @@ class Verbs:
 
     def _status(self) -> None:
         for pool in self._ready(spec.NOT_AVAILABLE).pools:
-            try:
-                self._next(pool)
-            except ipam.Exhausted as error:
-                raise CniError(spec.NOT_AVAILABLE, str(error), self._why_exhausted(error)) from error
+            self.addresses.next(pool, otherwise=spec.NOT_AVAILABLE)
 
     async def _collect(self, request: Request) -> None:
         """Free what the runtime no longer knows of (section 3, GC): leases of this network that it does not list."""
@@ -226,7 +206,7 @@ class Verbs:
     def _choose(self, request: Request, namespace: int, prepared: Prepared, before: Lease | None) -> Lease:
         key = request.container, request.ifname
         known = before.addresses if before and not request.ips else ()
-        addresses = known or self._addresses(request, prepared)
+        addresses = known or self.addresses.choose(request, prepared.pools)
         return Lease(
             *key,
             attach.link_name(*key),
@@ -241,43 +221,15 @@ class Verbs:
             bandwidth=request.bandwidth,
         )
 
-    def _addresses(self, request: Request, prepared: Prepared) -> tuple[address.Packed, ...]:
-        try:
-            asked = ipam.asked(prepared.pools, request.ips)
-        except ValueError as error:
-            raise CniError(spec.INVALID_CONFIG, f"the address asked for cannot be given: {error}") from error
-        for ip in asked.values():
-            holder = self._all.by_address(ip)
-            if holder is not None and holder.key != (request.container, request.ifname):
-                whose = holder.pod or holder.container
-                raise CniError(spec.TRY_AGAIN_LATER, f"{address.text(ip)} was asked for and is held by {whose}")
-        chosen = []
-        for pool in prepared.pools:
-            try:
-                chosen.append(asked.get(pool.prefix.family) or self._next(pool))
-            except ipam.Exhausted as error:
-                raise CniError(spec.TRY_AGAIN_LATER, str(error), self._why_exhausted(error)) from error
-        return tuple(chosen)
-
-    def _next(self, pool: Pool) -> address.Packed:
-        last = self._journal.state.last.get(pool.prefix.family, b"")
-        newest = [ip for ip in self._given.by_address if ip in pool]
-        after = newest[-1] if newest else last
-        return ipam.choose(pool, held=self._all.held, cooling=self.cooling(), after=after)
-
-    def _why_exhausted(self, error: ipam.Exhausted) -> str:
-        if error.until is None:
-            return f"all {error.pool.size} are held by pods: the node is full"
-        wait = max(0.0, error.until - self._clock.monotonic())
-        return f"some rest after their last holder: the next is free in {wait:.0f} s"
-
     def _gets_default_route(self, request: Request, *, of: Lease | None = None) -> bool:
         """Only the container's first interface gets it: another plugin's or ours."""
         if of is None and any(
             route.get("dst") in ("0.0.0.0/0", "::/0") for route in spec.previous_result(request)["routes"]
         ):
             return False
-        return request.ifname == min((request.ifname, *(lease.ifname for lease in self._all.of(request.container))))
+        return request.ifname == min(
+            (request.ifname, *(lease.ifname for lease in self.addresses.all.of(request.container)))
+        )
 
     def _ready(self, code: int = spec.TRY_AGAIN_LATER) -> Prepared:
         if self.prepared is None:
@@ -287,15 +239,9 @@ class Verbs:
     async def _give_back(self, lease: Lease) -> None:
         try:
             await self._journal.free(lease)
-            self._rest([lease])
+            self.addresses.rest([lease])
         except OSError as error:
             self._log.warning("a lease could not be given back; DEL will", container=lease.container, why=str(error))
-
-    def _rest(self, leases: Iterable[Lease]) -> None:
-        until = self._clock.monotonic() + self._cool_down
-        for ip in (ip for lease in leases for ip in lease.addresses):
-            self._cooling.pop(ip, None)
-            self._cooling[ip] = until
 
     @contextlib.contextmanager
     def _turn(self, key: LeaseKey) -> Iterator[asyncio.Lock]:
@@ -329,15 +275,15 @@ class Verbs:
         gone = [
             lease
             for lease in leaving
-            if self._journal.state.leases.get(lease.key) is lease and lease.key not in self._given.leases
+            if self._journal.state.leases.get(lease.key) is lease and lease.key not in self.addresses.given.leases
         ]
         if gone:
             await self._journal.free(*gone)
-            self._rest(gone)
+            self.addresses.rest(gone)
 
     async def recover(self) -> None:
         """Make leases and cables agree after a start: see `_is_dead`."""
-        self._restore_rest()
+        self.addresses.restore_rest()
         cables = await self._cables.found()
         leases = dict(self._journal.state.leases)
         dead = {key: lease for key, lease in leases.items() if self._is_dead(lease, cables)}
@@ -345,7 +291,7 @@ class Verbs:
             self._log.info("lease of a container that is gone", container=lease.container, pod=lease.pod)
             await self._cables.remove(lease.link, lease)
         await self._journal.free(*dead.values())
-        self._rest(lease for lease in dead.values() if lease.boot == self._boot)
+        self.addresses.rest(lease for lease in dead.values() if lease.boot == self._boot)
         alive = [lease for key, lease in leases.items() if key not in dead]
         self._doubtful = [lease for lease in alive if not netns.is_at(lease.netns, lease.namespace)]
         for lease in alive:
@@ -389,11 +335,3 @@ class Verbs:
             return
         self._log.warning("adopting a cable without lease: was the state lost?", link=name, container=owner[0])
         await self._journal.hold(Lease(*owner, name, found.addresses, attach.pod_mac(*owner), self._boot))
-
-    def _restore_rest(self) -> None:
-        # The wall clock may have jumped: nothing rests for longer than one whole cool-down.
-        now, monotonic = self._clock.now().timestamp(), self._clock.monotonic()
-        for ip, at in sorted(self._journal.state.freed.items(), key=lambda one: one[1]):
-            left = min(self._cool_down, at + self._cool_down - now)
-            if left > 0:
-                self._cooling[ip] = monotonic + left

@@ -51,9 +51,9 @@ async def test_rest_survives_a_restart_and_a_clock_that_jumped(node: Node) -> No
     await node.verbs.sweep()
     node.stop()
     await node.start()
-    assert address.parse("10.244.1.9") in node.verbs.cooling()
+    assert address.parse("10.244.1.9") in node.verbs.addresses.cooling()
     await node.clock.advance(61)
-    assert node.verbs.cooling() == {}
+    assert node.verbs.addresses.cooling() == {}
 
 
 async def test_an_address_is_not_free_before_its_cable_is_gone(node: Node) -> None:
@@ -167,17 +167,17 @@ async def test_a_large_journal_is_written_anew_with_all_it_says(
         await node.add("b", runtimeConfig={"ips": ["10.244.1.9"]})
         await node.delete("b")
         await node.verbs.sweep()
-    leases, cooling = node.verbs.leases, set(node.verbs.cooling())
+    leases, cooling = node.verbs.leases, set(node.verbs.addresses.cooling())
     node.stop()
     path = tmp_path / "state" / "leases.journal"
     before = path.stat().st_size
     monkeypatch.setattr(journals, "COMPACT_AT", 100)
     await node.start()
     assert path.stat().st_size < before
-    assert (node.verbs.leases, set(node.verbs.cooling())) == (leases, cooling)
+    assert (node.verbs.leases, set(node.verbs.addresses.cooling())) == (leases, cooling)
     node.stop()
     await node.start()
-    assert (node.verbs.leases, set(node.verbs.cooling())) == (leases, cooling)
+    assert (node.verbs.leases, set(node.verbs.addresses.cooling())) == (leases, cooling)
 
 
 def test_a_lease_is_read_as_it_was_written() -> None:
