@@ -65,6 +65,55 @@ def test_a_chosen_address_must_be_free_and_in_range() -> None:
     assert outside in allocated(service(clusterIP="10.97.0.1"))[0]
 
 
+def test_an_address_may_be_of_any_open_range_and_of_no_other() -> None:
+    more = allocate.Ranges((V4,), open=(V4, ip_network("10.97.0.0/24")))
+    assert not allocated(service(clusterIP="10.97.0.9"), ranges=more)
+    closed = allocate.Ranges((V4,), open=(ip_network("10.97.0.0/24"),))
+    assert "does not match the current range" in allocated(service(clusterIP="10.96.0.9"), ranges=closed)[0]
+    assert "range is full" in allocated(service(), ranges=allocate.Ranges((V4,), open=()))[0]
+
+
+def test_the_first_address_and_the_last_of_ipv4_are_of_no_range_but_a_wider_one() -> None:
+    for address in ("10.97.0.0", "10.97.0.255"):
+        ranges = [ip_network("10.97.0.0/24")]
+        assert allocated(service(clusterIP=address), ranges=allocate.Ranges((V4,), open=tuple(ranges)))
+        ranges.append(ip_network("10.96.0.0/15"))
+        assert not allocated(service(clusterIP=address), ranges=allocate.Ranges((V4,), open=tuple(ranges)))
+
+
+def test_a_full_range_is_passed_over_and_every_address_of_all_is_given_in_the_end() -> None:
+    networks = (ip_network("10.96.0.0/27"), ip_network("10.97.0.0/24"), ip_network("10.98.0.0/30"))
+    ranges, taken = allocate.Ranges((V4,), open=networks), set[str]()
+    for _ in range(30 + 254 + 2):
+        obj = service()
+        assert not allocated(obj, ranges=ranges, taken=allocate.Taken(taken))
+        taken.add(obj["spec"]["clusterIP"])
+    assert len(taken) == 30 + 254 + 2
+    assert allocated(service(), ranges=ranges, taken=allocate.Taken(taken))
+
+
+def test_a_service_keeps_an_address_whose_range_is_gone() -> None:
+    old = service()
+    allocated(old)
+    new = service(clusterIP=old["spec"]["clusterIP"], clusterIPs=old["spec"]["clusterIPs"])
+    assert not allocated(new, old, ranges=allocate.Ranges((V4,), open=()))
+    assert new["spec"]["clusterIPs"] == old["spec"]["clusterIPs"]
+
+
+def test_the_families_are_the_clusters_whatever_ranges_there_are() -> None:
+    ranges = allocate.Ranges((V4,), open=(V4, V6))
+    assert "not configured on this cluster" in allocated(service(ipFamilies=["IPv6"]), ranges=ranges)[0]
+
+
+def test_addresses_of_ranges_larger_than_can_be_walked_through_are_given() -> None:
+    wide = ip_network("fd00::/48")
+    ranges = allocate.Ranges((wide,))
+    obj = service()
+    found = allocate.allocate(obj, None, ranges=ranges, taken=NOTHING, pick=lambda count: count - 1)
+    assert not found
+    assert obj["spec"]["clusterIP"] == str(wide[-1])
+
+
 def test_dual_stack_gives_an_address_of_each_family() -> None:
     obj = service(ipFamilyPolicy="PreferDualStack")
     assert not allocated(obj, ranges=DUAL)
