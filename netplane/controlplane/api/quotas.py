@@ -17,8 +17,8 @@ import orjson
 from netplane.controlplane.api import cluster, status
 from netplane.controlplane.registry import types
 from netplane.controlplane.registry.quota import limits, usage
-from netplane.controlplane.store import history, protocol
-from netplane.kube.types import Object
+from netplane.controlplane.store import protocol
+from netplane.kube.types import Key, Object
 
 _QUOTAS, _RANGES = "resourcequotas", "limitranges"
 _ATTEMPTS = 32
@@ -74,51 +74,59 @@ async def charge(
     if old is not None and not any(amount > 0 for amount in delta.values()):
         return
     for record in list(at.store.cache(_QUOTAS).range(namespace=namespace)):
-        await _charge_one(at, of, obj, record, delta, is_new=old is None, is_dry_run=is_dry_run)
+        await _charge_one(at, of, obj, record.key, delta, is_new=old is None, is_dry_run=is_dry_run)
 
 
 async def _charge_one(
     at: cluster.Cluster,
     of: types.ResourceType,
     obj: Object,
-    record: history.Record | None,
+    key: Key,
     delta: usage.Usage,
     *,
     is_new: bool,
     is_dry_run: bool,
 ) -> None:
-    assert record is not None
-    key = record.key
+    """Book a write with one quota; counted again from the start when somebody else has written the quota meanwhile."""
     for _ in range(_ATTEMPTS):
         record = at.store.latest(_QUOTAS, key)
         if record is None:
             return
-        quota: Object = orjson.loads(record.value)
-        if not usage.concerns(quota, of.stored.plural, of.stored.group, obj):
+        booked = _booked(at, of, obj, orjson.loads(record.value), delta, is_new=is_new)
+        if booked is None or is_dry_run:
             return
-        bounds = usage.hard(quota)
-        mine = {name: amount for name, amount in delta.items() if name in bounds and amount}
-        if is_new and of.plural == "pods" and not of.group:
-            missing = usage.undeclared(quota, obj)
-            if missing:
-                raise _forbidden(of, obj, f"failed quota: {key[1]}: must specify {missing}")
-        if not mine:
-            return
-        held = usage.used(quota) if (quota.get("status") or {}).get("used") else _counted(at, key[0], [quota])[0]
-        broken = usage.exceeded(quota, mine, held)
-        if broken:
-            raise _forbidden(of, obj, _exceeded(key[1], broken, mine, held, bounds, quota))
-        if is_dry_run:
-            return
-        total = {name: held.get(name, Decimal(0)) + mine.get(name, Decimal(0)) for name in bounds}
         try:
-            await at.store.update(_QUOTAS, _with_status(quota, total), expected=record.revision)
+            await at.store.update(_QUOTAS, booked, expected=record.revision)
             return
         except protocol.Conflict:
             continue
         except protocol.Missing:
             return
     raise status.conflict(at.type_of("", "v1", _QUOTAS), key[1])
+
+
+def _booked(
+    at: cluster.Cluster, of: types.ResourceType, obj: Object, quota: Object, delta: usage.Usage, *, is_new: bool
+) -> Object | None:
+    """Return the quota with a write booked, None when it has nothing to do with the write; 403 when it does not fit."""
+    if not usage.concerns(quota, of.stored.plural, of.stored.group, obj):
+        return None
+    namespace, name = quota["metadata"]["namespace"], quota["metadata"]["name"]
+    bounds = usage.hard(quota)
+    mine = {resource: amount for resource, amount in delta.items() if resource in bounds and amount}
+    if is_new and of.plural == "pods" and not of.group:
+        missing = usage.undeclared(quota, obj)
+        if missing:
+            raise _forbidden(of, obj, f"failed quota: {name}: must specify {missing}")
+    if not mine:
+        return None
+    is_counted = bool((quota.get("status") or {}).get("used"))
+    held = usage.used(quota) if is_counted else _counted(at, namespace, [quota])[0]
+    broken = usage.exceeded(quota, mine, held)
+    if broken:
+        raise _forbidden(of, obj, _exceeded(name, broken, mine, held, bounds, quota))
+    total = {each: held.get(each, Decimal(0)) + mine.get(each, Decimal(0)) for each in bounds}
+    return _with_status(quota, total)
 
 
 def _exceeded(

@@ -23,6 +23,21 @@ def value(expression: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize(
+    "expression, plain",
+    [
+        ("a.?b.c.d", 'a.optional__get("b").optional__get("c").optional__get("d")'),
+        ("a[?b[0]].c", 'a.optional__get( b [ 0 ] ).optional__get("c")'),
+        ("a[?(b)].f(c).d", "a.optional__get( ( b ) ).f ( c ).d"),
+        ("[a[?0], b.?c]", '[ a.optional__get( 0 ) , b.optional__get("c") ]'),
+        ("sets.contains(a, [b])", "sets_contains ( a , [ b ] )"),
+        ("a.`x-y`.?`p/q`", 'a.x__dash__y.optional__get("p__slash__q")'),
+    ],
+)
+def test_optional_access_and_quoted_names_become_words_of_any_cel(expression: str, plain: str) -> None:
+    assert syntax.plain(syntax.words(expression)) == plain
+
+
+@pytest.mark.parametrize(
     "expression",
     [
         "self.n > 1 && self.n > 1.5",

@@ -42,6 +42,7 @@ _RESERVED = frozenset(
     ]
 )
 _PACKAGES = frozenset({"sets", "math", "ip"})
+_OPENING, _CLOSING = frozenset({"[?", "[", "(", "{"}), frozenset({"]", ")", "}"})
 _ESCAPES = {".": "__dot__", "-": "__dash__", "/": "__slash__", "__": "__underscores__"}
 _ESCAPED = re.compile(r"__|[.\-/]")
 OPTIONAL = "optional__get"
@@ -72,45 +73,40 @@ def escape(name: str) -> str:
 def plain(found: list[Word]) -> str:
     """Return the expression with optional access and quoted names in words that every CEL has."""
     out: list[str] = []
-    is_optional, closes, depth = False, [0][:0], 0
+    is_optional, brackets = False, [False][:0]
     index = 0
     while index < len(found):
         word = found[index]
-        following = found[index + 1] if index + 1 < len(found) else Word("mark", "")
-        if _is_packaged(found, index):
-            out.append(f"{word.text}_{found[index + 2].text}")
-            is_optional, index = False, index + 3
+        access = _access(found, index, is_optional=is_optional)
+        if access is not None:
+            text, is_optional, count = access
+            out.append(text)
+            index += count
             continue
-        if word.text == ".?":
-            out.append(f'.{OPTIONAL}("{_name(following)}")')
-            is_optional, index = True, index + 2
-            continue
-        if word.text == "." and is_optional and _is_field(found, index):
-            out.append(f'.{OPTIONAL}("{_name(following)}")')
-            index += 2
-            continue
-        if word.text == "[?":
-            out.append(f".{OPTIONAL}(")
-            closes.append(depth)
-            depth += 1
-        elif word.text in ("[", "(", "{"):
-            depth += 1
-            out.append(word.text)
-        elif word.text in ("]", ")", "}"):
-            depth -= 1
-            is_access = word.text == "]" and bool(closes) and closes[-1] == depth
-            out.append(")" if is_access else word.text)
-            if is_access:
-                closes.pop()
-                is_optional = True
-                index += 1
-                continue
-        else:
-            out.append(_name(word) if word.kind == "escaped" else word.text)
-        if word.text not in (".",) and word.kind != "name":
-            is_optional = False
+        if word.text in _OPENING:
+            brackets.append(word.text == "[?")
+        closes_optional = word.text in _CLOSING and bool(brackets) and brackets.pop() and word.text == "]"
+        out.append(_plain_word(word, closes_optional=closes_optional))
+        is_optional = closes_optional or (is_optional and (word.text == "." or word.kind == "name"))
         index += 1
     return " ".join(out).replace(" . ", ".").replace(" .", ".")
+
+
+def _access(found: list[Word], index: int, *, is_optional: bool) -> tuple[str, bool, int] | None:
+    """Return what one access by several words is in plain ones, whether it may find nothing, and of how many it is."""
+    word = found[index]
+    if _is_packaged(found, index):
+        return f"{word.text}_{found[index + 2].text}", False, 3
+    if word.text == ".?" or (word.text == "." and is_optional and _is_field(found, index)):
+        following = found[index + 1] if index + 1 < len(found) else Word("mark", "")
+        return f'.{OPTIONAL}("{_name(following)}")', True, 2
+    return None
+
+
+def _plain_word(word: Word, *, closes_optional: bool) -> str:
+    if word.text == "[?":
+        return f".{OPTIONAL}("
+    return ")" if closes_optional else _name(word)
 
 
 def _is_packaged(found: list[Word], index: int) -> bool:
