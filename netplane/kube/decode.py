@@ -6,6 +6,7 @@ of the field at fault. Fields we do not use are not looked at: a newer server ma
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from sys import intern
 from typing import Any, TypeVar
@@ -128,9 +129,14 @@ def _service_port(port: Mapping[str, Any], path: str) -> ServicePort:
 
 
 def _load_balancer_vips(obj: Object) -> tuple[address.Packed, ...]:
+    """Return the addresses; what some load balancer wrote there and is none must not take the Service with it."""
     ingress = _map(_map(obj, "status"), "loadBalancer", "status.").get("ingress") or ()
-    vips = [row["ip"] for row in ingress if row.get("ip") and row.get("ipMode", "VIP") == "VIP"]
-    return _each(vips, "status.loadBalancer.ingress", address.parse)
+    vips = []
+    for row in ingress:
+        if row.get("ip") and row.get("ipMode", "VIP") == "VIP":
+            with contextlib.suppress(ValueError):
+                vips.append(address.parse(row["ip"]))
+    return tuple(vips)
 
 
 def _affinity_seconds(spec: Mapping[str, Any]) -> int:

@@ -43,6 +43,12 @@ def test_only_vip_addresses_of_a_balancer_are_ours() -> None:
     assert [address.text(ip) for ip in decode.service(obj).load_balancer_vips] == ["192.0.2.1", "192.0.2.3"]
 
 
+def test_what_a_load_balancer_wrote_that_is_no_address_does_not_take_the_service_with_it() -> None:
+    ingress = [{"ip": "x"}, {"ip": "192.0.2.1"}]
+    read = decode.service(service_object({"type": "LoadBalancer"}, status={"loadBalancer": {"ingress": ingress}}))
+    assert [address.text(ip) for ip in read.load_balancer_vips] == ["192.0.2.1"]
+
+
 def test_affinity_lasts_three_hours_unless_told() -> None:
     assert decode.service(service_object({"sessionAffinity": "ClientIP"})).affinity_seconds == 10800
     config = {"clientIP": {"timeoutSeconds": 5}}
