@@ -166,7 +166,7 @@ class Cluster:
 
 def storage(of: types.ResourceType) -> str:
     """Return the store's name for a type; all versions of a type share it."""
-    return of.stored.group_resource
+    return of.storage
 
 
 class _Uids:

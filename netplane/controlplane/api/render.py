@@ -43,7 +43,8 @@ def shaped(
 
 def encoded(obj: Object, how: negotiate.Format) -> bytes:
     """Return an object as the text the client reads."""
-    return yaml.safe_dump(obj, sort_keys=False).encode() if how.is_yaml else orjson.dumps(obj)
+    text = orjson.dumps(obj)
+    return yaml.safe_dump(orjson.loads(text), sort_keys=False).encode() if how.is_yaml else text
 
 
 def list_metadata(revision: int, *, token: str, remaining: int) -> Object:

@@ -125,6 +125,8 @@ class ResourceType:
     `prepare_create(obj)` and `prepare_update(new, old)` drop what a client may not set; `default(obj)` fills in;
     `validate(obj)`, `validate_create(obj)`, `validate_update(new, old)` and `validate_status(new, old)` return every
     fault. `registry.strategy` calls them in the right order.
+
+    What follows from the other fields is a field as well: every request asks for several of them several times.
     """
 
     resource: Resource
@@ -157,30 +159,46 @@ class ResourceType:
     conversion: Conversion | None = None
     crd: Object | None = None
 
-    @property
-    def group(self) -> str:
-        """API group, "" for core."""
-        return self.resource.group
+    group: str = field(init=False, repr=False, compare=False)
+    """API group, "" for core."""
+    version: str = field(init=False, repr=False, compare=False)
+    """API version within the group."""
+    api_version: str = field(init=False, repr=False, compare=False)
+    """`apps/v1`."""
+    plural: str = field(init=False, repr=False, compare=False)
+    """The name in the URL."""
+    kind: str = field(init=False, repr=False, compare=False)
+    """The name in the object."""
+    namespaced: bool = field(init=False, repr=False, compare=False)
+    """Whether objects live in a namespace."""
+    stored: Resource = field(init=False, repr=False, compare=False)
+    """The resource under which the store keeps the objects: another one for converted versions."""
+    storage: str = field(init=False, repr=False, compare=False)
+    """The store's name for the objects; all versions of a type share it."""
+    is_storage: bool = field(init=False, repr=False, compare=False)
+    """Whether this is the version that the store keeps."""
+    is_stored: bool = field(init=False, repr=False, compare=False)
+    """False for reviews and metrics, which are answered and not kept."""
+    has_status: bool = field(init=False, repr=False, compare=False)
+    """Whether `status` is written through its own subresource only."""
 
-    @property
-    def version(self) -> str:
-        """API version within the group."""
-        return self.resource.version
-
-    @property
-    def api_version(self) -> str:
-        """`apps/v1`."""
-        return self.resource.api_version
-
-    @property
-    def plural(self) -> str:
-        """The name in the URL."""
-        return self.resource.plural
-
-    @property
-    def kind(self) -> str:
-        """The name in the object."""
-        return self.resource.kind
+    def __post_init__(self) -> None:
+        of, stored = self.resource, self.conversion.stored if self.conversion else self.resource
+        told: dict[str, object] = {
+            "group": of.group,
+            "version": of.version,
+            "api_version": of.api_version,
+            "plural": of.plural,
+            "kind": of.kind,
+            "namespaced": of.namespaced,
+            "stored": stored,
+            "storage": stored.group_resource,
+            "is_storage": stored == of,
+            "is_stored": "get" in self.verbs and not self.is_computed,
+            "has_status": self.subresource("status") is not None,
+        }
+        for name, value in told.items():
+            object.__setattr__(self, name, value)
 
     @property
     def list_kind(self) -> str:
@@ -188,31 +206,6 @@ class ResourceType:
         if self.crd is not None:
             return str(self.crd["spec"]["names"].get("listKind") or f"{self.kind}List")
         return f"{self.kind}List"
-
-    @property
-    def namespaced(self) -> bool:
-        """Whether objects live in a namespace."""
-        return self.resource.namespaced
-
-    @property
-    def stored(self) -> Resource:
-        """The resource under which the store keeps the objects: another one for converted versions."""
-        return self.conversion.stored if self.conversion else self.resource
-
-    @property
-    def is_storage(self) -> bool:
-        """Whether this is the version that the store keeps."""
-        return self.stored == self.resource
-
-    @property
-    def is_stored(self) -> bool:
-        """False for reviews and metrics, which are answered and not kept."""
-        return "get" in self.verbs and not self.is_computed
-
-    @property
-    def has_status(self) -> bool:
-        """Whether `status` is written through its own subresource only."""
-        return self.subresource("status") is not None
 
     def field_reader(self, name: str) -> Callable[[Object], str] | None:
         """Return the reader of a field that selectors may name, None when they may not."""

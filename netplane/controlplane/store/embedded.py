@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from netplane.controlplane.store import ages, cache, feed, history, protocol, records, sqlite, writer
+from netplane.kube import known
 from netplane.kube.types import Key, Object
 from netplane.lib import clock as clocks
 
@@ -193,7 +194,7 @@ class Embedded:
         self._given += 1
         obj["metadata"]["resourceVersion"] = str(self._given)
         # orjson's own buffer is twice the text; a copy is what stays in memory for ever (measured).
-        value = bytes(memoryview(orjson.dumps(obj)))
+        value = bytes(memoryview(known.encoded(obj)))
         row = sqlite.Row(storage, key, self._given, op, value, logged=storage not in _UNLOGGED)
         last = self._record(row, obj)
         record = None if op == sqlite.DELETE else last

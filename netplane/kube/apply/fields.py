@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from netplane.kube.known import Known
 from netplane.kube.shape import ANY, Shape
 
 Path = tuple[str, ...]
@@ -79,19 +80,21 @@ def tree(obj: Any, shape: Shape, *, is_member: bool = True) -> dict[str, Any] | 
     return {".": {}, **below} if is_member else below
 
 
-def tree_of_spec(spec: dict[str, Any], shape: Shape) -> dict[str, Any]:
-    """Return the tree of a `spec` part by part, remembered: what one template makes has the same parts again and again.
-
-    Nobody may change what is returned.
-    """
-    return _remembered_whole(orjson.dumps(spec), shape)
+def tree_of_new(obj: dict[str, Any], shape: Shape) -> Known:
+    """Return the tree of what was made with a `spec`, remembered: a template makes the same again and again."""
+    spec = obj["spec"]
+    text = spec.text if isinstance(spec, Known) else orjson.dumps(spec)
+    return _remembered_whole(orjson.dumps({**obj, "spec": None}), text, shape)
 
 
 @lru_cache(256)
-def _remembered_whole(text: bytes, shape: Shape) -> dict[str, Any]:
-    spec = orjson.loads(text)
-    steps = {name: _remembered(orjson.dumps(spec[name]), shape.child(name)) for name in sorted(spec)}
-    return {"f:" + name: node for name, node in steps.items() if node is not None}
+def _remembered_whole(rest: bytes, text: bytes, shape: Shape) -> Known:
+    spec, of_spec = orjson.loads(text), shape.child("spec")
+    steps = {name: _remembered(orjson.dumps(spec[name]), of_spec.child(name)) for name in sorted(spec)}
+    below = {"f:" + name: node for name, node in steps.items() if node is not None}
+    around = tree(orjson.loads(rest), shape, is_member=False) or {}
+    whole = {step: below if step == "f:spec" else node for step, node in around.items() if below or step != "f:spec"}
+    return Known(whole, orjson.dumps(whole))
 
 
 @lru_cache(512)

@@ -153,10 +153,9 @@ def _first_entry(new: Object, me: Manager, shape: Shape, now: str, ignored: Iter
         mine["metadata"] = metadata
     spec, of_spec = mine.get("spec"), shape.child("spec")
     is_plain = isinstance(spec, dict) and of_spec.kind == "object" and of_spec.fields.keys() >= spec.keys()
+    owned: Object
     if spec and is_plain and not of_spec.is_atomic:
-        parts = fields.tree_of_spec(spec, of_spec)
-        rest = fields.tree({**mine, "spec": None}, shape, is_member=False) or {}
-        owned = {step: parts if step == "f:spec" else node for step, node in rest.items() if parts or step != "f:spec"}
+        owned = fields.tree_of_new(mine, shape)
     else:
         owned = fields.tree(mine, shape, is_member=False) or {}
     return [_written(me, owned, now)] if owned else []

@@ -29,7 +29,7 @@ class FieldReader:
         value: object
         if self._second:
             part = obj.get(self._first)
-            value = part.get(self._second) if part.__class__ is dict else None
+            value = part.get(self._second) if isinstance(part, dict) else None
         else:
             value = self._walk(obj)
         if value.__class__ is str:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import orjson
 
 from netplane.controlplane.registry.pods import admission, defaults, validate
+from netplane.kube import known
 from netplane.kube.types import Object
 
 _PREFIX = "kube-api-access-"
@@ -36,7 +37,7 @@ def complete(pod: Object) -> bool:
     if made is None:
         return False
     filled, status = made
-    pod["spec"] = orjson.loads(filled.replace(_STAND_IN, name) if name else filled)
+    pod["spec"] = known.read(filled.replace(_STAND_IN, name) if name else filled)
     pod["status"] = orjson.loads(status)
     return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import orjson
 
+from netplane.kube import known
 from netplane.kube.types import Key, Object
 
 _MARK = b'"resourceVersion":"'
@@ -47,9 +48,9 @@ class Layout:
 
 def pack(obj: Object) -> bytes:
     """Return the object as etcd keeps it."""
-    head = {name: obj[name] for name in ("apiVersion", "kind") if name in obj}
+    head: Object = {name: obj[name] for name in ("apiVersion", "kind") if name in obj}
     metadata = {"resourceVersion": "", **{k: v for k, v in obj["metadata"].items() if k != "resourceVersion"}}
-    return orjson.dumps({**head, "metadata": metadata, **{k: v for k, v in obj.items() if k != "metadata"}})
+    return known.encoded({**head, "metadata": metadata, **{k: v for k, v in obj.items() if k != "metadata"}})
 
 
 def stamped(value: bytes, revision: int) -> bytes:
