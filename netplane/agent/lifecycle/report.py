@@ -13,10 +13,11 @@ from netplane.kube.api import Api
 from netplane.kube.types import PODS, Object
 from netplane.lib import clock as clocks
 from netplane.lib import log
+from netplane.lib.outage import Backoff, Outage
 
 GATHER = 0.25
 """Seconds that a status without urgency waits for a better one: a pod that starts fast is reported once, as running."""
-LONGEST_RETRY = 10.0
+FIRST_RETRY, LONGEST_RETRY = 0.5, 10.0
 
 _log = log.get("agent")
 
@@ -57,7 +58,9 @@ class Report:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        delay = 0.5
+        logger = _log.bind(pod=f"{self._pod.namespace}/{self._pod.name}")
+        backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        outage = Outage(logger, self._clock, lost="pod status not sent", back="pod status sent again", backoff=backoff)
         while True:
             await self._changed.wait()
             if not self._urgent.is_set():
@@ -69,12 +72,10 @@ class Report:
                 continue
             try:
                 await self._send(status)
-                delay = 0.5
+                outage.ended()
             except errors.ApiError as error:
-                _log.warning("pod status not sent", pod=f"{self._pod.namespace}/{self._pod.name}", error=str(error))
                 self._changed.set()
-                await self._clock.sleep(delay)
-                delay = min(delay * 2, LONGEST_RETRY)
+                await self._clock.sleep(outage.failed(error))
 
     async def _send(self, status: Object) -> None:
         patch = _patch(self._sent, status)

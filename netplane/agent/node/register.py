@@ -15,6 +15,7 @@ from netplane.kube.api import Api
 from netplane.kube.types import LEASES, NODES, Object
 from netplane.lib import clock as clocks
 from netplane.lib import log, notify
+from netplane.lib.outage import Backoff, Outage
 
 RENEW = 10.0
 SILENCE = 20.0
@@ -22,8 +23,8 @@ SILENCE = 20.0
 LOOK = 10.0
 LOOK_UNREADY = 0.5
 REPORT = 300.0
-RETRY = 1.0
-LONGEST_RETRY = 7.0
+FIRST_RETRY, LONGEST_RETRY = 0.2, 7.0
+"""Seconds between tries while the API is away, as client-go's node leases have it (backoffEnsureLease)."""
 
 _log = log.get("agent.node")
 
@@ -77,16 +78,20 @@ class Registration:
         raise AssertionError("both go on for ever")
 
     async def _register(self) -> None:
-        delay = RETRY
+        outage = self._outage("not registered yet", "registered at last")
         while True:
             try:
                 await self._ensure_node()
+                outage.ended()
                 return
             except errors.ApiError as error:
-                _log.warning("not registered yet", node=self._identity.name, error=str(error))
+                delay = outage.failed(error)
                 notify.status(f"cannot register: {error}")
             await self._clock.sleep(delay)
-            delay = min(delay * 2, LONGEST_RETRY)
+
+    def _outage(self, lost: str, back: str) -> Outage:
+        backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        return Outage(_log.bind(node=self._identity.name), self._clock, lost=lost, back=back, backoff=backoff)
 
     async def _ensure_node(self) -> None:
         wanted = objects.node(self._identity, self._machine)
@@ -101,15 +106,18 @@ class Registration:
         self._sent_at = 0.0
 
     async def _keep_status(self) -> Never:
+        outage = self._outage("node status not sent", "node status sent again")
         while True:
             try:
-                await self._report()
+                if await self._report():
+                    outage.ended()
             except errors.NotFound:
                 _log.warning("node was deleted; registering again", node=self._identity.name)
                 await self._register()
                 continue
             except errors.ApiError as error:
-                _log.warning("node status not sent", error=str(error))
+                await self._pause(outage.failed(error))
+                continue
             await self._pause(LOOK if self.is_ready else LOOK_UNREADY)
 
     async def _pause(self, seconds: float) -> None:
@@ -120,7 +128,8 @@ class Registration:
             for task in over:
                 task.cancel()
 
-    async def _report(self) -> None:
+    async def _report(self) -> bool:
+        """Send the status where it is due, and tell whether it was."""
         state = await self._runtime.status()
         self.is_ready = state.network.ok and state.runtime.ok
         now = self._clock.now()
@@ -138,37 +147,36 @@ class Registration:
         # which compares with what the API holds each time).
         is_contradicted = objects.contradicts(self._held() or {}, status)
         if not is_due and not is_contradicted and not objects.differs(self._sent, status):
-            return
+            return False
         # A merge patch would take away conditions of others, such as NetworkUnavailable. Addresses are ours alone, and
         # their merge key, the type, occurs twice on a node with both IP families.
         body = {"status": status | {"addresses": [*status["addresses"], {"$patch": "replace"}]}}
         await self._api.patch(NODES, self._identity.name, body, kind="strategic", subresource="status")
         self._sent, self._sent_at = status, self._clock.monotonic()
+        return True
 
     async def _keep_lease(self) -> Never:
+        outage = self._outage("lease not renewed", "lease renewed again")
         is_made = False
         renewed = self._clock.monotonic()
         while True:
-            delay = RENEW
             try:
-                if is_made:
-                    now = clocks.rfc3339_micro(self._clock.now())
-                    renewal: dict[str, Any] = {"spec": {"renewTime": now}}
-                    await self._api.patch(LEASES, self._identity.name, renewal, namespace=objects.LEASE_NAMESPACE)
-                else:
-                    await self._make_lease()
-                    is_made = True
+                await (self._renew_lease() if is_made else self._make_lease())
+                is_made, delay = True, RENEW
+                outage.ended()
                 if self._clock.monotonic() - renewed > SILENCE:
                     # Meanwhile the node may have been taken for lost; that its status is what it was has to be said.
                     self._sent_at = 0.0
                     self._wake.set()
                 renewed = self._clock.monotonic()
-            except errors.NotFound:
-                is_made, delay = False, RETRY
             except errors.ApiError as error:
-                _log.warning("lease not renewed", error=str(error))
-                delay = RETRY
+                is_made = is_made and not isinstance(error, errors.NotFound)
+                delay = outage.failed(error)
             await self._clock.sleep(delay)
+
+    async def _renew_lease(self) -> None:
+        renewal: dict[str, Any] = {"spec": {"renewTime": clocks.rfc3339_micro(self._clock.now())}}
+        await self._api.patch(LEASES, self._identity.name, renewal, namespace=objects.LEASE_NAMESPACE)
 
     async def _make_lease(self) -> None:
         wanted = objects.lease(self._identity, self._clock.now(), self._uid)

@@ -21,9 +21,10 @@ from netplane.kube import client, errors
 from netplane.lib import clock as clocks
 from netplane.lib import log
 from netplane.lib.cli import UserError
+from netplane.lib.outage import Backoff
 
 LOOK = 3600.0
-RETRY = 1.0
+FIRST_RETRY, LONGEST_RETRY = 0.2, 7.0
 
 _log = log.get("agent.server")
 
@@ -92,7 +93,7 @@ class Server:
                 config.ssl.load_cert_chain(*certificate.files(self._pki))
 
     async def _ensure_certificate(self) -> None:
-        said = ""
+        said, backoff = "", Backoff(FIRST_RETRY, LONGEST_RETRY)
         while not certificate.is_good(self._pki, self._identity, self._clock.now()):
             try:
                 await certificate.obtain(self._api, self._pki, self._identity)
@@ -100,7 +101,7 @@ class Server:
                 if str(error) != said:
                     said = str(error)
                     _log.warning("no serving certificate yet", error=said)
-                await self._clock.sleep(RETRY)
+                await self._clock.sleep(backoff.failed())
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+import pytest
 
 from netplane.agent.node.objects import Identity
 from netplane.agent.node.register import Registration
@@ -55,9 +58,34 @@ async def test_a_node_taken_for_lost_says_that_it_is_ready_as_soon_as_it_reaches
             await clock.advance(1)
         take_for_lost(api)
         api.come_up()
-        for _ in range(3):
+        for _ in range(8):  # 7 s at most lie between two tries
             await clock.advance(1)
-        await api.until(lambda: ready(api) == "True", seconds=5)
+        await api.until(lambda: ready(api) == "True", seconds=15)
+
+
+async def test_while_the_api_is_away_the_lease_is_tried_ever_more_seldom_and_the_log_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Fake()
+    await clock.advance(1)
+    api = FakeApi()
+    async with registered(api, clock, tmp_path):
+        await api.until(lambda: bool(api.objects(LEASES)))
+        with caplog.at_level(logging.DEBUG, "netplane.agent.node"):
+            api.go_down()
+            for _ in range(600):
+                await clock.advance(0.1)
+            api.come_up()
+            for _ in range(80):
+                await clock.advance(0.1)
+            await api.until(lambda: "lease renewed again" in caplog.messages, seconds=15)
+    told = [(one.levelname, one.message) for one in caplog.records if "lease" in one.message]
+    assert [one for one in told if one[0] != "DEBUG"] == [
+        ("WARNING", "lease not renewed"),
+        ("INFO", "lease renewed again"),
+    ]
+    # One each of 0.2, 0.4 .. 6.4 s, then every 5.6 to 7 s; a whole renewal may have passed before the first.
+    assert 10 <= len(told) <= 20
 
 
 async def test_a_node_taken_for_lost_just_when_it_has_come_back_says_so_again(tmp_path: Path) -> None:
