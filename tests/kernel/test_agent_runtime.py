@@ -12,6 +12,7 @@ import pytest
 
 from netplane.agent.runtime.cri import leftovers
 from netplane.agent.runtime.protocol import (
+    SECCOMP_DEFAULT,
     ContainerConfig,
     ContainerStatus,
     ImageMissing,
@@ -302,6 +303,23 @@ async def ended_one(runtime: Runtime, container_id: str) -> None:
         async for _ in runtime.changes():
             if runtime_state(runtime, container_id) == "exited":
                 return
+
+
+@pytest.mark.parametrize("kind", ["", SECCOMP_DEFAULT, "own"])
+async def test_a_filter_of_system_calls_is_the_one_asked_for(
+    runtime: Runtime, node: NodeFolders, tmp_path: Path, kind: str
+) -> None:
+    profile = tmp_path / "own.json"
+    refused = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}))
+    place = await runtime.run_sandbox(sandbox(node))
+    security = Security(seccomp=str(profile) if kind == "own" else kind)
+    script = "mkdir /d && echo made; grep ^Seccomp: /proc/self/status; true"
+    container = await run(runtime, place, shell(script, security=security))
+    await ended_one(runtime, container)
+    text = "\n".join(log(node))
+    assert f"Seccomp:\t{2 if kind else 0}" in text
+    assert ("made" in text) is (kind != "own")
 
 
 async def test_user_groups_and_capabilities_are_as_asked(runtime: Runtime, node: NodeFolders) -> None:

@@ -15,6 +15,7 @@ from netplane.agent.runtime.protocol import (
     POD_NAME,
     POD_NAMESPACE,
     POD_UID,
+    SECCOMP_DEFAULT,
     ContainerConfig,
     Dns,
     ImageStatus,
@@ -52,6 +53,11 @@ class NodeFacts:
     def folder(self, uid: str) -> Path:
         """Return where all files of a pod are."""
         return self.pods_folder / uid
+
+    @property
+    def seccomp_folder(self) -> Path:
+        """Where the profiles lie that pods name as `localhostProfile`."""
+        return self.pods_folder.parent / "seccomp"
 
 
 def hostname(pod: Pod, node: NodeFacts) -> str:
@@ -172,7 +178,7 @@ def container(
         tty=wanted.tty,
         target=target,
         resources=qos.limits(pod, wanted, node_memory=node.memory, pids=node.pids_per_container),
-        security=security(pod, wanted, image),
+        security=security(pod, wanted, image, node.seccomp_folder),
         labels={CONTAINER_NAME: wanted.name, POD_UID: pod.uid, POD_NAME: pod.name, POD_NAMESPACE: pod.namespace},
         annotations={
             HASH: content_hash(wanted),
@@ -184,7 +190,7 @@ def container(
     )
 
 
-def security(pod: Pod, wanted: Container, image: ImageStatus) -> Security:
+def security(pod: Pod, wanted: Container, image: ImageStatus, profiles: Path) -> Security:
     """Return who the container runs as and what it may do; its context goes before the pod's. Raises ConfigError."""
     of_pod: Mapping[str, Any] = pod.spec.get("securityContext") or {}
     own = dict(wanted.security)
@@ -204,7 +210,23 @@ def security(pod: Pod, wanted: Container, image: ImageStatus) -> Security:
         privileged=bool(own.get("privileged")),
         readonly_rootfs=bool(own.get("readOnlyRootFilesystem")),
         no_new_privileges=own.get("allowPrivilegeEscalation") is False,
+        seccomp=_seccomp(own.get("seccompProfile") or of_pod.get("seccompProfile") or {}, profiles),
+        unmasked=own.get("procMount") == "Unmasked",
     )
+
+
+def _seccomp(profile: Mapping[str, Any], profiles: Path) -> str:
+    """Return what the runtime is told of a `seccompProfile`; without one there is no filter, as the kubelet has it."""
+    match profile.get("type"):
+        case "RuntimeDefault":
+            return SECCOMP_DEFAULT
+        case "Localhost":
+            path = profiles / str(profile.get("localhostProfile") or "")
+            if not path.is_relative_to(profiles) or ".." in path.parts or path == profiles:
+                said = profile.get("localhostProfile")
+                raise ConfigError(f"seccompProfile.localhostProfile: {said!r} is not a path below {profiles}")
+            return str(path)
+    return ""
 
 
 def propagation(mount: Mapping[str, Any]) -> Propagation:

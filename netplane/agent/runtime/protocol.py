@@ -100,9 +100,16 @@ class Mount:
     propagation: Propagation = "private"
 
 
+SECCOMP_DEFAULT = "default"
+
+
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Who the container's process is and what it may do. `user` None means what the image says."""
+    """Who the container's process is and what it may do. `user` None means what the image says.
+
+    `seccomp` is SECCOMP_DEFAULT for the runtime's own filter of system calls, the path of a profile on the node, or ""
+    for none. `unmasked` shows all of /proc.
+    """
 
     user: int | None = None
     group: int | None = None
@@ -112,6 +119,8 @@ class Security:
     privileged: bool = False
     readonly_rootfs: bool = False
     no_new_privileges: bool = False
+    seccomp: str = ""
+    unmasked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from netplane.agent.pods.config import NodeFacts
 from netplane.agent.pods.environment import ConfigError
 from netplane.agent.pods.fields import Surroundings
 from netplane.agent.pods.spec import Pod
-from netplane.agent.runtime.protocol import Dns, ImageStatus, PortMapping
+from netplane.agent.runtime.protocol import SECCOMP_DEFAULT, Dns, ImageStatus, PortMapping
 from netplane.kube.types import CONFIGMAPS, SECRETS, Object
 from tests.support.agent_pods import pod
 
 AROUND = Surroundings("node-1", ("172.30.0.11", "fd00::11"), ("10.0.0.5", "fd01::5"), {"cpu": "4", "memory": "8Gi"})
+PROFILES = Path("/profiles")
 NODE = NodeFacts(
     "node-1",
     ("172.30.0.11",),
@@ -161,8 +162,23 @@ def test_root_is_refused_where_the_pod_forbids_it() -> None:
     ):
         context = {"runAsNonRoot": True, **({} if user is None else {"runAsUser": user})}
         with pytest.raises(ConfigError, match=word):
-            config.security(one, main(securityContext=context).containers[0], image)
-    assert config.security(one, one.containers[0], ImageStatus("x", "y", uid=33)).user is None
+            config.security(one, main(securityContext=context).containers[0], image, PROFILES)
+    assert config.security(one, one.containers[0], ImageStatus("x", "y", uid=33), PROFILES).user is None
+
+
+def test_a_containers_filter_of_system_calls_is_its_own_or_the_pods() -> None:
+    def told(own: Object | None, of_pod: Object | None = None) -> str:
+        contexts = [{"seccompProfile": profile} if profile else {} for profile in (own, of_pod)]
+        one = pod({"name": "main", "securityContext": contexts[0]}, securityContext=contexts[1])
+        return config.security(one, one.containers[0], ImageStatus("x", "y"), PROFILES).seccomp
+
+    default, none = {"type": "RuntimeDefault"}, {"type": "Unconfined"}
+    assert [told(None), told(default), told(none, default)] == ["", SECCOMP_DEFAULT, ""]
+    assert told(None, default) == SECCOMP_DEFAULT
+    assert told({"type": "Localhost", "localhostProfile": "a/b.json"}) == str(PROFILES / "a/b.json")
+    for outside in ("../x.json", "/etc/x.json", ""):
+        with pytest.raises(ConfigError, match="localhostProfile"):
+            told({"type": "Localhost", "localhostProfile": outside})
 
 
 def test_the_containers_own_security_goes_before_the_pods() -> None:
@@ -170,6 +186,6 @@ def test_the_containers_own_security_goes_before_the_pods() -> None:
         {"name": "main", "securityContext": {"runAsUser": 5, "capabilities": {"drop": ["ALL"]}}},
         securityContext={"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4]},
     )
-    found = config.security(one, one.containers[0], ImageStatus("x", "y"))
+    found = config.security(one, one.containers[0], ImageStatus("x", "y"), PROFILES)
     assert (found.user, found.group, found.supplemental_groups) == (5, 2, (4, 3))
     assert found.drop_capabilities == ("ALL",)

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from netplane.agent.images import reference
 from netplane.agent.runtime.embedded.bundle import MASKED, READONLY
 from netplane.agent.runtime.protocol import (
+    SECCOMP_DEFAULT,
     Condition,
     ContainerConfig,
     ContainerState,
@@ -137,14 +138,22 @@ def _security(config: ContainerConfig, options: cri.NamespaceOption) -> cri.Linu
         readonly_rootfs=security.readonly_rootfs,
         supplemental_groups=security.supplemental_groups,
         no_new_privs=security.no_new_privileges,
-        masked_paths=() if security.privileged else MASKED,
-        readonly_paths=() if security.privileged else READONLY,
+        masked_paths=() if security.privileged or security.unmasked else MASKED,
+        readonly_paths=() if security.privileged or security.unmasked else READONLY,
+        seccomp=_seccomp(security.seccomp),
     )
     if security.user is not None:
         message.run_as_user.value = security.user
         if security.group is not None:
             message.run_as_group.value = security.group
     return message
+
+
+def _seccomp(wanted: str) -> cri.SecurityProfile:
+    kinds = cri.SecurityProfile
+    if wanted in ("", SECCOMP_DEFAULT):
+        return kinds(profile_type=kinds.RuntimeDefault if wanted else kinds.Unconfined)
+    return kinds(profile_type=kinds.Localhost, localhost_ref=wanted)
 
 
 def _mount(mount: Mount) -> cri.Mount:

@@ -49,13 +49,14 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a container is put: its root file system, its cgroup, and the sandbox it joins."""
+    """Where a container is put: its root file system, its cgroup, the sandbox it joins, its filter of system calls."""
 
     rootfs: str
     cgroup: str
     hostname: str
     namespaces: Mapping[str, str]
     files: tuple[Mount, ...] = ()
+    seccomp: Mapping[str, Any] | None = None
 
 
 def image_config(document: Mapping[str, Any]) -> ImageConfig:
@@ -86,8 +87,11 @@ def container(config: ContainerConfig, image: ImageConfig, user: User, place: Pl
         "namespaces": _namespaces(place.namespaces, host),
         "resources": resources(config.resources, host, privileged=security.privileged),
     }
+    if place.seccomp is not None:
+        linux["seccomp"] = place.seccomp
     if not security.privileged:
-        linux |= {"maskedPaths": list(MASKED), "readonlyPaths": list(READONLY)}
+        if not security.unmasked:
+            linux |= {"maskedPaths": list(MASKED), "readonlyPaths": list(READONLY)}
     else:
         linux["devices"] = [
             {"path": path, "type": kind, "major": major, "minor": minor} for path, kind, major, minor in host.devices

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import platform
 import shutil
 import signal
 import uuid
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from netplane.agent.runtime.embedded import bundle, crun, processes, records, rootfs
+from netplane.agent.runtime.embedded import bundle, crun, processes, records, rootfs, seccomp
 from netplane.agent.runtime.embedded.bundle import Host, Place
 from netplane.agent.runtime.embedded.crun import Programs
 from netplane.agent.runtime.embedded.layout import Layout
@@ -210,6 +211,9 @@ class Containers:
             hostname=hostname,
             namespaces=self._namespaces(record.sandbox_id, config.target),
             files=self.sandboxes.files(record.sandbox_id),
+            seccomp=seccomp.wanted(
+                config.security, bundle.capabilities(config.security, self.host), platform.machine()
+            ),
         )
         (folder / "config.json").write_text(json.dumps(bundle.container(config, said, user, place, self.host)))
 
