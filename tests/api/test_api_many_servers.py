@@ -244,3 +244,23 @@ def test_no_server_gives_an_address_of_a_range_that_another_one_has_taken_away(m
         assert all("does not match the current range" in message for message in refused), refused
         late = service(f"late-{turn}", clusterIP=f"10.9.{turn}.99")
         assert other.ask("POST", SERVICES, late)[0] == 422
+
+
+def test_an_address_goes_to_a_service_of_one_server_or_to_something_else_of_another(many: many_servers.Many) -> None:
+    one, other = clients(many)
+    parent = {"group": "example.org", "resource": "doors", "name": "front"}
+    for turn in range(5):
+        address = f"10.96.3.{100 + turn}"
+        shown = {"metadata": {"name": address}, "spec": {"parentRef": parent}}
+        reserve = ("/apis/networking.k8s.io/v1/ipaddresses", shown)
+        answers: list[tuple[int, Any]] = []
+        asking = threading.Thread(target=lambda: answers.append(one.ask("POST", *reserve)))  # noqa: B023  # joined here
+        asking.start()
+        code, made = other.ask("POST", SERVICES, service(f"door-{turn}", clusterIP=address))
+        asking.join()
+        ((reserved, told),) = answers
+        assert reserved == 201, told
+        if code == 201:
+            assert int(made["metadata"]["resourceVersion"]) < int(told["metadata"]["resourceVersion"])
+        else:
+            assert (code, "already allocated" in made["message"]) == (422, True)

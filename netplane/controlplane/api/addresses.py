@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import ipaddress
 import secrets
-from collections import ChainMap, Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import orjson
@@ -45,9 +45,9 @@ class Ledger:
         """
         self._follow()
         staged = [allocate.held(orjson.loads(record.value)) for record in self._store.staged(_STORAGE)]
-        addresses = ChainMap(self._addresses, *(dict.fromkeys(held[0], 1) for held in staged))
-        ports = ChainMap(self._ports, *(dict.fromkeys(held[1], 1) for held in staged))
-        taken = allocate.Taken(addresses, ports)
+        addresses = {each for held in staged for each in held[0]}
+        ports = {each for held in staged for each in held[1]}
+        taken = allocate.Taken(_Unavailable(self._addresses, addresses, self._store), _Either(self._ports, ports))
         found = allocate.allocate(service, old, ranges=self._open(), taken=taken, pick=secrets.randbelow)
         if found:
             raise status.invalid(of, service["metadata"].get("name", ""), found)
@@ -98,10 +98,36 @@ class Ledger:
         self._ports.update(now[1])
 
 
-def grounds(storage: str, claims: frozenset[str], view: Callable[[str], cache.Cache]) -> Iterator[tuple[str, Key, int]]:
-    """Yield the ServiceCIDRs that claimed addresses are of, one for each, with the revisions they are seen at.
+@dataclass(slots=True)
+class _Either:
+    """What is in one of two."""
 
-    A server on etcd that has not yet heard of a deletion gives nothing away any more: its transaction asks for these.
+    one: Container[object]
+    other: Container[object]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.one or value in self.other
+
+
+@dataclass(slots=True)
+class _Unavailable:
+    """The addresses that Services hold or are about to, and those that IPAddresses give to others."""
+
+    held: Container[object]
+    staged: Container[object]
+    store: protocol.Store
+
+    def __contains__(self, address: object) -> bool:
+        if address in self.held or address in self.staged:
+            return True
+        shown = self.store.latest(ranges.ADDRESSES, ("", str(address)))
+        return shown is not None and ranges.is_reserved(orjson.loads(shown.value))
+
+
+def grounds(storage: str, claims: frozenset[str], view: Callable[[str], cache.Cache]) -> Iterator[tuple[str, Key, int]]:
+    """Yield the IPAddress of each claimed address and a ServiceCIDR it is of, with the revisions they are seen at.
+
+    Servers on etcd that have not yet heard of a change give nothing away any more: their transactions ask for these.
     """
     if storage != _STORAGE:
         return
@@ -109,6 +135,8 @@ def grounds(storage: str, claims: frozenset[str], view: Callable[[str], cache.Ca
         kind, _, value = text.partition("/")
         if kind != "address":
             continue
+        shown = view(ranges.ADDRESSES).records.get(("", value))
+        yield ranges.ADDRESSES, ("", value), shown.revision if shown is not None else 0
         address = ipaddress.ip_address(value)
         for record in view(ranges.STORAGE).records.values():
             if any(ranges.gives(network, address) for network in _given(record.value)):

@@ -15,8 +15,8 @@ Claims = Callable[[str, Object], frozenset[str]]
 """(storage name, object) to what the object alone may hold in the whole cluster: addresses, ports."""
 
 Grounds = Callable[[str, frozenset[str], Callable[[str], cache.Cache]], Iterable[tuple[str, Key, int]]]
-"""(storage name, what an object newly claims, the caches) to the objects that it may claim that by: storage name, key
-and revision of each. Another server's change of one of them in the meantime is Taken as well.
+"""(storage name, what an object newly claims, the caches) to the objects that allow it to: storage name, key and
+revision of each, 0 where none may be. Another server's change of one of them in the meantime is Taken as well.
 """
 
 

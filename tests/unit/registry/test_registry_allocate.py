@@ -102,7 +102,13 @@ def test_a_service_keeps_an_address_whose_range_is_gone() -> None:
 
 def test_the_families_are_the_clusters_whatever_ranges_there_are() -> None:
     ranges = allocate.Ranges((V4,), open=(V4, V6))
-    assert "not configured on this cluster" in allocated(service(ipFamilies=["IPv6"]), ranges=ranges)[0]
+    for asked in ({"ipFamilies": ["IPv6"]}, {"clusterIP": "fd00:96::9", "clusterIPs": ["fd00:96::9"]}):
+        found = allocated(service(**asked), ranges=ranges)
+        assert found == ['spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster']
+    both = service(ipFamilyPolicy="PreferDualStack", ipFamilies=["IPv4"], clusterIPs=["10.96.0.9", "fd00:96::9"])
+    assert allocated(both, ranges=ranges) == [
+        'spec.ipFamilies[1]: Invalid value: "IPv6": not configured on this cluster'
+    ]
 
 
 def test_addresses_of_ranges_larger_than_can_be_walked_through_are_given() -> None:

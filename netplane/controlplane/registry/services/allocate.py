@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -24,7 +25,7 @@ _GLANCE = 32
 _PROXIED = ("ClusterIP", "NodePort", "LoadBalancer")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ranges:
     """What a cluster has to give. Its `own` ranges, one for each family, say which families it has, the primary first.
 
@@ -35,14 +36,16 @@ class Ranges:
     node_ports: range = range(30000, 32768)
     open: tuple[Network, ...] | None = None
 
-    @property
+    @cached_property
     def families(self) -> list[str]:
         """`IPv4`, `IPv6` or both, the primary first."""
         return [f"IPv{each.version}" for each in self.own]
 
-    def networks(self, family: str) -> list[Network]:
-        """Return what addresses of a family are given out of."""
-        return [each for each in (self.own if self.open is None else self.open) if f"IPv{each.version}" == family]
+    @cached_property
+    def networks(self) -> dict[str, list[Network]]:
+        """Family to what its addresses are given out of."""
+        given = self.own if self.open is None else self.open
+        return {family: [each for each in given if f"IPv{each.version}" == family] for family in self.families}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,8 @@ def _family_faults(policy: str, given: list[str], addresses: list[str], ranges: 
     if policy == "SingleStack" and (len(given) > 1 or len(addresses) > 1):
         detail = "may only be 'RequireDualStack' or 'PreferDualStack' when multiple 'ipFamilies' are specified"
         found.append(faults.invalid("spec.ipFamilyPolicy", policy, detail))
-    for index, family in enumerate(given):
+    implied = [f"IPv{ipaddress.ip_address(each).version}" for each in addresses[len(given) :]]
+    for index, family in enumerate([*given, *implied]):
         if family not in ranges.families:
             found.append(faults.invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster"))
     for index, (family, address) in enumerate(zip(given, addresses, strict=False)):
@@ -211,7 +215,7 @@ def _addresses(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> lis
     given: list[str] = list(spec.get("clusterIPs") or [])
     chosen: list[str] = []
     for index, family in enumerate(spec["ipFamilies"]):
-        networks = ranges.networks(family)
+        networks = ranges.networks[family]
         if index < len(given):
             problem = _unusable(given[index], networks, others)
             if problem:

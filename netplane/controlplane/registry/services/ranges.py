@@ -13,6 +13,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 STORAGE = "servicecidrs.networking.k8s.io"
+ADDRESSES = "ipaddresses.networking.k8s.io"
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 """Keeps a ServiceCIDR that is deleted until nothing holds an address of it."""
 _IMMUTABLE = "field is immutable"
@@ -100,6 +101,12 @@ def address_faults(name: str) -> list[str]:
     except ValueError:
         return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
     return [] if name == canonical else [f'must be in canonical form ("{canonical}")']
+
+
+def is_reserved(obj: Object) -> bool:
+    """Whether an IPAddress keeps its address from Services: somebody else has it."""
+    parent = (obj.get("spec") or {}).get("parentRef") or {}
+    return bool(parent.get("group") or parent.get("resource") != "services")
 
 
 def ip_address(obj: Object) -> list[Fault]:
