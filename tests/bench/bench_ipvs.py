@@ -50,15 +50,15 @@ def main() -> int:
     return int(is_missed | show(ratios))
 
 
-def show(ratios: dict[str, float]) -> bool:
-    """Print what connections cost; return whether a goal was missed."""
+def show(ratios: dict[str, tuple[float, float]]) -> bool:
+    """Print what connections cost, and by how much that may be off; return whether a goal was missed."""
     print("connections for each second on a processor:")
     is_missed = False
-    for name, ratio in ratios.items():
+    for name, (ratio, doubt) in ratios.items():
         is_judged = name.startswith("all rules") and name.endswith("conntrack alone")
         is_missed |= is_judged and ratio < CONNECTIONS_GOAL
         verdict = f">= {CONNECTIONS_GOAL} {'✓' if ratio >= CONNECTIONS_GOAL else '✗'}" if is_judged else ""
-        print(f"  {name:<40} {ratio:.3f}  {verdict}".rstrip())
+        print(f"  {name:<40} {ratio:.3f} ± {doubt:.3f}  {verdict}".rstrip())
     return is_missed
 
 

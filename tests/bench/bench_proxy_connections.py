@@ -9,6 +9,9 @@ No rules at all has two meanings, and both are shown. On a node where nothing tr
 on one that tracks them for the sake of one nat rule that never matches ("conntrack alone"): every node does whose pods
 reach the world masqueraded. What the kernel takes for that no rule can save, so the rules are judged by the second; how
 much it takes here is a line of its own, and so is what it takes for tracking without any nat ("one ct rule").
+Last, all rules on a node where one more rule keeps every packet from being tracked ("all rules, untracked"): nothing is
+looked up in them then, and what is left is the price of the kernel's way through tracking's, translation's and the
+rules' hooks, below which no rules come that can translate.
 What the kernel's own translation costs, by a single rule for a single address, is shown as well ("one dnat rule"):
 through a Service it can be no less. The nftables backend, 10 and 10,000 Services; `--sizes` for others.
 """
@@ -22,6 +25,7 @@ import functools
 import os
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -39,10 +43,12 @@ SIZES = (10, 10_000)
 ROUNDS, SECONDS = 200, 0.02
 GOAL = 0.95
 _BARE = ("nothing at all", "one ct rule", "conntrack alone", "one dnat rule")
-_WAYS = (*_BARE, "all rules", "service")
+_FILLED = ("all rules", "all rules, untracked", "service")
+_WAYS = (*_BARE, *_FILLED)
 _GOALS = (("all rules", "conntrack alone"), ("service", "all rules"))
 _INFORMATION = (
     ("all rules", "nothing at all"),
+    ("all rules, untracked", "nothing at all"),
     ("conntrack alone", "nothing at all"),
     ("one ct rule", "nothing at all"),
     ("one dnat rule", "conntrack alone"),
@@ -55,26 +61,31 @@ _BASELINES = {
 
 
 def measure(sizes: tuple[int, ...]) -> dict[str, list[Slice]]:
-    """Return the turns of each way: those of every size, and for each size "all rules" and "service"."""
-    with contextlib.ExitStack() as stack:
-        ways = {
-            "nothing at all": rates.way(stack, rates.DIRECT, lambda _: None),
-            "one ct rule": rates.way(stack, rates.DIRECT, rates.ruled(rates.ONE_LOOK)),
-            "conntrack alone": rates.way(stack, rates.DIRECT, rates.ruled(rates.NO_RULE)),
-            "one dnat rule": rates.way(stack, rates.SERVICE, rates.ruled(rates.ONE_RULE)),
-        }
+    """Return the turns of each way: those of every size, and for each size those that all rules are loaded for."""
+    with rates.Ways() as ways, contextlib.ExitStack() as stack:
+        ways.add("nothing at all", rates.DIRECT, lambda _: None)
+        ways.add("one ct rule", rates.DIRECT, rates.ruled(rates.ONE_LOOK))
+        ways.add("conntrack alone", rates.DIRECT, rates.ruled(rates.NO_RULE))
+        ways.add("one dnat rule", rates.SERVICE, rates.ruled(rates.ONE_RULE))
         for size in sizes:
             fill = functools.partial(forward, stack, size)
             # Apart, for a port that was used towards the pod a moment ago is one to avoid towards the Service.
-            ways[f"all rules {size}"] = rates.way(stack, rates.DIRECT, fill)
-            ways[f"service {size}"] = rates.way(stack, rates.SERVICE, fill)
-        return rates.turns(ways, rounds=ROUNDS, seconds=SECONDS)
+            ways.add(f"all rules {size}", rates.DIRECT, fill)
+            ways.add(f"all rules, untracked {size}", rates.DIRECT, functools.partial(untracked, fill))
+            ways.add(f"service {size}", rates.SERVICE, fill)
+        return ways.turns(rounds=ROUNDS, seconds=SECONDS)
 
 
 def forward(stack: contextlib.ExitStack, size: int, lab: Topology) -> None:
     """Load all rules of so many Services on a node."""
     target = stack.enter_context(contextlib.closing(lab.target()))
     asyncio.run(target.replace(rates.wanted(size)))
+
+
+def untracked(fill: Callable[[Topology], None], lab: Topology) -> None:
+    """Load all rules on a node, and one that keeps all that it forwards untracked."""
+    fill(lab)
+    rates.ruled(rates.UNTRACKED)(lab)
 
 
 def figures(found: dict[str, list[Slice]], size: int) -> dict[str, float]:

@@ -1,12 +1,15 @@
 """What connections cost, of several ways in turn: nodes made of namespaces on which one pod connects to another.
 
 Every way has a node of its own, and they take turns every few hundredths of a second, so that what else the machine
-does hits all alike. Which ways there are to compare is the benches'.
+does hits all alike. What the kernel does for a connection in interrupts counts as its processes' time, but on kernels
+with CONFIG_IRQ_TIME_ACCOUNTING. Which ways there are to compare is the benches'.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+import random
 import socket
 import statistics
 import struct
@@ -14,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,14 +31,23 @@ from tests.support.topology import FACTS, POD1, Topology, backend, topology
 PORT = 9000
 DIRECT, SERVICE = (POD1[Family.V4], PORT), (vip(Family.V4), 80)
 _SETTLING = 0.002
+_PATIENCE = 60.0
 _RESET = struct.pack("ii", 1, 0)
-_SERVER = f"""
-import socket
-listener = socket.create_server(("0.0.0.0", {PORT}), backlog=4096)
-print("ready", flush=True)
-while True:
-    listener.accept()[0].close()
+_SERVERS = f"""
+import ctypes, os, signal, socket, sys
+for line in sys.stdin:
+    if not os.fork():
+        try:
+            ctypes.CDLL(None).setns(os.open(line.strip(), os.O_RDONLY), {netns.CLONE_NEWNET})
+            listener = socket.create_server(("0.0.0.0", {PORT}), backlog=4096)
+            print(os.getpid(), flush=True)
+            while True:
+                listener.accept()[0].close()
+        finally:
+            os.killpg(0, signal.SIGKILL)
+os.killpg(0, signal.SIGKILL)
 """
+"""A server in each namespace that it is told: copies of one process, for no two that start alike run equally fast."""
 ONE_LOOK = """
 table ip one {
 	chain prerouting { type filter hook prerouting priority 0;
@@ -44,6 +56,12 @@ table ip one {
 }
 """
 """What makes the kernel track connections, and nothing besides."""
+UNTRACKED = """
+table ip untracked {
+	chain prerouting { type filter hook prerouting priority raw; notrack; }
+}
+"""
+"""What keeps everything that is forwarded from being tracked."""
 _NAT = """
 table ip one {
 	chain prerouting { type nat hook prerouting priority -100;
@@ -76,12 +94,53 @@ class Way(NamedTuple):
     server: int
 
 
-def way(stack: contextlib.ExitStack, where: tuple[str, int], prepare: Callable[[Topology], None]) -> Way:
-    """Return a way on a node of its own, for as long as the stack lives."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    lab = stack.enter_context(topology(folder))
-    prepare(lab)
-    return Way(lab, where, stack.enter_context(_server(lab)))
+class Ways:
+    """Ways to compare, by name; a context manager, for each has a node of its own."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._stack = contextlib.ExitStack()
+        self._ways: dict[str, Way] = {}
+        self._servers: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Ways:
+        """Start the process that servers are made of."""
+        argv = [sys.executable, "-c", _SERVERS]
+        pipe = subprocess.PIPE
+        self._servers = subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, bufsize=1, start_new_session=True)
+        self._stack.callback(self._servers.wait, _PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the servers and remove the nodes."""
+        assert self._servers is not None
+        assert self._servers.stdin is not None
+        self._servers.stdin.close()
+        self._stack.close()
+
+    def add(self, name: str, where: tuple[str, int], prepare: Callable[[Topology], None]) -> None:
+        """Make a node, and let its second pod connect to `where`."""
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        lab = self._stack.enter_context(topology(folder))
+        prepare(lab)
+        self._ways[name] = Way(lab, where, self._serve(lab.places["pod1"]))
+
+    def _serve(self, place: str) -> int:
+        servers = self._servers
+        assert servers is not None
+        assert servers.stdin is not None
+        assert servers.stdout is not None
+        servers.stdin.write(f"{place}\n")
+        return int(servers.stdout.readline())
+
+    def turns(self, *, rounds: int, seconds: float) -> dict[str, list[Slice]]:
+        """Let the ways take turns of so many seconds, each round in another order: who comes next may pay for it."""
+        found: dict[str, list[Slice]] = {name: [] for name in self._ways}
+        chance = random.Random(rounds)
+        for _ in range(rounds):
+            for name in chance.sample(list(self._ways), len(self._ways)):
+                found[name].append(_connect(self._ways[name], seconds))
+        return found
 
 
 def ruled(text: str) -> Callable[[Topology], None]:
@@ -91,23 +150,6 @@ def ruled(text: str) -> Callable[[Topology], None]:
         lab.run("node", "nft", "-f", "-", feed=text)
 
     return load
-
-
-@contextlib.contextmanager
-def _server(lab: Topology) -> Iterator[int]:
-    """Accept and close in a process of its own, in the first pod."""
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE)
-
-    process = netns.run_in(lab.places["pod1"], start)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
 
 
 def wanted(size: int) -> Forwarding:
@@ -121,33 +163,33 @@ def wanted(size: int) -> Forwarding:
     return forwarding(web, *more, node=FACTS)
 
 
-def turns(ways: Mapping[str, Way], *, rounds: int, seconds: float) -> dict[str, list[Slice]]:
-    """Let the ways take turns, each of so many seconds, and another one begin each round."""
-    found: dict[str, list[Slice]] = {name: [] for name in ways}
-    names = list(ways)
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            found[name].append(_connect(ways[name], seconds))
-    return found
-
-
 def ratio(ways: Sequence[Slice], others: Sequence[Slice]) -> float:
     """Return the middle of the turns' ratios of rates."""
-    return statistics.median(one.rate / other.rate for one, other in zip(ways, others, strict=True))
+    return statistics.median(_ratios(ways, others))
+
+
+def doubt(ways: Sequence[Slice], others: Sequence[Slice]) -> float:
+    """Return by how much that middle may be off: in 19 of 20 cases by no more, whatever the turns are spread like."""
+    first, _, third = statistics.quantiles(_ratios(ways, others), n=4)
+    # McGill, Tukey, Larsen: Variations of Box Plots (1978).
+    return 1.57 * (third - first) / math.sqrt(len(ways))
+
+
+def _ratios(ways: Sequence[Slice], others: Sequence[Slice]) -> list[float]:
+    return [one.rate / other.rate for one, other in zip(ways, others, strict=True)]
 
 
 def _connect(chosen: Way, seconds: float) -> Slice:
-    """Connect for a moment, and reset at once."""
+    """Connect for a moment, and reset at once; the first connection, for which nothing is warm, does not count."""
     times: list[float] = []
     with netns.inside(chosen.lab.places["pod2"]):
+        _once(chosen.where)
+        time.sleep(_SETTLING)
         before = _cpu(chosen.server)
         now = time.perf_counter()
         until, spent = now + seconds, time.thread_time()
         while now < until:
-            with socket.socket() as one:
-                one.connect(chosen.where)
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            _once(chosen.where)
             began, now = now, time.perf_counter()
             times.append(now - began)
         spent = time.thread_time() - spent
@@ -155,6 +197,12 @@ def _connect(chosen: Way, seconds: float) -> Slice:
     spent += _cpu(chosen.server) - before
     times.sort()
     return Slice(len(times) / spent, times[len(times) // 2], times[len(times) * 99 // 100])
+
+
+def _once(where: tuple[str, int]) -> None:
+    with socket.socket() as one:
+        one.connect(where)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _cpu(process: int) -> float:

@@ -31,7 +31,7 @@ from tests.support.topology import Topology
 
 CHANGES = 50
 FEW = 10
-ROUNDS, SECONDS = 40, 0.15
+ROUNDS, SECONDS = 600, 0.02
 
 
 def port(number: int, first: int = 1) -> PortForwarding:
@@ -99,25 +99,26 @@ async def measure(count: int) -> dict[str, float]:
     }
 
 
-def connections(size: int) -> dict[str, float]:
-    """Return the ratios that tests/bench/bench_proxy_connections shows of nftables, with few Services and so many."""
-    with contextlib.ExitStack() as stack:
-        ways = {
-            "nothing at all": rates.way(stack, rates.DIRECT, lambda _: None),
-            "conntrack alone": rates.way(stack, rates.DIRECT, rates.ruled(rates.NO_RULE)),
-        }
+def connections(size: int) -> dict[str, tuple[float, float]]:
+    """Return the ratios that tests/bench/bench_proxy_connections shows of nftables, with few Services and so many.
+
+    Each with by how much it may be off.
+    """
+    with rates.Ways() as ways, contextlib.ExitStack() as stack:
+        ways.add("nothing at all", rates.DIRECT, lambda _: None)
+        ways.add("conntrack alone", rates.DIRECT, rates.ruled(rates.NO_RULE))
         for count in (FEW, size):
             fill = functools.partial(forward, stack, count)
-            ways[f"all rules {count}"] = rates.way(stack, rates.DIRECT, fill)
-            ways[f"service {count}"] = rates.way(stack, rates.SERVICE, fill)
-        found = rates.turns(ways, rounds=ROUNDS, seconds=SECONDS)
+            ways.add(f"all rules {count}", rates.DIRECT, fill)
+            ways.add(f"service {count}", rates.SERVICE, fill)
+        found = ways.turns(rounds=ROUNDS, seconds=SECONDS)
     pairs = [
         *((f"all rules {count}", "conntrack alone") for count in (FEW, size)),
         *((f"service {count}", f"all rules {count}") for count in (FEW, size)),
         *((f"all rules {count}", "nothing at all") for count in (FEW, size)),
         ("conntrack alone", "nothing at all"),
     ]
-    return {f"{a} / {b}": rates.ratio(found[a], found[b]) for a, b in pairs}
+    return {f"{a} / {b}": (rates.ratio(found[a], found[b]), rates.doubt(found[a], found[b])) for a, b in pairs}
 
 
 def forward(stack: contextlib.ExitStack, count: int, lab: Topology) -> None:
