@@ -42,11 +42,11 @@ def test_the_addresses_of_services_are_shown_as_long_as_they_are_held(api: Clien
 def test_an_address_that_something_else_has_is_not_given_to_a_service(api: Client, namespace: str) -> None:
     services, shown = f"/api/v1/namespaces/{namespace}/services", f"{NETWORKING}/ipaddresses"
     parent = {"group": "example.org", "resource": "doors", "name": "front"}
-    assert api.ask("POST", shown, {"metadata": {"name": "10.96.1.77"}, "spec": {"parentRef": parent}})[0] == 201
-    wanted = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}], "clusterIP": "10.96.1.77"}}
+    assert api.ask("POST", shown, {"metadata": {"name": "10.96.0.77"}, "spec": {"parentRef": parent}})[0] == 201
+    wanted = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}], "clusterIP": "10.96.0.77"}}
     code, told = api.ask("POST", services, wanted)
     assert (code, "provided IP is already allocated" in told["message"]) == (422, True)
-    assert api.ask("DELETE", f"{shown}/10.96.1.77")[0] == 200
+    assert api.ask("DELETE", f"{shown}/10.96.0.77")[0] == 200
     assert api.ask("POST", services, wanted)[0] == 201
 
 

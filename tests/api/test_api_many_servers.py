@@ -250,7 +250,7 @@ def test_an_address_goes_to_a_service_of_one_server_or_to_something_else_of_anot
     one, other = clients(many)
     parent = {"group": "example.org", "resource": "doors", "name": "front"}
     for turn in range(5):
-        address = f"10.96.3.{100 + turn}"
+        address = f"10.96.0.{200 + turn}"
         shown = {"metadata": {"name": address}, "spec": {"parentRef": parent}}
         reserve = ("/apis/networking.k8s.io/v1/ipaddresses", shown)
         answers: list[tuple[int, Any]] = []
