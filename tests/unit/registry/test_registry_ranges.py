@@ -20,6 +20,7 @@ def cidr(*cidrs: str, conditions: Any = (), **metadata: Any) -> dict[str, Any]:
     [
         (cidr("10.1.0.0/16"), True),
         (cidr("10.1.0.0/16", conditions=[READY]), True),
+        (cidr("10.1.0.0/16", conditions=[{}, {"type": "Other", "status": "False"}]), True),
         (cidr("10.1.0.0/16", conditions=[{**READY, "status": "False"}]), False),
         (cidr("10.1.0.0/16", conditions=[{**READY, "status": "Unknown"}]), False),
         (cidr("10.1.0.0/16", conditions=[READY], deletionTimestamp="2026-01-01T00:00:00Z"), False),

@@ -32,7 +32,7 @@ def is_open(obj: Object) -> bool:
     """
     if obj["metadata"].get("deletionTimestamp"):
         return False
-    said = [each for each in (obj.get("status") or {}).get("conditions") or () if each["type"] == "Ready"]
+    said = [each for each in (obj.get("status") or {}).get("conditions") or () if each.get("type") == "Ready"]
     return not said or said[0].get("status") == "True"
 
 
