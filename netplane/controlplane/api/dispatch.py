@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from netplane.controlplane.api import (
     access,
@@ -10,6 +11,7 @@ from netplane.controlplane.api import (
     cluster,
     deleting,
     discovery,
+    heads,
     http,
     impersonation,
     inflight,
@@ -289,18 +291,19 @@ def _act(of: types.ResourceType, verb: str, subresource: str) -> Verb:
 
 
 def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.Request:
-    raw = scope.get("raw_path") or scope["path"].encode()
-    path = raw.partition(b"?")[0].decode("latin-1")
+    head: heads.Head | None = scope.get(heads.READ)
+    asked: _Asked | None = head.asked if head is not None else None
+    if asked is None:
+        asked = _asked(scope)
+        if head is not None:
+            head.asked = asked
     client = scope.get("client")
-    query = options.query(scope["query_string"])
-    if "/watch/" in path and (watched := route.unwatched(path)) is not None:
-        path, query = watched, {**query, "watch": ("true",)}
     made = http.Request(
         method=scope["method"],
-        path=path,
-        query=query,
-        headers=dict(scope["headers"]),
-        target=route.parse(path),
+        path=asked.path,
+        query=asked.query,
+        headers=asked.headers,
+        target=asked.target,
         user=access.ANONYMOUS,
         receive=receive,
         send=send,
@@ -311,6 +314,24 @@ def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.
         # Only for who asks: the two would hold each other, and with them the connection of a watch, long after its end.
         scope[http.KEPT] = made
     return made
+
+
+class _Asked(NamedTuple):
+    """What a request's head asks for, whoever sends it. Nobody changes it."""
+
+    path: str
+    query: options.Query
+    headers: dict[bytes, bytes]
+    target: route.Target | None
+
+
+def _asked(scope: http.Scope) -> _Asked:
+    raw = scope.get("raw_path") or scope["path"].encode()
+    path = raw.partition(b"?")[0].decode("latin-1")
+    query = options.query(scope["query_string"])
+    if "/watch/" in path and (watched := route.unwatched(path)) is not None:
+        path, query = watched, {**query, "watch": ("true",)}
+    return _Asked(path, query, dict(scope["headers"]), route.parse(path))
 
 
 def _verb(request: http.Request, target: route.Target) -> str:

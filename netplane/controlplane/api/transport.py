@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http import flow_control, httptools_impl
 
-from netplane.controlplane.api import access
+from netplane.controlplane.api import access, heads
 from netplane.lib import clock as clocks
 
 _STATE = "netplane.peer"
@@ -122,14 +122,14 @@ def answered(send: object, code: int, content_type: bytes, body: bytes) -> bool:
         return False
     if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
         return False
-    head = [httptools_impl.STATUS_LINE[code]]
-    for name, value in cycle.default_headers:
-        head += (name, b": ", value, b"\r\n")
-    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-    head.append(b"content-type: %b\r\ncontent-length: %d\r\n%b" % (content_type, len(body), end))
+    head = b"%b%d\r\n%b" % (
+        _beginning(code, content_type, *cycle.default_headers),
+        len(body),
+        b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n",
+    )
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cast(Joined, cycle.transport).write_whole(b"".join(head), body)
+    cast(Joined, cycle.transport).write_whole(head, body)
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
@@ -137,8 +137,28 @@ def answered(send: object, code: int, content_type: bytes, body: bytes) -> bool:
     return True
 
 
+@functools.lru_cache(64)
+def _beginning(code: int, content_type: bytes, *headers: tuple[bytes, bytes]) -> bytes:
+    """Return an answer's head up to the number of its body's bytes: the date in it is the same for a second."""
+    lines = [b"%b: %b\r\n" % each for each in (*headers, (b"content-type", content_type))]
+    return b"".join([httptools_impl.STATUS_LINE[code], *lines, b"content-length: "])
+
+
+_HEADS = heads.Heads()
+
+
 class Protocol(httptools_impl.HttpToolsProtocol):
-    """HTTP over TLS whose requests, WebSocket handshakes among them, carry the connection's peer in their state."""
+    """HTTP over TLS whose requests, WebSocket handshakes among them, carry the connection's peer in their state.
+
+    A request whose head is known and whose body came with it goes past the parser. That is only asked where a request
+    begins: after one that was read and answered whole.
+    """
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._begun = 0
+        self._ended = 0
+        self._idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         joined = Joined(transport, self.loop)
@@ -152,7 +172,88 @@ class Protocol(httptools_impl.HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         # A client that just went away, as most do, would be kept in memory until its connection's time is over.
-        self._unset_keepalive_if_required()
+        super()._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        begins = self._begun == self._ended and self._is_idle and self.limit_concurrency is None
+        found = _HEADS.find(data) if begins else None
+        if found is not None:
+            self._begin(*found)
+            return
+        before = self._ended
+        super().data_received(data)
+        if begins and self._begun == self._ended == before + 1:
+            _HEADS.remember(data, cast(dict[str, Any], self.scope))
+
+    def _begin(self, head: heads.Head, body: bytes) -> None:
+        """Start a request as the parser's callbacks would have."""
+        scope = head.scope.copy()
+        scope.update(server=self.server, client=self.client, scheme=self.scheme, state=self.app_state.copy())
+        scope[heads.READ] = head
+        self.scope = cast(Any, scope)
+        self.headers = head.scope["headers"]
+        arrived = asyncio.Event()
+        arrived.set()
+        self.cycle = httptools_impl.RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=arrived,
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        self.cycle.body = cast(bytearray, body)
+        self.cycle.more_body = False
+        self._start_asgi_task(self.cycle, self.app)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the last request was answered, and another may come."""
+        return self.cycle is None or (self.cycle.response_complete and self.cycle.keep_alive and not self.pipeline)
+
+    def on_message_begin(self) -> None:
+        """Note that a request began."""
+        self._begun += 1
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Note that a request has been read whole."""
+        self._ended += 1
+        super().on_message_complete()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Let the timer run: making one for each request costs more than looking, when it is over, whether it is."""
+
+    def on_response_complete(self) -> None:
+        """Note since when the client may be silent."""
+        self._idle_since = self.loop.time()
+        if self.pipeline or self.timeout_keep_alive_task is None:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up when the client has been silent for long enough; what is being answered sets another timer."""
+        self.timeout_keep_alive_task = None
+        if not self._is_idle or self._begun != self._ended:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection on; it may be silent from now on."""
+        super()._unset_keepalive_if_required()
+        super().handle_websocket_upgrade()
 
 
 class Buffered(asyncio.BufferedProtocol):
