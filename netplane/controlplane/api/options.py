@@ -97,26 +97,64 @@ class Deleting:
 
 
 def deleting(asked: Query, body: Object | None) -> Deleting:
-    """Return the delete options of a request."""
+    """Return the delete options of a request. What cannot be read is refused: a deletion is never made by mistake.
+
+    Where body and query both say `dryRun` and they differ, nothing is deleted.
+    """
     given = body or {}
-    preconditions = given.get("preconditions") or {}
+    if (given.get("kind") or "DeleteOptions") != "DeleteOptions":
+        raise status.bad_request(f"the body of a deletion is DeleteOptions, not {given['kind']}")
     grace = given.get("gracePeriodSeconds")
     if grace is None:
         grace = number(asked, "gracePeriodSeconds")
-    propagation = given.get("propagationPolicy") or text(asked, "propagationPolicy")
-    orphan = given.get("orphanDependents")
-    if not propagation and orphan is not None:
-        propagation = "Orphan" if orphan else "Background"
-    if propagation not in ("", "Orphan", "Background", "Foreground"):
-        raise status.bad_request(f'propagationPolicy: Unsupported value: "{propagation}"')
-    if grace is not None and (not isinstance(grace, int) or grace < 0):
-        # A negative period means one second, as the API has it for pods.
-        grace = 1 if isinstance(grace, int) else None
-    dry = given.get("dryRun") or asked.get("dryRun", ())
+    if grace is not None and (isinstance(grace, bool) or not isinstance(grace, int)):
+        raise status.bad_request(f"gracePeriodSeconds: Invalid value: {grace!r}: must be a whole number")
+    preconditions = _preconditions(given)
     return Deleting(
-        grace_seconds=grace,
-        propagation=propagation,
+        # A negative period means one second, as the API has it for pods.
+        grace_seconds=1 if grace is not None and grace < 0 else grace,
+        propagation=_propagation(asked, given),
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
-        is_dry_run="All" in dry,
+        is_dry_run=_is_dry_run(asked, given),
     )
+
+
+def _is_dry_run(asked: Query, given: Object) -> bool:
+    in_body = given.get("dryRun") or []
+    if not isinstance(in_body, list):
+        raise status.bad_request('dryRun: Invalid value: must be a list, of which only "All" is supported')
+    values = [*in_body, *asked.get("dryRun", ())]
+    if any(value not in ("All", "") for value in values):
+        listed = ",".join(str(value) for value in values)
+        raise _invalid(f'dryRun: Unsupported value: "{listed}": supported values: "All"')
+    return "All" in values
+
+
+def _propagation(asked: Query, given: Object) -> str:
+    propagation = given.get("propagationPolicy") or text(asked, "propagationPolicy")
+    orphan = given.get("orphanDependents")
+    if orphan is None and "orphanDependents" in asked:
+        orphan = flag(asked, "orphanDependents")
+    if orphan not in (None, True, False):
+        raise status.bad_request("orphanDependents: Invalid value: must be true or false")
+    if propagation and orphan is not None:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        raise _invalid(f'propagationPolicy: Invalid value: "{propagation}": {why}')
+    if propagation not in ("", "Orphan", "Background", "Foreground"):
+        supported = '"Foreground", "Background", "Orphan", "nil"'
+        raise _invalid(f'propagationPolicy: Unsupported value: "{propagation}": supported values: {supported}')
+    if orphan is None:
+        return str(propagation)
+    return "Orphan" if orphan else "Background"
+
+
+def _preconditions(given: Object) -> Object:
+    found = given.get("preconditions") or {}
+    if not isinstance(found, dict) or any(not isinstance(each, str | None) for each in found.values()):
+        raise status.bad_request("preconditions: Invalid value: uid and resourceVersion must be strings")
+    return found
+
+
+def _invalid(why: str) -> status.ApiStatus:
+    return status.ApiStatus(422, "Invalid", f'DeleteOptions.meta.k8s.io "" is invalid: {why}')

@@ -1,0 +1,195 @@
+"""What a write may do and what it is refused for, over HTTP: deletions, types of Services, evictions, roles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import pytest
+
+from tests.support import apiserver
+from tests.support.http_client import Client
+
+MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apiserver.Server]:
+    """A server without controllers: what is written stays as it is written."""
+    data = tmp_path_factory.mktemp("rules") / "data"
+    with apiserver.running(data, options=("--no-controllers",)) as running:
+        yield running
+
+
+@pytest.fixture
+def api(server: apiserver.Server) -> Client:
+    return Client(server)
+
+
+def core(namespace: str, plural: str, name: str = "") -> str:
+    return f"/api/v1/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "code", "why"),
+    [
+        ("?dryRun=all", None, 422, 'dryRun: Unsupported value: "all"'),
+        ("", {"dryRun": ["Foo"]}, 422, 'dryRun: Unsupported value: "Foo"'),
+        ("?dryRun=all", {"dryRun": ["All"]}, 422, 'dryRun: Unsupported value: "All,all"'),
+        ("", {"dryRun": "All"}, 400, "dryRun: Invalid value: must be a list"),
+        ("", {"orphanDependents": True, "propagationPolicy": "Orphan"}, 422, "cannot be both set"),
+        ("", {"propagationPolicy": "Away"}, 422, 'propagationPolicy: Unsupported value: "Away"'),
+        ("", {"gracePeriodSeconds": "1"}, 400, "gracePeriodSeconds: Invalid value"),
+        ("", {"preconditions": {"uid": 1}}, 400, "preconditions: Invalid value"),
+        ("", {"kind": "Pod", "apiVersion": "v1"}, 400, "is DeleteOptions, not Pod"),
+        ("?dryRun=All", {"propagationPolicy": "Background"}, 200, ""),
+        ("", {"dryRun": ["All"]}, 200, ""),
+    ],
+)
+def test_what_is_asked_badly_or_for_trial_deletes_nothing(
+    api: Client, namespace: str, query: str, body: dict[str, Any] | None, code: int, why: str
+) -> None:
+    api.ask("POST", core(namespace, "configmaps"), {"metadata": {"name": "kept"}})
+    found, told = api.ask("DELETE", core(namespace, "configmaps", "kept") + query, body)
+    assert (found, why in told.get("message", "")) == (code, True), told
+    assert api.ask("DELETE", core(namespace, "configmaps") + query, body)[0] == code
+    assert api.ask("GET", core(namespace, "configmaps", "kept"))[0] == 200
+
+
+INNER = {"ports": [{"port": 80}]}
+NODE_PORT = {"type": "NodePort", "ports": [{"port": 80}]}
+LOCAL = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [
+        (NODE_PORT, {"type": "ClusterIP"}, {"externalTrafficPolicy"}),
+        (LOCAL, {"type": "ClusterIP"}, {"externalTrafficPolicy", "healthCheckNodePort"}),
+        (LOCAL, {"type": "NodePort"}, {"allocateLoadBalancerNodePorts", "healthCheckNodePort"}),
+        (LOCAL, {"externalTrafficPolicy": "Cluster"}, {"healthCheckNodePort"}),
+        (INNER, {"type": "ExternalName", "externalName": "x.y"}, {"clusterIP", "clusterIPs", "ipFamilies"}),
+        (NODE_PORT, {"type": "ExternalName", "externalName": "x.y", "clusterIP": None}, {"clusterIP", "clusterIPs"}),
+    ],
+)  # fmt: skip
+def test_a_service_of_another_type_gives_up_what_only_the_old_one_had(
+    api: Client, namespace: str, before: dict[str, Any], after: dict[str, Any], gone: set[str]
+) -> None:
+    assert api.ask("POST", core(namespace, "services"), {"metadata": {"name": "s"}, "spec": before})[0] == 201
+    code, told = api.ask("PATCH", core(namespace, "services", "s"), {"spec": after}, headers={"Content-Type": MERGE})
+    assert code == 200, told
+    assert not gone & told["spec"].keys()
+    keeps = told["spec"]["type"] in ("LoadBalancer", "NodePort")
+    assert all(("nodePort" in port) == keeps for port in told["spec"]["ports"])
+
+
+def test_a_service_changes_its_type_by_apply_and_takes_no_port_that_its_type_cannot_have(
+    api: Client, namespace: str
+) -> None:
+    def applied(**spec: Any) -> tuple[int, dict[str, Any]]:
+        body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec}
+        where = core(namespace, "services", "s") + "?fieldManager=me"
+        return api.ask("PATCH", where, body, headers={"Content-Type": APPLY})
+
+    assert applied(**NODE_PORT)[0] == 201
+    code, told = applied(type="ClusterIP", ports=[{"port": 80}])
+    assert (code, told["spec"]["type"]) == (200, "ClusterIP"), told
+    assert applied(**NODE_PORT)[0] == 200
+    code, told = applied(type="ClusterIP", ports=[{"port": 80, "nodePort": 32111}])
+    assert (code, "may not be used when `type` is 'ClusterIP'" in told["message"]) == (422, True)
+
+
+class Pods:
+    """Pods of one label in a namespace, and the budget over them."""
+
+    def __init__(self, api: Client, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+
+    def make(self, *names: str, is_ready: bool) -> None:
+        """Make Pods that run."""
+        condition = {"type": "Ready", "status": "True" if is_ready else "False"}
+        shown = {"status": {"phase": "Running", "conditions": [condition]}}
+        for name in names:
+            spec = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}
+            pod = {"metadata": {"name": name, "labels": {"app": "a"}}, "spec": spec}
+            assert self._api.ask("POST", core(self._namespace, "pods"), pod)[0] == 201
+            where = core(self._namespace, "pods", name) + "/status"
+            assert self._api.ask("PATCH", where, shown, headers={"Content-Type": MERGE})[0] == 200
+
+    def guard(self, *, allowed: int, healthy: int, desired: int, policy: str = "IfHealthyBudget") -> None:
+        """Set a budget over them, and what its controller would count."""
+        where = f"/apis/policy/v1/namespaces/{self._namespace}/poddisruptionbudgets"
+        spec = {
+            "minAvailable": desired,
+            "selector": {"matchLabels": {"app": "a"}},
+            "unhealthyPodEvictionPolicy": policy,
+        }
+        code, made = self._api.ask("POST", where, {"metadata": {"name": "b"}, "spec": spec})
+        assert code == 201, made
+        counts = {"disruptionsAllowed": allowed, "currentHealthy": healthy, "desiredHealthy": desired}
+        made["status"] = {**counts, "expectedPods": 0, "observedGeneration": made["metadata"]["generation"]}
+        assert self._api.ask("PUT", f"{where}/b/status", made)[0] == 200
+
+    def evict(self, name: str, query: str = "", **more: Any) -> tuple[int, Any]:
+        """Ask for an eviction."""
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, **more}
+        return self._api.ask("POST", core(self._namespace, "pods", name) + f"/eviction{query}", body)
+
+    @property
+    def allowed(self) -> int:
+        """How many more the budget lets go."""
+        where = f"/apis/policy/v1/namespaces/{self._namespace}/poddisruptionbudgets/b"
+        return int(self._api.ask("GET", where)[1]["status"]["disruptionsAllowed"])
+
+    def is_kept(self, name: str) -> bool:
+        """Whether nobody has deleted a Pod."""
+        return "deletionTimestamp" not in self._api.ask("GET", core(self._namespace, "pods", name))[1]["metadata"]
+
+
+@pytest.fixture
+def pods(api: Client, namespace: str) -> Pods:
+    return Pods(api, namespace)
+
+
+def test_pods_evicted_at_once_go_as_far_as_the_budget_allows(pods: Pods) -> None:
+    names = [f"p{index}" for index in range(10)]
+    pods.make(*names, is_ready=True)
+    pods.guard(allowed=7, healthy=10, desired=3)
+    with futures.ThreadPoolExecutor(10) as threads:
+        answers = sorted(code for code, _ in threads.map(pods.evict, names))
+    assert answers == [201] * 7 + [429] * 3
+    assert pods.allowed == 0
+
+
+def test_an_eviction_that_cannot_be_leaves_pod_and_budget_as_they_are(pods: Pods) -> None:
+    pods.make("p", is_ready=True)
+    pods.guard(allowed=1, healthy=1, desired=0)
+    assert pods.evict("p", metadata={"name": "q"})[0] == 400
+    assert pods.evict("p", deleteOptions={"preconditions": {"uid": "another"}})[0] == 409
+    assert pods.evict("p", deleteOptions={"dryRun": ["Foo"]})[0] == 422
+    assert pods.evict("p", deleteOptions={"dryRun": ["All"]})[0] == 201
+    assert (pods.allowed, pods.is_kept("p")) == (1, True)
+    assert pods.evict("p")[0] == 201
+    assert (pods.allowed, pods.is_kept("p")) == (0, False)
+
+
+def test_an_eviction_for_trial_asks_the_budget(pods: Pods) -> None:
+    pods.make("p", is_ready=True)
+    pods.guard(allowed=0, healthy=1, desired=1)
+    assert pods.evict("p", "?dryRun=All")[0] == 429
+
+
+@pytest.mark.parametrize(
+    ("policy", "healthy", "code"),
+    [("AlwaysAllow", 0, 201), ("IfHealthyBudget", 2, 201), ("IfHealthyBudget", 1, 429)],
+)
+def test_a_pod_that_is_not_ready_goes_as_its_budgets_policy_says(
+    pods: Pods, policy: str, healthy: int, code: int
+) -> None:
+    pods.make("p", is_ready=False)
+    pods.guard(allowed=0, healthy=healthy, desired=2, policy=policy)
+    assert pods.evict("p")[0] == code
+    assert pods.is_kept("p") == (code == 429)
