@@ -26,6 +26,8 @@ def service(**spec: Any) -> dict[str, Any]:
 def allocated(
     obj: dict[str, Any], old: dict[str, Any] | None = None, *, ranges: Any = SINGLE, taken: Any = NOTHING
 ) -> list[str]:
+    if old is not None:
+        allocate.prepare_update(obj, old)
     return [str(each) for each in allocate.allocate(obj, old, ranges=ranges, taken=taken, pick=lambda n: 0)]
 
 

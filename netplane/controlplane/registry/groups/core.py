@@ -11,6 +11,7 @@ from netplane.controlplane.registry.pods import columns as pod_columns
 from netplane.controlplane.registry.pods import defaults as pod_defaults
 from netplane.controlplane.registry.pods import validate as pod_rules
 from netplane.controlplane.registry.rules import names
+from netplane.controlplane.registry.services import allocate as service_allocation
 from netplane.controlplane.registry.services import columns as service_columns
 from netplane.controlplane.registry.services import defaults as service_defaults
 from netplane.controlplane.registry.services import validate as service_rules
@@ -260,6 +261,7 @@ TYPES = (
         cells=service_columns.service,
         name_faults=names.dns1035_label,
         default=service_defaults.service,
+        prepare_update=service_allocation.prepare_update,
         validate=service_rules.service,
         validate_update=service_rules.service_update,
     ),

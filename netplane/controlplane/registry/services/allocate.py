@@ -15,6 +15,7 @@ from typing import Any
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
+from netplane.controlplane.registry.services.defaults import is_external
 from netplane.controlplane.registry.services.ranges import Network, gives
 from netplane.kube.types import Object
 
@@ -67,14 +68,11 @@ def held(service: Object) -> tuple[frozenset[str], frozenset[int]]:
 
 
 def allocate(service: Object, old: Object | None, *, ranges: Ranges, taken: Taken, pick: Pick) -> list[Fault]:
-    """Fill in, in place, what the service's type needs; with `old`, keep what it held and still may hold.
+    """Fill in, in place, what the service's type needs; with `old`, it may hold what that held.
 
-    Runs after defaults and validation. A fault leaves nothing taken, since nothing is kept here.
+    Runs after defaults, `prepare_update` and validation. A fault leaves nothing taken, since nothing is kept here.
     """
     spec = service["spec"]
-    if old is not None:
-        _carry_over(spec, old["spec"])
-        _drop_unneeded(spec, old["spec"])
     found = _families(spec, ranges, is_update=old is not None)
     if found:
         return found
@@ -117,6 +115,17 @@ def _needs_health_port(spec: Object) -> bool:
     return bool(spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local")
 
 
+def prepare_update(service: Object, old: Object) -> None:
+    """Take over what was given to the service and its client left out; drop what a change of type made meaningless.
+
+    Runs before validation, which refuses what is left: what the client itself changed, and the type cannot have.
+    """
+    spec, before = service["spec"], old["spec"]
+    _carry_over(spec, before)
+    _follow_address(spec, before)
+    _drop_unneeded(spec, before)
+
+
 def _carry_over(spec: Object, old: Object) -> None:
     """A client that leaves allocated values out does not mean to give them up."""
     if spec["type"] in _PROXIED and old["type"] in _PROXIED:
@@ -125,38 +134,59 @@ def _carry_over(spec: Object, old: Object) -> None:
         for name in ("ipFamilies", "ipFamilyPolicy"):
             if not spec.get(name) and old.get(name):
                 spec[name] = old[name]
-    if _needs_node_ports(spec) and _needs_node_ports(old):
-        before = {(each["protocol"], each["port"]): each.get("nodePort") for each in old.get("ports") or ()}
-        used = {each.get("nodePort") for each in spec.get("ports") or ()}
+    if _has_node_ports(spec) and _has_node_ports(old):
+        before = {each.get("name", ""): each.get("nodePort") for each in old.get("ports") or ()}
+        used = _node_ports_of(spec)
         for port in spec.get("ports") or ():
-            known = before.get((port["protocol"], port["port"]))
+            known = before.get(port.get("name", ""))
             if not port.get("nodePort") and known and known not in used:
                 port["nodePort"] = known
     if _needs_health_port(spec) and _needs_health_port(old) and not spec.get("healthCheckNodePort"):
         spec["healthCheckNodePort"] = old.get("healthCheckNodePort", 0)
 
 
+def _follow_address(spec: Object, old: Object) -> None:
+    """A client that clears `clusterIP` alone means `clusterIPs` too."""
+    if old.get("clusterIP") and not spec.get("clusterIP") and spec.get("clusterIPs") == old.get("clusterIPs"):
+        spec.pop("clusterIPs", None)
+
+
 def _drop_unneeded(spec: Object, old: Object) -> None:
     """Values that a change of type made meaningless go, if the client did not change them itself."""
     if spec["type"] == "ExternalName" and old["type"] != "ExternalName":
-        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
-            if spec.get(name) == old.get(name):
-                spec.pop(name, None)
-    if _needs_node_ports(old) and not _needs_node_ports(spec):
-        before = {each.get("nodePort") for each in old.get("ports") or ()}
+        if _is_same(spec, old, "clusterIP", "clusterIPs"):
+            _drop(spec, "clusterIP", "clusterIPs")
+        for name in ("ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+            if _is_same(spec, old, name):
+                _drop(spec, name)
+    if _has_node_ports(old) and not _has_node_ports(spec) and _node_ports_of(spec) <= _node_ports_of(old):
         for port in spec.get("ports") or ():
-            if port.get("nodePort") in before:
-                port.pop("nodePort", None)
-    if _needs_health_port(old) and not _needs_health_port(spec):
-        spec.pop("healthCheckNodePort", None)
+            _drop(port, "nodePort")
+    if _needs_health_port(old) and not _needs_health_port(spec) and _is_same(spec, old, "healthCheckNodePort"):
+        _drop(spec, "healthCheckNodePort")
     if old["type"] == "LoadBalancer" and spec["type"] != "LoadBalancer":
         for name in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
-            if spec.get(name) == old.get(name):
-                spec.pop(name, None)
-    turned_inward = old["type"] in ("NodePort", "LoadBalancer") and spec["type"] in ("ClusterIP", "ExternalName")
-    is_unchanged = spec.get("externalTrafficPolicy") == old.get("externalTrafficPolicy")
-    if turned_inward and is_unchanged and not spec.get("externalIPs"):
-        spec.pop("externalTrafficPolicy", None)
+            if _is_same(spec, old, name):
+                _drop(spec, name)
+    if is_external(old) and not is_external(spec) and _is_same(spec, old, "externalTrafficPolicy"):
+        _drop(spec, "externalTrafficPolicy")
+
+
+def _has_node_ports(spec: Object) -> bool:
+    return spec["type"] in ("NodePort", "LoadBalancer")
+
+
+def _node_ports_of(spec: Object) -> set[int]:
+    return {each["nodePort"] for each in spec.get("ports") or () if each.get("nodePort")}
+
+
+def _is_same(spec: Object, old: Object, *names: str) -> bool:
+    return all(spec.get(name) == old.get(name) for name in names)
+
+
+def _drop(values: Object, *names: str) -> None:
+    for name in names:
+        values.pop(name, None)
 
 
 def _families(spec: Object, ranges: Ranges, *, is_update: bool) -> list[Fault]:
