@@ -63,7 +63,7 @@ async def remove(
     for _ in range(_RACE_ATTEMPTS):
         record = reading.newest(at, of, key)
         obj: Object = orjson.loads(record.value)
-        _check_preconditions(of, obj, wanted)
+        check_preconditions(of, obj, wanted)
         admission.before_delete(user, of, obj)
         if told is not None and admitting.is_asked(at):
             shown = render.decoded(of, await at.converter.record(of, record))
@@ -80,7 +80,8 @@ async def remove(
     raise status.conflict(of, key[1])
 
 
-def _check_preconditions(of: types.ResourceType, obj: Object, wanted: options.Deleting) -> None:
+def check_preconditions(of: types.ResourceType, obj: Object, wanted: options.Deleting) -> None:
+    """Raise 409 when the object is not the one, or not in the state, that the deletion is meant for."""
     metadata = obj["metadata"]
     if wanted.uid and wanted.uid != metadata["uid"]:
         why = f"Precondition failed: UID in precondition: {wanted.uid}, UID in object meta: {metadata['uid']}"

@@ -1,4 +1,4 @@
-"""The subresources that write: binding, eviction, token, finalize. Scale is scaling's, streams are streaming's."""
+"""The subresources that write: binding, token, finalize. Eviction, scaling and streaming have their own modules."""
 
 from __future__ import annotations
 
@@ -8,23 +8,17 @@ import orjson
 
 from netplane.controlplane.api import (
     access,
-    admission,
     admitting,
     cluster,
-    deleting,
     http,
     options,
-    render,
     restriction,
     status,
     writing,
 )  # fmt: skip
 from netplane.controlplane.registry import types
-from netplane.kube import select
 from netplane.kube.types import Object
 from netplane.lib import timestamp
-
-_BUDGETS = "poddisruptionbudgets.policy"
 
 
 async def bind(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
@@ -86,73 +80,6 @@ async def finalize(at: cluster.Cluster, request: http.Request, of: types.Resourc
         return namespace
 
     return http.json(200, await writing.modify(at, request, of, finalized, wanted, judge=writing.unjudged))
-
-
-async def evict(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
-    """Answer a POST of an Eviction: a deletion, unless a PodDisruptionBudget forbids it now (429)."""
-    assert request.target is not None
-    key = (request.target.namespace, request.target.name)
-    raw = await request.body()
-    body = writing.any_object(raw, request.content_type) if raw.strip() else {}
-    wanted = options.deleting(request.query, body.get("deleteOptions"))
-    record = at.store.latest(cluster.storage(of), key)
-    if record is None:
-        raise status.not_found(of, key[1])
-    pod = render.decoded(of, record)
-    admission.before_delete(request.user, of, pod)
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", **body}
-    await admitting.check_part(at, request, of, eviction, is_dry_run=wanted.is_dry_run)
-    if not pod["metadata"].get("deletionTimestamp") and not wanted.is_dry_run:
-        await _spend_budget(at, pod)
-    await deleting.remove(at, request.user, of, key, wanted)
-    return http.json(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
-
-
-async def _spend_budget(at: cluster.Cluster, pod: Object) -> None:
-    phase = (pod.get("status") or {}).get("phase")
-    if phase in ("Succeeded", "Failed", "Pending"):
-        return
-    metadata = pod["metadata"]
-    budgets = [orjson.loads(r.value) for r in at.store.cache(_BUDGETS).range(namespace=metadata["namespace"])]
-    budgets = [b for b in budgets if select.matches(b["spec"].get("selector"), metadata.get("labels"))]
-    if len(budgets) > 1:
-        raise status.internal(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
-        )
-    if not budgets:
-        return
-    (budget,) = budgets
-    shown = budget.setdefault("status", {})
-    if shown.get("observedGeneration", 0) < metadata_generation(budget):
-        raise _not_now(
-            f"The disruption budget {budget['metadata']['name']} is still being processed by the server.", 10
-        )
-    if shown.get("disruptionsAllowed", 0) <= 0:
-        raise _over_budget(budget)
-    shown["disruptionsAllowed"] -= 1
-    shown.setdefault("disruptedPods", {})[metadata["name"]] = at.now()
-    expected = int(budget["metadata"]["resourceVersion"])
-    await writing.keep(at.store.update(_BUDGETS, budget, expected=expected))
-
-
-def metadata_generation(obj: Object) -> int:
-    """Return an object's generation."""
-    return int(obj["metadata"].get("generation") or 0)
-
-
-def _over_budget(budget: Object) -> status.ApiStatus:
-    shown = budget.get("status") or {}
-    message = (
-        f"The disruption budget {budget['metadata']['name']} needs {shown.get('desiredHealthy', 0)} healthy pods and"
-        f" has {shown.get('currentHealthy', 0)} currently"
-    )
-    return _not_now(message, 0)
-
-
-def _not_now(message: str, retry_after: int) -> status.ApiStatus:
-    cause = {"reason": "DisruptionBudget", "message": message}
-    text = "Cannot evict pod as it would violate the pod's disruption budget."
-    return status.too_many(text, retry_after=retry_after, causes=[cause])
 
 
 async def token(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
