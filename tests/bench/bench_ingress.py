@@ -2,8 +2,9 @@
 
 All of it runs in one network namespace: an API server, `netplane ingress`, and an HAProxy that plays all pods. The
 plain HAProxy is one that a person would write for the same hosts, pods and log; a second one, for comparison, writes
-HAProxy's own `httplog`, which tells less. wrk asks all, turn about, over kept-alive connections, and the median of the
-turns' ratios counts. For changes, an EndpointSlice is pointed to
+HAProxy's own `httplog`, which tells less. wrk asks all, turn about, over kept-alive connections: one wrk for each is
+stopped and goes on when it is its turn, so that turns are short and without a start. What the pods answered counts, and
+of it the median of the turns' ratios; the quartiles tell how sure that is. For changes, an EndpointSlice is pointed to
 another pod, and the time counts from the API's answer until the new pod answers through the door.
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -32,7 +35,8 @@ from tests.support import ingress  # noqa: E402
 from tests.support import ingress_objects as o  # noqa: E402
 
 SIZES = (100, 1000)
-ROUNDS, SECONDS, CONNECTIONS = 9, 1, 32
+ROUNDS, SECONDS, CONNECTIONS = 8, 0.25, 32
+"""Of each round, in which every order of asking comes once, connections are new: threads share them out differently."""
 PODS, CHANGES = 8, 200
 RATIO_GOAL, CHANGE_GOAL_MS, LOAD_GOAL_S = 0.95, 20.0, 5.0
 HOST, PLAIN_PORT, HTTPLOG_PORT, POD_PORT = "speed.example", 8090, 8091, 8088
@@ -40,6 +44,7 @@ _POD = [f"10.244.200.{number}" for number in range(1, PODS + 1)]
 _ONE, _OTHER = "10.244.201.1", "10.244.201.2"
 _POINTS: dict[str, str] = {}
 """Where the slice of an Ingress' Service points by now."""
+_PODS_SOCKET = "pods.sock"
 _GLOBAL = "global\n    maxconn 2000\n    nbthread 1\ndefaults\n    mode http\n    timeout client 60s\n"
 _DEFAULTS = _GLOBAL + "    timeout server 60s\n    timeout connect 5s\n"
 _PODS = _DEFAULTS + (
@@ -95,12 +100,41 @@ def haproxy(folder: Path, name: str, text: str) -> Iterator[subprocess.Popen[byt
         process.wait()
 
 
-def ask_rate(where: str) -> float:
-    """Return the answers a second that wrk gets; every one must be 2xx."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "-H", f"Host: {HOST}", f"http://{where}/"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in said, said
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]  # wrk always says it
+@contextlib.contextmanager
+def stopped_wrk(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a wrk that has its connections and is stopped."""
+    url = f"http://{ingress.DOOR}:{port}/"
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", "-d600s", "-H", f"Host: {HOST}", url]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(SECONDS)
+        process.send_signal(signal.SIGSTOP)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answered(folder: Path) -> int:
+    """Return how many requests the pods have answered by now; asks that were on their way have come."""
+    time.sleep(0.01)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(folder / _PODS_SOCKET))
+        client.sendall(b"show info\n")
+        said = b"".join(iter(lambda: client.recv(65536), b""))
+    return int(re.search(rb"CumReq: (\d+)", said)[1])  # type: ignore[index]  # HAProxy always says it
+
+
+def ask(wrk: subprocess.Popen[bytes], pids: set[int], folder: Path) -> tuple[float, float]:
+    """Let a stopped wrk go on for a turn; return answers a second and CPU microseconds an answer of these processes."""
+    before, spent, began = answered(folder), cpu(pids), time.perf_counter()
+    wrk.send_signal(signal.SIGCONT)
+    time.sleep(SECONDS)
+    wrk.send_signal(signal.SIGSTOP)
+    took = time.perf_counter() - began
+    count = answered(folder) - before
+    assert count, "no pod was reached"
+    return count / took, (cpu(pids) - spent) / count * 1e6
 
 
 def cpu(pids: set[int]) -> float:
@@ -143,11 +177,14 @@ def throughput(door: ingress.Door, folder: Path, size: int, *, logs: bool) -> di
         }
         for _, port in asked.values():
             door.until(lambda port=port: door.ask(f"http://{HOST}:{port}/", host=HOST).status == 200)  # type: ignore[misc]
-        rates, spent = turns(asked)
+        rates, spent = turns(asked, folder)
+    low, _, high = quartiles(rates["door"], rates["plain"])
     return {
         "door, requests/s": statistics.median(rates["door"]),
         "plain, requests/s": statistics.median(rates["plain"]),
         "door / plain, requests/s": over(rates["door"], rates["plain"]),
+        "door / plain, quartiles of turns: lower": low,
+        "door / plain, quartiles of turns: upper": high,
         "door / plain with httplog, requests/s": over(rates["door"], rates["httplog"]),
         "door, CPU us a request": statistics.median(spent["door"]),
         "plain, CPU us a request": statistics.median(spent["plain"]),
@@ -157,23 +194,32 @@ def throughput(door: ingress.Door, folder: Path, size: int, *, logs: bool) -> di
     }
 
 
-def turns(asked: dict[str, tuple[set[int], int]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+def turns(
+    asked: dict[str, tuple[set[int], int]], folder: Path
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Ask all turn about; return each one's requests a second and CPU microseconds a request, by turn."""
     rates: dict[str, list[float]] = {which: [] for which in asked}
     spent: dict[str, list[float]] = {which: [] for which in asked}
-    for turn in range(ROUNDS):
-        order = list(asked) if turn % 2 else list(reversed(asked))
-        for which in order:
-            pids, port = asked[which]
-            before = cpu(pids)
-            rates[which].append(ask_rate(f"{ingress.DOOR}:{port}"))
-            spent[which].append((cpu(pids) - before) / (rates[which][-1] * SECONDS) * 1e6)
+    for _ in range(ROUNDS):
+        with contextlib.ExitStack() as stack:
+            wrks = {which: stack.enter_context(stopped_wrk(port)) for which, (_, port) in asked.items()}
+            for order in itertools.permutations(asked):
+                for which in order:
+                    rate, each = ask(wrks[which], asked[which][0], folder)
+                    rates[which].append(rate)
+                    spent[which].append(each)
     return rates, spent
+
+
+def quartiles(mine: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile of the turns' ratios."""
+    low, middle, high = statistics.quantiles([one / other for one, other in zip(mine, theirs, strict=True)], n=4)
+    return low, middle, high
 
 
 def over(mine: list[float], theirs: list[float]) -> float:
     """Return the median of the turns' ratios."""
-    return statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
+    return quartiles(mine, theirs)[1]
 
 
 def fill(door: ingress.Door, known: int, size: int) -> None:
@@ -230,7 +276,8 @@ def memory(door: ingress.Door) -> float:
 def measure(folder: Path, sizes: tuple[int, ...], *, logs: bool) -> dict[int, dict[str, float]]:
     """Run everything; figures by number of Ingresses."""
     figures: dict[int, dict[str, float]] = {}
-    with ingress.door(folder, options=[] if logs else ["--access-log=off"]) as door, haproxy(folder, "pods", _PODS):
+    pods = _PODS.replace("global\n", f"global\n    stats socket {folder / _PODS_SOCKET}\n", 1)
+    with ingress.door(folder, options=[] if logs else ["--access-log=off"]) as door, haproxy(folder, "pods", pods):
         door.api.apply(o.ingress_class())
         known = 0
         for size in sizes:

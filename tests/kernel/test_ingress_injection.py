@@ -249,6 +249,9 @@ def _sent(raw: bytes, *, closes: bool = True) -> bytes:
     "raw",
     [
         b"GET / HTTP/1.1\r\nHost: good.example\r\nHost: other.example\r\n\r\n",
+        b'GET / HTTP/1.1\r\nHost: good.example,x","status":1\r\n\r\n',
+        b"GET / HTTP/1.1\r\nHost: good.example/x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x/y,good.example\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"GET / HTTP/1.1\r\nHost: good.example\r\nX\x00: 1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: good.example\r\nX : 1\r\n\r\n",
@@ -284,6 +287,8 @@ def test_a_client_cannot_choose_a_slot_or_pretend_to_be_the_engine(door: ingress
 
 def test_the_log_stays_one_json_object_a_line(door: ingress.Door) -> None:
     door.ask("http://good.example/%22%7D%0A%7Bx?y=%22", headers={"User-Agent": 'x"}\\n{"a":1'})
+    for host in ('good.example,x"}', 'good.example"}', "\\" * 300, 'x/"y,good.example'):
+        door.ask("http://good.example/", host=host)
     assert door.controller is not None
     log = door.controller.log
     door.until(lambda: b"%7Bx" in log.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -97,11 +98,15 @@ def _families(
 
 
 def _owners(table: str) -> Iterator[tuple[list[str], dict[str, float]]]:
+    """Sum the rows of each owner: what is found at once is counted by owner and Service, as its record names both."""
+    found: dict[tuple[str, ...], Counter[str]] = {}
     for line in table.splitlines():
-        key = re.search(r" key=(\w+)/([^/ ]*)/(\S+) ", line)
+        key = re.search(r" key=(\w+)/([^/ ]*)/([^\s\"]+)", line)
         if key:
-            numbers = {name: float(number) for name, number in re.findall(r"(\w+_cnt|gpc0)=(\d+)", line)}
-            yield list(key.groups()), numbers
+            numbers = {name: int(number) for name, number in re.findall(r"(\w+_cnt|gpc0)=(\d+)", line)}
+            found.setdefault(key.groups(), Counter()).update(numbers)
+    for owner, sums in found.items():
+        yield list(owner), {name: float(number) for name, number in sums.items()}
 
 
 def _services(lines: list[str], slots: Mapping[str, str]) -> Iterator[tuple[list[str], dict[str, float]]]:

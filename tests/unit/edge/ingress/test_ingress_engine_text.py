@@ -10,7 +10,7 @@ import pytest
 
 from netplane.edge.ingress.plan import apr1, base, desired, endpoints, observe, table
 from netplane.edge.ingress.plan.state import MAPS, EngineServer, Paths
-from netplane.edge.ingress.run import passwords
+from netplane.edge.ingress.run import passwords, telemetry
 from netplane.model import address
 from netplane.model.routing import Backend, Headers, Host, Listener, Match, Owner, Path, Policy, Route, Routing, Server
 from netplane.model.routing import ServicePort as Port
@@ -119,3 +119,16 @@ def test_a_simple_host_is_found_at_once_and_at_its_ports_alone() -> None:
     tables = table.compile_tables([both, one], listeners, name, fast=name, own_ports=frozenset({80, 443}))
     assert tables.fast == {"both.example/": "both"}
     assert tables.near == {"d80/one.example/": "one"}
+
+
+def test_an_owner_is_counted_once_whatever_its_services() -> None:
+    table = (
+        "# table: owners, type: string, size:20480, used:3\n"
+        '0x1: key=Ingress/ns/web","service":"ns/one:80 use=0 exp=0 shard=0 gpc0=1 http_req_cnt=2 bytes_in_cnt=3\n'
+        '0x2: key=Ingress/ns/web","service":"ns/two:80 use=0 exp=0 shard=0 gpc0=0 http_req_cnt=5 bytes_in_cnt=7\n'
+        "0x3: key=HTTPRoute/ns/web use=0 exp=0 shard=0 gpc0=0 http_req_cnt=1 bytes_in_cnt=1\n"
+    )
+    assert list(telemetry._owners(table)) == [
+        (["Ingress", "ns", "web"], {"gpc0": 1, "http_req_cnt": 7, "bytes_in_cnt": 10}),
+        (["HTTPRoute", "ns", "web"], {"gpc0": 0, "http_req_cnt": 1, "bytes_in_cnt": 1}),
+    ]
