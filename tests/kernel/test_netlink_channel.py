@@ -50,8 +50,14 @@ def test_a_family_that_is_not_there_names_its_module(place: str) -> None:
 
 
 def test_a_family_lists_what_it_has(place: str) -> None:
-    get_family = 3
     with netns.inside(place), contextlib.closing(generic.Family("nlctrl", module="none")) as made:
-        bodies = made.dump(get_family, b"", "list families")
+        bodies = made.dump(generic.GET_FAMILY, b"", "list families")
     names = {wire.string(body, *spot) for body in bodies if (spot := wire.find(body, 4, len(body), 2))}
     assert "nlctrl" in names
+
+
+def test_one_command_is_waited_for_and_its_refusal_told(place: str) -> None:
+    with netns.inside(place), contextlib.closing(generic.Family("nlctrl", module="none")) as made:
+        made.ask(generic.GET_FAMILY, wire.text(generic.FAMILY_NAME, "nlctrl"), "look it up")
+        with pytest.raises(KernelError, match="look for nothing: ENOENT"):
+            made.ask(generic.GET_FAMILY, wire.text(generic.FAMILY_NAME, "NOTHING"), "look for nothing")
