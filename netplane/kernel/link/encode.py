@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
 
 from netplane.kernel.link import wire
 from netplane.kernel.link.objects import (
@@ -30,7 +29,8 @@ from netplane.kernel.link.objects import (
     Vxlan,
     WireGuard,
 )
-from netplane.kernel.link.wire import attribute, text, u32
+from netplane.kernel.link.wire import u32
+from netplane.kernel.netlink.wire import Message, attribute, text
 
 FLAGS: dict[Verb, int] = {
     "add": wire.CREATE | wire.EXCL,
@@ -43,14 +43,6 @@ FLAGS: dict[Verb, int] = {
 # Unasked, the kernel makes a queue per processor that could ever be, with files in sysfs for each, and then uses one
 # (veth_init_queues): a third of the time that a cable takes on 2 processors, and more on more.
 _ONE_QUEUE = u32(wire.IFLA_NUM_TX_QUEUES, 1) + u32(wire.IFLA_NUM_RX_QUEUES, 1)
-
-
-class Message(NamedTuple):
-    """An rtnetlink request before it has a sequence number."""
-
-    type: int
-    flags: int
-    payload: bytes
 
 
 def command(order: Command) -> Message:

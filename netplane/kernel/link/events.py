@@ -8,6 +8,7 @@ from typing import Literal
 
 from netplane.kernel.errors import from_os
 from netplane.kernel.link import decode, hearing, wire
+from netplane.kernel.netlink import wire as netlink
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
@@ -82,7 +83,7 @@ def read(data: bytes) -> list[Event]:
     found = []
     offset = 0
     for kind, _, _, body in wire.messages(data):
-        length, _, _, _, port = wire.HEADER.unpack_from(data, offset)
+        length, _, _, _, port = netlink.HEADER.unpack_from(data, offset)
         offset += (length + 3) & ~3
         if kind in KINDS:
             event = _event(kind, port, body)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netplane.kernel.link import wire
+from netplane.kernel.netlink import wire as netlink
 
 SO_ATTACH_FILTER = 26
 LOAD_HALF, LOAD_BYTE, IF_EQUAL, RETURN = 0x28, 0x30, 0x15, 0x06
@@ -20,8 +21,8 @@ DROP, PASS = 0, 0xFFFFFFFF
 
 # Where things lie behind a message's header: a link's first attribute is its name, and a route tells its maker.
 _KIND = 4
-_ATTRIBUTE, _NAME = wire.HEADER.size + wire.IFINFO.size, wire.HEADER.size + wire.IFINFO.size + 4
-_PROTOCOL = wire.HEADER.size + 5
+_ATTRIBUTE, _NAME = netlink.HEADER.size + wire.IFINFO.size, netlink.HEADER.size + wire.IFINFO.size + 4
+_PROTOCOL = netlink.HEADER.size + 5
 
 _Step = tuple[int, int | str, int | str, int]
 """Code, where to go on if equal and if not (a label, or so many steps further), and the number."""

@@ -14,15 +14,14 @@ from netplane.kernel.link import decode, encode, wire
 from netplane.kernel.link.diff import Paths
 from netplane.kernel.link.objects import Address, Command, Forward, Link, Neighbour, Program, Route
 from netplane.kernel.netlink import channel
+from netplane.kernel.netlink import wire as netlink
 
 T = TypeVar("T")
 
 EXTACK_MESSAGE = 1
-DUMP_INTERRUPTED = 0x10
 ANSWER_TIMEOUT = 10
 BATCH = 64
 """Commands per send: even if all fail, their answers fit the socket's receive buffer."""
-DUMP_ATTEMPTS = 20
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
 """What the kernel answers when asked to remove what is not there."""
 
@@ -102,7 +101,7 @@ class Socket:
         failure: KernelError | None = None
         for kind, flags, sequence, body in self._receive():
             at = len(commands) - last + sequence
-            if kind == wire.ERROR and 0 <= at <= len(commands):
+            if kind == netlink.ERROR and 0 <= at <= len(commands):
                 failure = failure or _refusal(commands[at] if sequence < last else f"look at link {name}", body, flags)
             if sequence == last:
                 break
@@ -118,10 +117,10 @@ class Socket:
                 continue
             if kind == wire.NEWLINK:
                 return body
-            number = -wire.I32.unpack_from(body)[0]
+            number = -netlink.I32.unpack_from(body)[0]
             if number in GONE:
                 return None
-            raise KernelError(number, f"look at link {which}", _said(body, wire.ACK_TLVS))
+            raise KernelError(number, f"look at link {which}", _said(body, netlink.ACK_TLVS))
         return None
 
     def links(self) -> list[Link]:
@@ -183,12 +182,12 @@ class Socket:
     def _batch(self, commands: Sequence[Command]) -> KernelError | None:
         messages = [encode.command(command) for command in commands]
         kind, asked, payload = messages[-1]
-        messages[-1] = encode.Message(kind, asked | wire.ACK, payload)
+        messages[-1] = netlink.Message(kind, asked | netlink.ACK, payload)
         last = self._send(messages)
         failure: KernelError | None = None
         for kind, flags, sequence, body in self._receive():
             first = last - len(commands) + 1
-            if kind != wire.ERROR or not first <= sequence <= last:
+            if kind != netlink.ERROR or not first <= sequence <= last:
                 continue
             failure = failure or _refusal(commands[sequence - first], body, flags)
             if sequence == last:
@@ -196,16 +195,16 @@ class Socket:
         return failure
 
     def _dump(self, request: int, payload: bytes, answer: int, read: Callable[[memoryview], T], tried: str) -> list[T]:
-        for _ in range(DUMP_ATTEMPTS):
+        for _ in range(channel.DUMP_ATTEMPTS):
             found: list[T] = []
             is_whole = True
-            sequence = self._send([(request, wire.DUMP, payload)])
+            sequence = self._send([(request, netlink.DUMP, payload)])
             for kind, flags, seen, body in self._receive():
                 if seen != sequence:
                     continue
-                is_whole = is_whole and not flags & DUMP_INTERRUPTED
-                if kind in (wire.DONE, wire.ERROR):
-                    number = -wire.I32.unpack_from(body)[0]
+                is_whole = is_whole and not flags & netlink.DUMP_INTERRUPTED
+                if kind in (netlink.DONE, netlink.ERROR):
+                    number = -netlink.I32.unpack_from(body)[0]
                     if number:
                         raise KernelError(number, tried, _said(body, flags))
                     break
@@ -213,15 +212,15 @@ class Socket:
                     found.append(read(body))
             if is_whole:
                 return found
-        raise KernelError(errno.EAGAIN, tried, f"it changed during each of {DUMP_ATTEMPTS} attempts")
+        raise KernelError(errno.EAGAIN, tried, f"it changed during each of {channel.DUMP_ATTEMPTS} attempts")
 
     def _send(self, messages: Sequence[tuple[int, int, bytes]]) -> int:
         """Send messages; return the last one's number."""
         first = self._channel.numbers(len(messages))
         packed: list[bytes] = []
         for number, (kind, flags, payload) in enumerate(messages, first):
-            size = wire.HEADER.size + len(payload)
-            packed.append(wire.HEADER.pack(size, kind, flags | wire.REQUEST, number, 0))
+            size = netlink.HEADER.size + len(payload)
+            packed.append(netlink.HEADER.pack(size, kind, flags | netlink.REQUEST, number, 0))
             packed.append(payload)
         self._channel.send(b"".join(packed), "send to rtnetlink")
         return first + len(messages) - 1
@@ -233,21 +232,21 @@ class Socket:
 
 def _refusal(tried: Command | str, body: memoryview, flags: int) -> KernelError | None:
     """Return what an answer says against what was tried; None for a yes, and where what had to go was not there."""
-    number = -wire.I32.unpack_from(body)[0]
+    number = -netlink.I32.unpack_from(body)[0]
     if not number or (isinstance(tried, Command) and tried.verb == "remove" and number in GONE):
         return None
     return KernelError(number, str(tried), _said(body, flags))
 
 
-def _look_at(which: str | int) -> encode.Message:
+def _look_at(which: str | int) -> netlink.Message:
     payload = wire.IFINFO.pack(0, 0, 0 if isinstance(which, str) else which, 0, 0)
-    payload += wire.text(wire.IFLA_IFNAME, which) if isinstance(which, str) else b""
-    return encode.Message(wire.GETLINK, 0, payload + wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS))
+    payload += netlink.text(wire.IFLA_IFNAME, which) if isinstance(which, str) else b""
+    return netlink.Message(wire.GETLINK, 0, payload + wire.u32(wire.IFLA_EXT_MASK, wire.RTEXT_FILTER_SKIP_STATS))
 
 
 def _said(body: memoryview, flags: int) -> str:
     """Return the kernel's own words of a refusal; with CAP_ACK they follow the refused message's header."""
-    if not flags & wire.ACK_TLVS or len(body) <= 4 + wire.HEADER.size:
+    if not flags & netlink.ACK_TLVS or len(body) <= 4 + netlink.HEADER.size:
         return ""
-    words = wire.attributes(body, 4 + wire.HEADER.size).get(EXTACK_MESSAGE)
+    words = wire.attributes(body, 4 + netlink.HEADER.size).get(EXTACK_MESSAGE)
     return bytes(words).rstrip(b"\0").decode(errors="replace") if words is not None else ""

@@ -6,10 +6,9 @@ import struct
 import sys
 from collections.abc import Iterator
 
-REQUEST, MULTI, ACK, DUMP = 1, 2, 4, 0x300
+from netplane.kernel.netlink.wire import ATTRIBUTE, HEADER, KIND
+
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
-ERROR, DONE = 2, 3
-ACK_CAPPED, ACK_TLVS = 0x100, 0x200
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
@@ -32,14 +31,11 @@ TC_CLSACT, TC_CLSACT_HANDLE, TC_ARRIVING, TC_LEAVING = 0xFFFFFFF1, 0xFFFF0000, 0
 BPF_FD, BPF_NAME, BPF_FLAGS, BPF_DIRECT = 6, 7, 8, 1
 ALL_PROTOCOLS = int.from_bytes(b"\x00\x03", sys.byteorder)
 
-HEADER = struct.Struct("=IHHII")
-ATTRIBUTE = struct.Struct("=HH")
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBI")
 RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 U32 = struct.Struct("=I")
-I32 = struct.Struct("=i")
 
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
@@ -79,20 +75,9 @@ INET_CONF = {
 """The IPv4 parameters of a link that can be set by netlink, with no /proc at hand (linux/ip.h, IPV4_DEVCONF_*)."""
 
 
-def attribute(number: int, payload: bytes) -> bytes:
-    """Pack one attribute, padded to four bytes."""
-    length = len(payload)
-    return ATTRIBUTE.pack(length + 4, number) + payload + b"\0" * (-length & 3)
-
-
 def u32(number: int, value: int) -> bytes:
     """Pack an attribute that holds a 32-bit number."""
     return ATTRIBUTE.pack(8, number) + U32.pack(value)
-
-
-def text(number: int, value: str) -> bytes:
-    """Pack an attribute that holds a zero-terminated string."""
-    return attribute(number, value.encode() + b"\0")
 
 
 def attributes(buffer: memoryview, offset: int) -> dict[int, memoryview]:
@@ -103,7 +88,7 @@ def attributes(buffer: memoryview, offset: int) -> dict[int, memoryview]:
         length, number = ATTRIBUTE.unpack_from(buffer, offset)
         if length < 4:
             break
-        found[number & 0x3FFF] = buffer[offset + 4 : offset + length]
+        found[number & KIND] = buffer[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return found
 
@@ -113,7 +98,7 @@ def attribute_of(buffer: memoryview, offset: int, number: int) -> memoryview:
     end = len(buffer)
     while offset + 4 <= end:
         length, found = ATTRIBUTE.unpack_from(buffer, offset)
-        if found & 0x3FFF == number or length < 4:
+        if found & KIND == number or length < 4:
             return buffer[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return buffer[:0]

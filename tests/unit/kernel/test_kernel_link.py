@@ -22,6 +22,7 @@ from netplane.kernel.link.objects import (
     remove,
     replace,
 )
+from netplane.kernel.netlink import wire as netlink
 
 MAC = bytes.fromhex("02000000000a")
 
@@ -87,7 +88,7 @@ def ip(text: str) -> bytes:
 def test_commands_are_packed_as_ip_and_bridge_do(command: Command, kind: int, flags: int, payload: str) -> None:
     message = encode.command(command)
     assert (message.type, message.flags) == (kind, flags)
-    assert message.payload.hex() == payload.replace(" ", "")
+    assert message.body.hex() == payload.replace(" ", "")
 
 
 def test_commands_read_as_people_write_them() -> None:
@@ -111,7 +112,7 @@ def test_a_route_never_stands_without_what_it_needs() -> None:
 
 
 def test_an_event_tells_who_changed_what() -> None:
-    payload = encode.command(remove(Route(ip("10.2.0.0"), 24, 7, protocol=110))).payload
-    data = wire.HEADER.pack(wire.HEADER.size + len(payload), wire.DELROUTE, 0, 0, 4711) + payload
+    payload = encode.command(remove(Route(ip("10.2.0.0"), 24, 7, protocol=110))).body
+    data = netlink.HEADER.pack(netlink.HEADER.size + len(payload), wire.DELROUTE, 0, 0, 4711) + payload
     assert events.read(data) == [events.Event("route", True, 4711, 7, protocol=110)]
-    assert events.read(data[: wire.HEADER.size - 1]) == []
+    assert events.read(data[: netlink.HEADER.size - 1]) == []
