@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -69,7 +70,7 @@ class Writing:
 def writing(asked: Query, *, default_manager: str) -> Writing:
     """Return the write options; the manager falls back to the client's name as Kubernetes does."""
     if not asked:
-        return Writing(is_dry_run=False, field_manager=default_manager, field_validation="Warn", force=False)
+        return _unasked(default_manager)
     dry = asked.get("dryRun", ())
     if any(value not in ("All", "") for value in dry):
         raise status.bad_request(f'Invalid value: "{",".join(dry)}": dryRun: supported values: "All"')
@@ -83,6 +84,11 @@ def writing(asked: Query, *, default_manager: str) -> Writing:
         raise status.bad_request("fieldManager: at most 128 printable characters")
     chosen = cast(strategy.FieldValidation, validation)
     return Writing("All" in dry, manager or default_manager, chosen, flag(asked, "force"))
+
+
+@functools.lru_cache(256)
+def _unasked(manager: str) -> Writing:
+    return Writing(is_dry_run=False, field_manager=manager, field_validation="Warn", force=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ class Read:
     warnings: tuple[str, ...] = ()
 
 
+_READ = Read()
+
+
 def read(rt: ResourceType, obj: Object, *, validation: FieldValidation = "Strict") -> Read:
     """Read a request body as an object of the type: drop nulls and unknown fields, make values canonical."""
     reading = rt.read(obj) if rt.read else decode.read(schema.shape_of(rt), obj)
@@ -44,7 +47,7 @@ def read(rt: ResourceType, obj: Object, *, validation: FieldValidation = "Strict
         return Read(cannot + reading.errors[0])
     if reading.unknown and validation == "Strict":
         return Read(f"{cannot}strict decoding error: {', '.join(reading.unknown)}")
-    return Read(warnings=tuple(reading.unknown) if validation == "Warn" else ())
+    return Read(warnings=tuple(reading.unknown)) if reading.unknown and validation == "Warn" else _READ
 
 
 def generated_name(prefix: str, suffix: str) -> str:

@@ -7,7 +7,7 @@ not yet committed (the overlay). Readers and watchers only see what is committed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -36,6 +36,20 @@ class _Staged:
         self.done = done
 
 
+class _Caches(dict[str, cache.Cache]):
+    """The committed objects by type; one that is asked for is there. `floor` is what the disk's log begins after."""
+
+    __slots__ = ("floor", "started_at")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.floor = self.started_at = 0
+
+    def __missing__(self, storage: str) -> cache.Cache:
+        made = self[storage] = cache.Cache(floor=self.started_at if storage in _UNLOGGED else self.floor)
+        return made
+
+
 class Embedded:
     """A `protocol.Store` on one SQLite file; one instance per file (the caller holds the lock)."""
 
@@ -49,14 +63,14 @@ class Embedded:
     ) -> None:
         self._path = path
         self._records = records.Records(index)
-        self._caches: dict[str, cache.Cache] = {}
+        self._caches = _Caches()
+        self.cache: Callable[[str], cache.Cache] = self._caches.__getitem__  # asked a dozen times for each write
+        """Return the committed objects of a type."""
         self._feeds: dict[str, feed.Feed] = {}
         self._overlay: dict[tuple[str, Key], _Staged] = {}
         self._queue: dict[int, _Staged] = {}
         self._revision = 0
         self._given = 0
-        self._floor = 0
-        self._started_at = 0
         self._log_revisions: list[int] = []
         self._outbox: list[sqlite.Row] = []
         self._ages = ages.Ages(ttls, clock=clock)
@@ -69,8 +83,7 @@ class Embedded:
         database = sqlite.Database(self._path)
         loaded = database.load()
         self._revision = self._given = max(loaded.revision, 1)
-        self._floor = loaded.floor
-        self._started_at = self._revision
+        self._caches.floor, self._caches.started_at = loaded.floor, self._revision
         self._fill(loaded)
         self._writer = writer.Writer(self._path, database, self._loop, self._committed)
         self._writer.start()
@@ -122,14 +135,6 @@ class Embedded:
     async def fresh(self) -> None:
         """Return at once: this process is the only writer, and who was answered is in the view."""
 
-    def cache(self, storage: str) -> cache.Cache:
-        """Return the committed objects of a type."""
-        found = self._caches.get(storage)
-        if found is None:
-            floor = self._started_at if storage in _UNLOGGED else self._floor
-            found = self._caches[storage] = cache.Cache(floor=floor)
-        return found
-
     def storages(self) -> list[str]:
         """Return the names of the types that have or had objects."""
         return sorted(self._caches)
@@ -145,7 +150,7 @@ class Embedded:
     def latest(self, storage: str, key: Key) -> history.Record | None:
         """Return the newest record, staged writes included."""
         staged = self._overlay.get((storage, key))
-        return staged.record if staged is not None else self.cache(storage).records.get(key)
+        return staged.record if staged is not None else self._caches[storage].records.get(key)
 
     def staged(self, storage: str) -> Iterable[history.Record]:
         """Return what is written and not yet committed of a type, without deletions."""

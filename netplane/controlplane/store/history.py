@@ -7,7 +7,7 @@ import binascii
 import bisect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import orjson
 
@@ -26,8 +26,7 @@ class InvalidToken(Exception):
     """A continue token that this server did not make."""
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """What selectors look at, kept beside the bytes so that nothing is decoded to filter."""
 
     labels: Labels

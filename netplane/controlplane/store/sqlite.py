@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from netplane.kube.types import Key
 
@@ -72,8 +73,7 @@ class Broken(Exception):
     """The file cannot be used: the message says why and what to do. It is never replaced silently."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One write of one object; `value` of a deletion is the final state."""
 
     storage: str
@@ -162,7 +162,7 @@ class Database:
             raise
 
     def _insert(self, rows: Sequence[Row]) -> None:
-        newest = max(row.revision for row in rows)
+        newest = max([row.revision for row in rows])
         values: list[object] = []
         for each in rows:
             told = newest if each.revision == newest else 0

@@ -32,10 +32,10 @@ class FieldReader:
             value = part.get(self._second) if isinstance(part, dict) else None
         else:
             value = self._walk(obj)
-        if value.__class__ is str:
-            return value or self.default
         if value is None or value == "":
             return self.default
+        if value.__class__ is str:
+            return value
         if value is True or value is False:
             return "true" if value else "false"
         return str(value)

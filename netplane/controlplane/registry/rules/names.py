@@ -82,7 +82,12 @@ def subdomain(text: str) -> list[str]:
 
 def label(text: str) -> list[str]:
     """A DNS-1123 label, as namespaces, containers and volumes are named."""
-    return _longer(text, 63) + ([] if _label(text) else [_LABEL_TEXT])
+    return list(_label_faults(text))
+
+
+@lru_cache(4096)
+def _label_faults(text: str) -> tuple[str, ...]:
+    return (*_longer(text, 63), *(() if _label(text) else (_LABEL_TEXT,)))
 
 
 def dns1035_label(text: str) -> list[str]:
