@@ -46,7 +46,7 @@ class Path:
 class Value:
     """A header, query parameter or cookie that must be there with a value. Header names are compared without case.
 
-    With `is_regex` the value is a regular expression that must match whole.
+    With `is_regex` the value is a regular expression that must match whole; an empty one stands for every value.
     """
 
     name: str
@@ -144,6 +144,8 @@ class Redirect:
     port: int = 0
     path: PathChange | None = None
     status: int = 302
+    location: str = ""
+    """The whole Location, printable ASCII without spaces; nothing else but the status counts then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,8 @@ class Limits:
     per_second: int = 0
     per_minute: int = 0
     concurrent: int = 0
+    scope: str = ""
+    """Whatever is asked for under the same scope is counted together."""
 
 
 @dataclass(frozen=True, slots=True)

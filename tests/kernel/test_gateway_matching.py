@@ -38,6 +38,31 @@ def test_httproute_matching(place: Place) -> None:
     )
 
 
+def test_a_rule_that_is_wrong_answers_500_and_lets_nothing_through_to_a_wider_one(place: Place) -> None:
+    odd = [{"type": "RegularExpression", "name": "X-Who", "value": "a.*"}]
+    wrong = [g.match("/admin"), {**g.match("/admin"), "headers": odd}, {**g.match("/part"), "headers": odd}]
+    place.apply(g.gateway("door"))
+    place.apply(g.route("route", g.rule("v1", matches=wrong), g.rule("v2")))
+    place.table(
+        ("any/", "v2"),
+        ("any/admin", "500"),
+        ("any/admin/x", "500", {"headers": {"X-Who": "b"}}),
+        ("any/part", "v2"),
+        ("any/part", "500", {"headers": {"X-Who": "ab"}}),
+        ("any/part", "500", {"headers": {"X-Who": ""}}),
+    )
+
+
+def test_httproute_service_types(place: Place) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    place.door.service("headless", namespace=place.namespace, ports=ports, clusterIP="None")
+    place.door.service("manual", namespace=place.namespace, ports=ports, selector=None)
+    place.door.service("manual-headless", namespace=place.namespace, ports=ports, selector=None, clusterIP="None")
+    names = ("headless", "manual", "manual-headless")
+    routed(place, *(g.rule(g.backend(name, 80), matches=[g.match(f"/{name}")]) for name in names))
+    place.table(*((f"any/{name}", name) for name in names))
+
+
 def test_httproute_matching_across_routes(place: Place) -> None:
     place.apply(g.gateway("door"))
     headers = {"version": "two"}

@@ -81,7 +81,9 @@ def _choose(text: str, asked: Asked) -> str:
 def _holds(name: str, parts: list[str], asked: Asked) -> bool:
     if name == "m":
         return parts[0] == asked.method
-    values = {"h": asked.headers, "q": asked.queries, "c": asked.cookies}[name]
+    values = {"h": asked.headers, "q": asked.queries, "c": asked.cookies}[name.lower()]
+    if name.isupper() and not parts[1]:
+        return parts[0] in values
     return values.get(parts[0]) == parts[1]
 
 

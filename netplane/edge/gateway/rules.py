@@ -24,6 +24,7 @@ _HOSTNAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 _DURATION = re.compile(r"([0-9]{1,5})(h|ms|m|s)")
 _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_DAY = 86_400_000
 _STATUSES = (301, 302, 303, 307, 308)
 
 # RFC 9110 (7.6.1): these steer the connection, and a proxy's own; Host has a filter of its own.
@@ -40,12 +41,10 @@ class Refused(Exception):
 
 def rule(spec: Mapping[str, Any], index: int, namespace: str) -> Rule:
     """Decode a rule; what is wrong with it is its `fault`."""
-    at = f"spec.rules[{index}]"
-    matches: tuple[routing.Match, ...] = ()
+    matches, fault = _matches(spec.get("matches") or ({},), f"spec.rules[{index}].matches")
+    if fault:
+        return Rule(index, matches=matches, fault=fault)
     try:
-        matches = tuple(
-            _match(each, f"{at}.matches[{number}]") for number, each in enumerate(spec.get("matches") or ({},))
-        )
         return _rule(spec, index, namespace, matches)
     except Refused as refused:
         return Rule(index, matches=matches, fault=refused.fault)
@@ -58,8 +57,7 @@ def _rule(spec: Mapping[str, Any], index: int, namespace: str, matches: tuple[ro
         for number, each in enumerate(spec.get("backendRefs") or ())
     )
     filters = [(each, f"{at}.filters[{number}]") for number, each in enumerate(spec.get("filters") or ())]
-    filters += _backend_filters(spec, at)
-    parts = _filters(filters, namespace)
+    parts = _joined(_filters(filters, namespace), _filters(_backend_filters(spec, at), namespace), at)
     _check(parts, matches, targets, at)
     return Rule(index=index, matches=matches, targets=targets, timeout=_timeout(spec, at), **parts)
 
@@ -72,6 +70,48 @@ def _check(parts: Mapping[str, Any], matches: tuple[routing.Match, ...], targets
     change = parts["redirect"].path if "redirect" in parts else parts.get("rewrite_path")
     if change is not None and change.kind == "prefix" and [match.path.kind for match in matches] != ["prefix"]:
         raise Refused(UNSUPPORTED, f"{at}.filters: replacePrefixMatch needs exactly one match, of type PathPrefix")
+
+
+def _matches(specs: Sequence[Mapping[str, Any]], at: str) -> tuple[tuple[routing.Match, ...], Fault | None]:
+    """Decode matches, each by itself, and tell the first fault; one that is wrong is kept as far as it can be read."""
+    found: list[routing.Match] = []
+    fault: Fault | None = None
+    for number, spec in enumerate(specs):
+        try:
+            found.append(_match(spec, f"{at}[{number}]"))
+        except Refused as refused:
+            fault = fault or refused.fault
+            found += _readable(spec, f"{at}[{number}]")
+    return tuple(found), fault
+
+
+def _readable(spec: Mapping[str, Any], at: str) -> list[routing.Match]:
+    """Return a match that holds at least what a wrong one was meant to, none when nobody can say at which path.
+
+    Where a value cannot be read, it holds for every value.
+    """
+    try:
+        path = _path(spec.get("path") or {}, f"{at}.path")
+    except Refused:
+        return []
+    method = spec.get("method") or ""
+    headers = _readable_values(spec.get("headers") or (), at, str.lower)
+    queries = _readable_values(spec.get("queryParams") or (), at, str)
+    return [routing.Match(path=path, method=method if method in _METHODS else "", headers=headers, queries=queries)]
+
+
+def _readable_values(
+    specs: Iterable[Mapping[str, Any]], at: str, fold: Callable[[str], str]
+) -> tuple[routing.Value, ...]:
+    found: dict[str, routing.Value] = {}
+    for spec in specs:
+        try:
+            (value,) = _values((spec,), at, fold)
+        except Refused:
+            value = routing.Value(fold(spec["name"]), "", is_regex=True)
+        if _TOKEN.fullmatch(value.name):
+            found.setdefault(value.name, value)
+    return tuple(found.values())
 
 
 def _match(spec: Mapping[str, Any], at: str) -> routing.Match:
@@ -169,6 +209,29 @@ def _filters(filters: Iterable[tuple[Mapping[str, Any], str]], namespace: str) -
     return parts
 
 
+def _joined(first: Mapping[str, Any], then: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """Return what a rule's filters do and its backend's after them."""
+    parts = {**first, **then}
+    for name in first.keys() & then.keys():
+        if name in ("request_headers", "response_headers"):
+            parts[name] = _one_after_the_other(first[name], then[name])
+        elif name == "mirrors":
+            parts[name] = (*first[name], *then[name])
+        elif name == "redirect" or (name == "rewrite_path" and then[name].kind == "prefix"):
+            raise Refused(INCOMPATIBLE, f"{at}.backendRefs[0].filters: the rule has changed already what is matched")
+    return parts
+
+
+def _one_after_the_other(first: routing.Headers, then: routing.Headers) -> routing.Headers:
+    """Return one change of headers for two: what the second sets or removes is no more what the first made of it."""
+    over = {name.lower() for name in (*then.remove, *(name for name, _ in then.set))}
+    return routing.Headers(
+        set=(*(each for each in first.set if each[0].lower() not in over), *then.set),
+        add=(*(each for each in first.add if each[0].lower() not in over), *then.add),
+        remove=(*(each for each in first.remove if each.lower() not in over), *then.remove),
+    )
+
+
 def _headers(spec: Mapping[str, Any], at: str) -> routing.Headers:
     seen: set[str] = set()
 
@@ -233,12 +296,15 @@ def _path_change(spec: Mapping[str, Any], at: str) -> routing.PathChange:
 
 
 def _timeout(spec: Mapping[str, Any], at: str) -> int:
-    """Return the shorter of the timeouts in milliseconds, 0 for none (GEP-2257, GEP-1742)."""
+    """Return the shorter of the timeouts in milliseconds, 0 for the engine's own (GEP-2257, GEP-1742).
+
+    One of zero is no limit; so it is a day, which is also the longest.
+    """
     given = spec.get("timeouts") or {}
     found = [
         _duration(given[name], f"{at}.timeouts.{name}") for name in ("request", "backendRequest") if given.get(name)
     ]
-    return min((each for each in found if each), default=0)
+    return min((min(each or _DAY, _DAY) for each in found), default=0)
 
 
 def _duration(text: str, at: str) -> int:

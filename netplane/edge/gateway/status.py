@@ -5,7 +5,6 @@ Conditions and parents of other controllers are kept as they are; a transition t
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +26,7 @@ from netplane.edge.gateway.facts import (
 from netplane.edge.gateway.listeners import Judged
 from netplane.kube import meta as metas
 from netplane.kube.types import Key, Object, Resource
+from netplane.model import address
 
 _MOST_MESSAGE = 1024
 
@@ -144,7 +144,7 @@ def gateway(
         conditions.judge("Programmed", unusable)
     before = {each.get("name"): each for each in of.meta.status.get("listeners") or ()}
     entries = [_listener(each, before, attached, now) for each in listeners]
-    shown = [{"type": "IPAddress", "value": each} for each in addresses]
+    shown = [{"type": _type(each), "value": each} for each in addresses]
     status = {**of.meta.status, "conditions": conditions.now_there, "listeners": entries, "addresses": shown}
     return _write(GATEWAYS, of.meta, status)
 
@@ -176,25 +176,34 @@ def _listener(
 
 
 def _addresses(of: Gateway, door: Door) -> tuple[tuple[str, ...], Fault | None, Fault | None]:
-    """Return the Gateway's addresses, why it is refused for them, and why it has none that can be used."""
-    known = {ipaddress.ip_address(each): each for each in door.addresses}
+    """Return the Gateway's addresses and names, why it is refused for them, and why it has none that can be used."""
+    known = {_comparable(each): each for each in door.addresses}
     found: list[str] = []
     for at, (kind, value) in enumerate(of.addresses):
-        if kind != "IPAddress":
-            message = f"spec.addresses[{at}].type: {kind!r} is not supported, only IPAddress is"
+        if kind not in ("IPAddress", "Hostname"):
+            message = f"spec.addresses[{at}].type: {kind!r} is not supported, only IPAddress and Hostname are"
             return (), Fault("UnsupportedAddress", message), None
-        try:
-            wanted = ipaddress.ip_address(value) if value else None
-        except ValueError:
-            return (), Fault("UnsupportedAddress", f"spec.addresses[{at}].value: {value[:60]!r} is no IP address"), None
-        if wanted is not None and wanted not in known:
+        if value and _type(value) != kind:
+            noun = "IP address" if kind == "IPAddress" else "host name"
+            message = f"spec.addresses[{at}].value: {value[:60]!r} is no {noun}"
+            return (), Fault("UnsupportedAddress", message), None
+        if value and _comparable(value) not in known:
             ours = ", ".join(door.addresses) or "none"
-            message = f"spec.addresses[{at}].value: {value} is not the door's; its addresses are {ours}"
+            message = f"spec.addresses[{at}].value: {value[:253]} is not the door's; its addresses are {ours}"
             return (), None, Fault("AddressNotUsable", message)
-        found += [known[wanted]] if wanted is not None else door.addresses
-    if not door.addresses:
+        found += [known[_comparable(value)]] if value else [each for each in door.addresses if _type(each) == kind]
+    if not door.addresses or (of.addresses and not found):
         return (), None, Fault("AddressNotAssigned", "the door has no address; start it with --publish-address")
     return tuple(dict.fromkeys(found or door.addresses)), None, None
+
+
+def _type(value: str) -> str:
+    return "IPAddress" if address.is_address(value) else "Hostname"
+
+
+def _comparable(value: str) -> object:
+    """Return what is the same for two spellings of one address or name."""
+    return address.parse(value) if address.is_address(value) else value.lower()
 
 
 def _write(resource: Resource, meta: Meta, status: Object) -> StatusWrite | None:

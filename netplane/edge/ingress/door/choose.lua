@@ -19,6 +19,7 @@ local regex_of = text.cached(function(pattern)
 end)
 
 local function holds(values, wanted, is_regex)
+  if is_regex and wanted == "" then return values ~= nil end
   for _, value in pairs(values or {}) do
     if is_regex then
       local regex = regex_of(wanted)

@@ -75,6 +75,43 @@ def test_filters_of_the_only_backend_are_the_rules() -> None:
     assert route_of(g.rule(backend)).request_headers.set == (("X", "1"),)
 
 
+def test_filters_of_a_rule_and_of_its_backend_are_done_one_after_the_other() -> None:
+    first = [
+        g.set_headers("request", set={"X-A": "1", "X-B": "1"}, add={"X-C": "1", "X-D": "1"}, remove=["X-E", "X-F"]),
+        g.rewrite(hostname="one.example"),
+        g.mirror("api"),
+    ]
+    then = [
+        g.set_headers("request", set={"x-a": "2", "x-e": "2"}, add={"x-b": "2", "x-f": "2"}, remove=["x-c"]),
+        g.rewrite(hostname="two.example", full="/x"),
+        g.mirror("web"),
+    ]
+    found = route_of(g.rule(g.backend("web", filters=then), filters=first))
+    assert found.request_headers == routing.Headers(
+        set=(("X-B", "1"), ("x-a", "2"), ("x-e", "2")),
+        add=(("X-D", "1"), ("x-b", "2"), ("x-f", "2")),
+        remove=("X-F", "x-c"),
+    )
+    assert (found.rewrite_host, found.rewrite_path) == ("two.example", routing.PathChange("full", "/x"))
+    assert [each.service.name for each in found.mirrors] == ["api", "web"]
+    twice = g.rule(g.backend("web", filters=[g.rewrite(prefix="/b")]), filters=[g.rewrite(full="/a")])
+    assert refused(twice) == "True IncompatibleFilters"
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "milliseconds"),
+    [
+        ({}, 0),
+        ({"request": "0s"}, 86_400_000),
+        ({"request": "0s", "backendRequest": "2s"}, 2000),
+        ({"request": "99999h"}, 86_400_000),
+        ({"request": "3s", "backendRequest": "2s"}, 2000),
+    ],
+)
+def test_of_the_timeouts_the_shorter_counts_and_zero_is_none(timeouts: Object, milliseconds: int) -> None:
+    assert route_of(g.rule("web", timeouts=timeouts)).policy.server_timeout == milliseconds
+
+
 @pytest.mark.parametrize(
     ("backends", "services", "verdict", "answers"),
     [
@@ -144,6 +181,36 @@ def test_a_header_name_that_is_none_costs_only_its_rule(name: str) -> None:
 def test_a_header_value_that_is_none_costs_only_its_rule(value: str) -> None:
     assert refused(g.rule("web", filters=[g.set_headers("request", set={"X": value})])) == "True UnsupportedValue"
     assert refused(g.rule("web", matches=[g.match(headers={"X": value})])) == "True UnsupportedValue"
+
+
+def test_a_match_that_is_wrong_takes_what_it_may_have_meant_and_the_good_ones_beside_it_stay() -> None:
+    odd = {"type": "RegularExpression", "name": "X-Who", "value": "a.*"}
+    matches = [
+        g.match("/admin"),
+        {**g.match("/admin", method="GET"), "headers": [odd, {"name": "X-Two", "value": "2"}]},
+        {**g.match("/ask"), "queryParams": [odd]},
+        {**g.match("/named"), "headers": [{"name": "a b", "value": "1"}]},
+        g.match("/.*", "RegularExpression"),
+        g.match("/verb", method="get"),
+    ]
+    found = compiled(g.rule("web", matches=matches), g.rule("api")).settle().routing.routes
+    every = routing.Value("x-who", "", is_regex=True)
+    assert [(each.match, each.respond) for each in found[:-1]] == [
+        (routing.Match(path=routing.Path("prefix", "/admin")), 500),
+        (
+            routing.Match(
+                path=routing.Path("prefix", "/admin"), method="GET", headers=(every, routing.Value("x-two", "2"))
+            ),
+            500,
+        ),
+        (
+            routing.Match(path=routing.Path("prefix", "/ask"), queries=(routing.Value("X-Who", "", is_regex=True),)),
+            500,
+        ),
+        (routing.Match(path=routing.Path("prefix", "/named")), 500),
+        (routing.Match(path=routing.Path("prefix", "/verb")), 500),
+    ]
+    assert found[-1].backends[0].service == routing.ServicePort("default", "api", 8080)
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,19 @@ def test_without_an_address_nothing_is_programmed() -> None:
     cluster.door = type(cluster.door)(())
     cluster.settle()
     assert of_gateway(cluster) == {"Accepted": "True", "Programmed": "False AddressNotAssigned"}
+
+
+def test_a_door_that_is_published_by_name_is_told_by_name() -> None:
+    cluster = small()
+    cluster.door = type(cluster.door)(("203.0.113.10", "door.example.com"))
+    cluster.settle()
+    assert cluster.object("Gateway", "door")["status"]["addresses"] == [
+        {"type": "IPAddress", "value": "203.0.113.10"},
+        {"type": "Hostname", "value": "door.example.com"},
+    ]
+    cluster.object("Gateway", "door")["spec"]["addresses"] = [{"type": "Hostname", "value": "Door.example.com"}]
+    cluster.settle()
+    assert cluster.object("Gateway", "door")["status"]["addresses"] == [
+        {"type": "Hostname", "value": "door.example.com"}
+    ]
+    assert of_gateway(cluster) == {"Accepted": "True", "Programmed": "True"}
