@@ -33,10 +33,16 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ingress.Door]:
 
 
 def test_plain_requests_are_sent_to_https_and_answers_over_it_say_to_stay(door: ingress.Door) -> None:
-    serve(door, "secure.example", tls=True, ssl_redirect="true", hsts_max_age="600")
+    serve(door, "secure.example", tls=True, ssl_redirect="true", hsts_max_age="600", hsts_include_subdomains="true",
+          hsts_preload="true")  # fmt: skip
     answer = door.refuses("http://secure.example/a?b=c", 308)
     assert answer.headers["location"] == "https://secure.example/a?b=c"
-    assert door.answers("https://secure.example/", "web").headers["strict-transport-security"] == "max-age=600"
+    said = door.answers("https://secure.example/", "web").headers["strict-transport-security"]
+    assert said == "max-age=600; includeSubDomains; preload"
+    serve(door, "bare.example", ssl_redirect="true")
+    door.answers("http://bare.example/", "web")
+    serve(door, "bare.example", force_ssl_redirect="true")
+    assert door.refuses("http://bare.example/", 308).headers["location"] == "https://bare.example/"
 
 
 def test_paths_and_hosts_are_rewritten(door: ingress.Door) -> None:
@@ -47,9 +53,12 @@ def test_paths_and_hosts_are_rewritten(door: ingress.Door) -> None:
     assert door.answers("http://part.example/api/x", "web").said["path"] == "/v2/x"
 
 
-def test_permanent_redirects_lead_away(door: ingress.Door) -> None:
-    serve(door, "moved.example", permanent_redirect="https://new.example/there")
-    assert door.refuses("http://moved.example/x", 301).headers["location"] == "https://new.example/there"
+def test_redirects_lead_away_to_the_very_text(door: ingress.Door) -> None:
+    serve(door, "moved.example", permanent_redirect="https://new.example")
+    assert door.refuses("http://moved.example/x?q=1", 301).headers["location"] == "https://new.example"
+    serve(door, "moved.example", temporal_redirect="https://new.example/there?why=moved#top")
+    answer = door.refuses("http://moved.example/x?q=1", 302)
+    assert answer.headers["location"] == "https://new.example/there?why=moved#top"
 
 
 def test_clients_are_let_in_by_network(door: ingress.Door) -> None:
@@ -79,21 +88,22 @@ def test_another_service_decides_who_comes_in(door: ingress.Door) -> None:
 
 
 def test_browsers_learn_which_origins_may_ask(door: ingress.Door) -> None:
-    serve(door, "cors.example", enable_cors="true", cors_allow_origin="https://*.friend.example")
+    serve(door, "cors.example", enable_cors="true", cors_allow_origin="https://*.friend.example",
+          cors_expose_headers="X-One, X-Two", cors_max_age="60")  # fmt: skip
     origin = {"Origin": "https://a.friend.example"}
-    assert door.answers("http://cors.example/", "web", headers=origin).headers["access-control-allow-origin"] == (
-        "https://a.friend.example"
-    )
+    answer = door.answers("http://cors.example/", "web", headers=origin)
+    assert answer.headers["access-control-allow-origin"] == "https://a.friend.example"
+    assert answer.headers["access-control-expose-headers"] == "X-One, X-Two"
     asked = {**origin, "Access-Control-Request-Method": "PUT"}
-    assert (
-        "PUT"
-        in door.ask("http://cors.example/", method="OPTIONS", headers=asked).headers["access-control-allow-methods"]
-    )
+    answer = door.ask("http://cors.example/", method="OPTIONS", headers=asked)
+    assert "PUT" in answer.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-max-age"] == "60"
     stranger = door.ask("http://cors.example/", headers={"Origin": "https://friend.example.evil"})
     assert "access-control-allow-origin" not in stranger.headers
 
 
 def test_clients_that_ask_too_often_are_told_so(door: ingress.Door) -> None:
+    serve(door, "spared.example", limit_rps="1")
     serve(door, "limited.example", limit_rps="1")
     statuses = [0]
     # However slow this machine is, who asks without a pause asks more than once a second.
@@ -102,6 +112,8 @@ def test_clients_that_ask_too_often_are_told_so(door: ingress.Door) -> None:
     assert statuses[1:6] == [200] * 5
     assert statuses[-1] == 429
     assert set(statuses[1:-1]) == {200}
+    # What is asked of another Ingress is counted on its own.
+    assert door.ask("http://spared.example/").status == 200
 
 
 def test_bodies_that_are_too_large_are_refused(door: ingress.Door) -> None:
@@ -115,6 +127,19 @@ def test_bodies_that_are_too_large_are_refused(door: ingress.Door) -> None:
 def test_slow_backends_are_given_up(door: ingress.Door) -> None:
     serve(door, "slow.example", proxy_read_timeout="100ms")
     door.refuses("http://slow.example/", 504, headers={"x-echo-delay": "9"})
+
+
+def test_a_websocket_in_which_nothing_is_said_ends_after_its_own_time(door: ingress.Door) -> None:
+    serve(door, "quiet.example", tunnel_timeout="300ms")
+    with socket.create_connection((ingress.DOOR, 80), timeout=ingress.PATIENCE) as stream:
+        stream.sendall(
+            b"GET /-/socket HTTP/1.1\r\nHost: quiet.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        )
+        assert stream.recv(4096).startswith(b"HTTP/1.1 101 ")
+        # What the pod has said until then; the end would come after an hour without the annotation.
+        while stream.recv(4096):
+            pass
 
 
 def test_a_cookie_keeps_a_client_at_its_pod(door: ingress.Door) -> None:
@@ -201,6 +226,13 @@ def test_clients_show_certificates(door: ingress.Door) -> None:
     (door.folder / "stranger.pem").write_text("".join(stranger))
     assert status_with(door, "mutual.example", str(door.folder / "stranger.pem")) == 403
     door.refuses("https://mutual.example/", 421, sni="secure.example")
+    # A host under a wildcard certificate asks its clients too.
+    door.api.apply(o.tls_secret("wild-tls", "*.wild.example"))
+    names = {f"{PREFIX}auth-tls-secret": "clients"}
+    rule = o.rule("under.wild.example", o.path("/", "web"))
+    door.api.apply(o.ingress("wild", rule, annotations=names, tls=[("wild-tls", ["*.wild.example"])]))
+    door.refuses("https://under.wild.example/", 403)
+    door.until(lambda: status_with(door, "under.wild.example", str(door.folder / "client.pem")) == 200)
 
 
 def status_with(door: ingress.Door, host: str, pem: str) -> int:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import ingress
 from tests.support import ingress_objects as o
+from tests.support.ingress_clients import engines, loaded
 from tests.support.ingress_serve import committed
 
 HOST, PORT = "load.example", 9000
@@ -60,34 +56,6 @@ class Rollout:
         return int(written["metadata"]["resourceVersion"])
 
 
-@contextlib.contextmanager
-def loaded() -> Iterator[list[str]]:
-    """Run the clients for as long as the block lasts; what they say in the end is in the list."""
-    numbers = [str(each) for each in (RATE, CLIENTS, SOCKETS, DOWNLOADS)]
-    command = [sys.executable, "-m", "tests.support.ingress_load", ingress.DOOR, HOST, *numbers]
-    said: list[str] = []
-    root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as clients:
-        assert clients.stdout is not None
-        try:
-            assert clients.stdout.readline() == "going\n"
-            yield said
-            said.append(clients.communicate(timeout=60)[0])
-        finally:
-            clients.kill()
-
-
-def engines(door: ingress.Door) -> set[int]:
-    """Return the process ids of this door's HAProxy."""
-    found = set()
-    for pid in (int(each) for each in os.listdir("/proc") if each.isdigit()):
-        with contextlib.suppress(OSError):
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if line.split(b"\0")[0].endswith(b"haproxy") and str(door.folder).encode() in line:
-                found.add(pid)
-    return found
-
-
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_while_endpoints_hosts_and_certificates_change_and_the_controller_is_killed(
     tmp_path: Path,
@@ -101,7 +69,7 @@ def test_nothing_is_lost_while_endpoints_hosts_and_certificates_change_and_the_c
         door.answers(f"https://{HOST}/", "load", trust=o.key_pair(HOST)[0])
         before = engines(door)
         reloads = door.metric("netplane_ingress_reloads_total")
-        with loaded() as said:
+        with loaded(HOST, rate=RATE, clients=CLIENTS, sockets=SOCKETS, downloads=DOWNLOADS) as said:
             _change(door, rollout, reloads)
         result = json.loads(said[0])
         print(json.dumps(result))

@@ -19,7 +19,7 @@ import click
 from aiohttp import web
 
 from netplane.edge.gateway import crds as definitions
-from netplane.edge.ingress.plan import base
+from netplane.edge.ingress.plan import base, values
 from netplane.edge.ingress.plan.view import Door
 from netplane.edge.ingress.run.daemon import Daemon, Wishes
 from netplane.edge.ingress.run.engine import Engine
@@ -163,7 +163,7 @@ def _wishes(options: Mapping[str, Any]) -> Wishes:
     controller, passthrough = options["controller"], options["tls_passthrough"]
     return Wishes(
         door=Door(controller, options["http_port"], options["https_port"], passthrough),
-        addresses=options["publish_address"],
+        addresses=tuple(_published(one) for one in options["publish_address"]),
         publish_service=_key("publish-service", options["publish_service"]),
         default_certificate=_key("default-certificate", options["default_certificate"]),
         serves_gateways=options["gateway"],
@@ -201,6 +201,14 @@ def _listen(text: str) -> str:
     except ValueError as error:
         raise cli.UserError(f"--address {text}: {error}") from error
     return address.text(packed) if len(packed) == 4 else f"[{address.text(packed)}]"
+
+
+def _published(text: str) -> str:
+    """Read an address, or a name in lower case."""
+    try:
+        return address.text(address.parse(text)) if address.is_address(text) else values.host(text.lower())
+    except ValueError as error:
+        raise cli.UserError(f"--publish-address {text}: it is neither an IP address nor a DNS name") from error
 
 
 def _bind(text: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ local text = require("door.text")
 local INTERNAL = "unix@" .. os.getenv("NETPLANE_INTERNAL_SOCKET")
 
 local function redirect(txn, row)
+  if (row[8] or "") ~= "" then return request.answer(txn, tonumber(row[1]), {{"location", row[8]}}) end
   local status, scheme, host, port = tonumber(row[1]), row[2], row[3], row[4]
   local now = request.is_tls(txn) and "https" or "http"
   if port == "" and scheme == "" then port = tostring(txn.sf:dst_port()) end
@@ -25,19 +26,31 @@ local function change_headers(http, policy, prefix, side)
   for _, row in ipairs(policy[prefix .. "a"] or {}) do http[side .. "_add_header"](http, row[1], row[2]) end
 end
 
-local function send_copy(slot, method, url, headers, body)
-  local client = core.httpclient()
-  local send = client[method:lower()]
-  if send then send(client, {url = url, headers = headers, body = body, dst = INTERNAL, timeout = 10000}) end
+local SENT_AS_IS = {GET = "get", HEAD = "head", PUT = "put", POST = "post", DELETE = "delete"}
+
+local function send_copy(method, url, headers, body)
+  local client, verb = core.httpclient(), SENT_AS_IS[method]
+  if not verb then return end
+  client[verb or (body and "post" or "get")](client,
+    {url = url, headers = headers, body = body, dst = INTERNAL, timeout = 10000})
+end
+
+-- The body when all of it is here ("" for none), else nothing: a copy is whole, or it is not sent.
+local function whole_body(txn, headers)
+  local body, length = txn.sf:req_body() or "", request.first(headers, "content-length")
+  local is_whole = length and tonumber(length) == #body or not length and not headers["transfer-encoding"] and body == ""
+  return is_whole and body
 end
 
 local function mirror(txn, rows, headers)
+  local body = whole_body(txn, headers)
+  if not body or txn.sf:method() == "CONNECT" then return end
   for _, row in ipairs(rows) do
     if math.random() * 100 < tonumber(row[2]) then
       local slot, method, url = row[1], txn.sf:method(), "http://mirror" .. request.with_query(txn, txn.sf:path())
-      local given, body = request.copied(headers, slot), txn.sf:req_body()
+      local given = request.copied(headers, slot)
       -- Arguments for a task came with HAProxy 2.7; the request itself is gone when it runs.
-      core.register_task(function() send_copy(slot, method, url, given, body) end)
+      core.register_task(function() send_copy(method, url, given, body ~= "" and body or nil) end)
     end
   end
 end
@@ -71,7 +84,7 @@ core.register_action("policy", {"http-req"}, function(txn)
     if policy[name] then txn:set_var("txn." .. name, tonumber(policy[name][1][1]) or policy[name][1][1]) end
   end
   if policy.rps or policy.rpm or policy.conn then
-    txn:set_var("txn.client", txn:get_var("txn.rid") .. "/" .. tostring(txn.sf:src()))
+    txn:set_var("txn.client", (policy.scope and policy.scope[1][1] or txn:get_var("txn.rid")) .. "/" .. tostring(txn.sf:src()))
   end
   if policy.cookie then
     local kept = request.cookies(headers)[policy.cookie[1][1]]

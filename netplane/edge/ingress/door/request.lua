@@ -63,7 +63,7 @@ function M.cookies(headers)
 end
 
 local HOP = {connection = 1, ["content-length"] = 1, ["transfer-encoding"] = 1, upgrade = 1, te = 1, expect = 1,
-  ["keep-alive"] = 1, ["x-netplane-slot"] = 1}
+  ["keep-alive"] = 1, ["x-netplane-slot"] = 1, ["x-netplane-method"] = 1}
 
 -- The headers as another service is sent them.
 function M.copied(headers, slot)

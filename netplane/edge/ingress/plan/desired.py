@@ -152,8 +152,13 @@ def _sni(one: Passthrough) -> str:
 def _certificates(routing: Routing, paths: Paths) -> dict[str, EngineCertificate]:
     """Name each by its content; a name that authorities are told for has an entry of its own with them."""
     authority = {name: one for one in routing.client_authorities for name in one.names}
+    claimed = {name for one in routing.certificates for name in one.names}
+    alone = set(authority) - claimed
     found = {}
     for certificate in routing.certificates:
+        # A host that a wildcard stands for, and whose clients show certificates, is named beside it: exact names win.
+        under = {name for name in alone if f"*.{name.partition('.')[2]}" in certificate.names}
+        certificate, alone = replace(certificate, names=(*certificate.names, *sorted(under))), alone - under
         for options, names in _by_options(certificate, authority, paths).items():
             mark = digest(f"{certificate.pem}\n{options}\n{' '.join(names)}", 12)
             found[f"{certificate.name}-{mark}"] = EngineCertificate(certificate.pem, names, options)

@@ -35,6 +35,7 @@ class _Book:
 
     routes: list[Route] = field(default_factory=list)
     claims: dict[tuple[Host, Path], int] = field(default_factory=dict)
+    canaries: dict[tuple[Host, Path], Owner] = field(default_factory=dict)
     passthroughs: dict[Host, Passthrough] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -123,6 +124,10 @@ def _read_canary(one: One, book: _Book) -> None:
         if at is None:
             one.tell("NotServed", f"{_where(route)}: no Ingress that is not a canary serves {_place(place)}")
             continue
+        older = book.canaries.setdefault(place, route.owner)
+        if older != route.owner:
+            one.tell("PathClaimed", f"{_where(route)}: {_place(place)} has the canary {older}, which is older")
+            continue
         book.routes[at], more = canary.split(book.routes[at], route, one.options)
         book.routes += more
 
@@ -178,9 +183,9 @@ def _route(one: One, match: Match, backend: Backend, rule: int, path: int) -> Ro
 def _changed(route: Route, options: options.Options) -> Route:
     """Return the route with what the annotations say about redirects and rewrites."""
     lasting, passing = options.get("permanent-redirect"), options.get("temporal-redirect")
-    redirect: Redirect | None = lasting or passing
+    redirect: Redirect | None = passing or lasting  # The order of ingress-nginx.
     if redirect is not None:
-        code = options.get("permanent-redirect-code", 301) if lasting else 302
+        code = 302 if passing else options.get("permanent-redirect-code", 301)
         redirect = replace(redirect, status=code)
     change = None
     if options.get("rewrite-target"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ _HASH: Final = re.compile(r"\$(2[aby]|apr1|1|5|6|y)\$[A-Za-z0-9./$,=]{8,200}|\{S
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,128}")
 _IN_CLUSTER: Final = re.compile(r"(?P<name>[a-z0-9-]+)(\.(?P<namespace>[a-z0-9-]+)(\.svc(\.[a-z0-9.-]+)?)?)?")
 _USERS_MOST: Final = 2000
+_SERVER: Final = 60_000
+_CONNECT: Final = 5000
+"""The engine's times when nothing is said, in milliseconds; only the first can be another for each request."""
 
 
 def check(one: One) -> None:
@@ -26,12 +30,25 @@ def check(one: One) -> None:
                 one.options.values[f"read:{name}"] = read(one)
             except ValueError as error:
                 one.options.refuse(f"netplane.io/{name}", str(error))
+    _timeouts(one)
     if one.options.get("auth-type") and one.options.get("auth-secret") is None:
         one.options.refuse("netplane.io/auth-secret", "is missing, though auth-type asks for passwords")
     if one.options.get("auth-tls-verify-client", "off") != "off" and one.options.get("auth-tls-secret") is None:
         one.options.refuse(
             "netplane.io/auth-tls-secret", "is missing, though auth-tls-verify-client asks for certificates"
         )
+
+
+def _timeouts(one: One) -> None:
+    """Refuse times that the engine has no way to keep; what is its own, or nginx's without a word, is no fault."""
+    get, refuse = one.options.get, one.options.refuse
+    if get("proxy-send-timeout", 0) not in (0, get("proxy-read-timeout", _SERVER)):
+        refuse(
+            "netplane.io/proxy-send-timeout",
+            "is one time with proxy-read-timeout (60s unless said): say the same for both",
+        )
+    if get("proxy-connect-timeout", _CONNECT) != _CONNECT:
+        refuse("netplane.io/proxy-connect-timeout", "is 5s for all and cannot be changed")
 
 
 def policy(one: One, host: Host) -> Policy:
@@ -45,7 +62,7 @@ def policy(one: One, host: Host) -> Policy:
         deny=get("denylist-source-range", ()),
         ssl_redirect=308 if get("force-ssl-redirect") or (get("ssl-redirect") and _has_tls(one, host)) else 0,
         hsts=_hsts(one),
-        limits=Limits(get("limit-rps", 0), get("limit-rpm", 0), get("limit-connections", 0)),
+        limits=_limits(one),
         cors=_cors(one) if get("enable-cors") else None,
         basic_auth=get("read:auth-secret") if get("auth-type") else None,
         external_auth=get("read:auth-url"),
@@ -99,6 +116,12 @@ def _hsts(one: One) -> str:
         return ""
     more = "; includeSubDomains" if one.options.get("hsts-include-subdomains") else ""
     return f"max-age={age}{more}{'; preload' if one.options.get('hsts-preload') else ''}"
+
+
+def _limits(one: One) -> Limits:
+    """Return the limits, which count what is asked of any path of the Ingress."""
+    found = Limits(*(one.options.get(name, 0) for name in ("limit-rps", "limit-rpm", "limit-connections")))
+    return replace(found, scope="/".join(one.key)) if found != Limits() else found
 
 
 def _cors(one: One) -> Cors:

@@ -84,7 +84,7 @@ def _changes(route: Route, slot_of: SlotOf) -> list[str]:
 def _redirect(route: Route, redirect: Redirect) -> str:
     port = str(redirect.port) if redirect.port else ""
     path = _path(route, redirect.path) if redirect.path else ("", "", "")
-    return field_text("redirect", str(redirect.status), redirect.scheme, redirect.host, port, *path)
+    return field_text("redirect", str(redirect.status), redirect.scheme, redirect.host, port, *path, redirect.location)
 
 
 def _path(route: Route, change: PathChange) -> tuple[str, str, str]:
@@ -109,4 +109,6 @@ def _limits(policy: Policy) -> list[str]:
         "conn": policy.limits.concurrent,
     }
     fields = [field_text(name, str(number)) for name, number in numbers.items() if number]
+    if policy.limits.scope:
+        fields.append(field_text("scope", digest(policy.limits.scope, 16)))
     return [*fields, *([field_text("cookie", policy.sticky.cookie)] if policy.sticky else [])]

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from netplane.model import address
-from netplane.model.routing import PathChange, Redirect
+from netplane.model.routing import Redirect
 
 T = TypeVar("T")
 
@@ -18,6 +18,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,1023}")
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]{1,253}(:\d{1,5})?")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9._~!&'()*+,;=:@%/?#\[\]-]{1,2040}")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
 _SCALE: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _MILLISECONDS: Final = {"ms": 1, "s": 1000, "": 1000, "m": 60_000, "h": 3_600_000}
@@ -134,17 +135,22 @@ def choice(*words: str) -> Callable[[str], str]:
     return read
 
 
+def redirect_status(text: str) -> int:
+    """Read the status of a redirect."""
+    return int(choice("301", "302", "303", "307", "308")(text))
+
+
 def url(text: str) -> Redirect:
-    """Read an absolute http(s) URL as where a redirect leads."""
+    """Read an absolute http(s) URL as where a redirect leads: the answer's Location is this text as it stands."""
     try:
-        parts = urlsplit(printable(text))
-        port = parts.port or 0
+        parts = urlsplit(text)
+        host(parts.hostname or "")
+        is_wrong = parts.port == 0 or parts.username is not None
     except ValueError as error:
-        raise ValueError(f"{_shown(text)} is no URL") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError(f"{_shown(text)} is no URL like https://host/path")
-    change = PathChange("full", path(parts.path)) if parts.path else None
-    return Redirect(parts.scheme, host(parts.hostname), port, change)
+        raise ValueError(f"{_shown(text)} is no URL like https://host/path") from error
+    if is_wrong or parts.scheme not in ("http", "https") or not _URL.fullmatch(text):
+        raise ValueError(f"{_shown(text)} is no URL like https://host/path, without variables")
+    return Redirect(location=text)
 
 
 Verify = Literal["", "on", "optional"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,16 +51,6 @@ class Admin:
         if self._writer is not None:
             self._writer.close()
         self._reader = self._writer = None
-
-    async def closed(self) -> None:
-        """Wait until the engine ends a connection of its own, that is until the process ends."""
-        with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_unix_connection(str(self.path))
-            try:
-                writer.write(b"prompt\n")
-                await reader.read(-1)
-            finally:
-                writer.close()
 
     async def _run(self, commands: Sequence[Command]) -> list[str]:
         reader, writer = await self._connection()

@@ -266,13 +266,13 @@ class Daemon:
     async def _keep_alive(self) -> None:
         """Start the engine anew when it ends, at once."""
         while True:
-            if self.is_ready and not self._lock.locked() and not await self._engine.running():
+            if not self.is_ready or self._lock.locked():
+                await self._clock.sleep(_SETTLE_SECONDS)
+            elif await self._engine.running():
+                await self._engine.ended()
+            elif not self._lock.locked():
                 _LOG.warning("the engine has ended; starting it anew")
                 self._loop.verify()
-                await self._clock.sleep(_SETTLE_SECONDS)
-            elif self.is_ready:
-                await self._engine.ended()
-            else:
                 await self._clock.sleep(_SETTLE_SECONDS)
 
     async def _catch_up(self) -> None:

@@ -25,6 +25,7 @@ from netplane.lib import log
 
 _LOG = log.get("ingress")
 _START_SECONDS = 20.0
+_LOOK_SECONDS = 0.2
 _MARK = re.compile(r"netplane-([0-9a-f]+)")
 
 
@@ -55,6 +56,7 @@ class Engine:
         self._paths = Paths(settings.directory)
         self.admin = Admin(self._directory / "admin.sock")
         self._children: set[asyncio.subprocess.Process] = set()
+        self._has_ended = asyncio.Event()
 
     async def running(self) -> str:
         """Return the mark of the configuration that a running engine has, "" when none runs."""
@@ -95,6 +97,7 @@ class Engine:
         )
         self._children.add(child)
         await self._until_up(child)
+        self._has_ended.set()  # Who waits for the end of the former one has another to wait for.
         self.counts.starts += not old
         self.counts.reloads += bool(old)
         _LOG.info("engine reloaded" if old else "engine started", pid=self.pid, routes=_routes(state))
@@ -145,8 +148,22 @@ class Engine:
         return 2
 
     async def ended(self) -> None:
-        """Wait until the engine's process ends."""
-        await self.admin.closed()
+        """Wait until the engine's process ends, or another one has taken its place.
+
+        It is the process that is watched: a connection to it would keep one that was replaced from ending.
+        """
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            await asyncio.sleep(_LOOK_SECONDS)
+            return
+        loop, self._has_ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, self._has_ended.set)
+        try:
+            await self._has_ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
 
     async def stop(self) -> None:
         """End the engine and its connections."""

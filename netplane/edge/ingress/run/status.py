@@ -17,6 +17,8 @@ from netplane.model import address
 
 _LOG = log.get("ingress")
 _AT_ONCE = 4
+_REMIND_SECONDS = 1800.0
+"""How often a fault that stands is told: an API server forgets an Event after an hour."""
 _HANDOVER_SECONDS = 60.0
 """For how long a fault may be known here and still not have been told by a leader that has ended since."""
 
@@ -27,14 +29,14 @@ def rows(addresses: Iterable[str]) -> list[dict[str, str]]:
 
 
 class Publisher:
-    """Keeps `status.loadBalancer` of our Ingresses and tells each fault once, while it leads the replicas of a door."""
+    """Keeps `status.loadBalancer` of our Ingresses, tells each fault and reminds of it, while it leads the replicas."""
 
     def __init__(self, api: Api, recorder: Recorder, clock: clocks.Clock = clocks.SYSTEM) -> None:
         self._api = api
         self._recorder = recorder
         self._clock = clock
         self._leads = True
-        self._told: set[Finding] = set()
+        self._told: dict[Finding, float] = {}
         self._since: dict[Finding, float] = {}
         self._wanted: dict[Key, list[dict[str, str]]] = {}
         self._has_work = asyncio.Event()
@@ -46,12 +48,13 @@ class Publisher:
         findings: Iterable[Finding],
         addresses: Iterable[str],
     ) -> None:
-        """Take the newest reading. `run` writes; Events of faults that are still there are not sent again."""
+        """Take the newest reading. `run` writes; Events of faults that stand are renewed before they are forgotten."""
         current, published, now = set(findings), rows(addresses), self._clock.monotonic()
         self._since = {finding: self._since.get(finding, now) for finding in current}
         if not self._leads:
             return
-        for finding in sorted(current - self._told, key=lambda one: (one.key, one.message)):
+        told = {finding: at for finding, at in self._told.items() if finding in current and now - at < _REMIND_SECONDS}
+        for finding in sorted(current - told.keys(), key=lambda one: (one.key, one.message)):
             obj = objects.get(finding.key)
             if obj is not None:
                 self._recorder.record(
@@ -60,7 +63,7 @@ class Publisher:
                     finding.reason,
                     finding.message,
                 )
-        self._told = current
+        self._told = {finding: told.get(finding, now) for finding in current}
         ours = set(mine)
         for key, obj in objects.items():
             have = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
@@ -75,8 +78,8 @@ class Publisher:
         """Begin or cease to write. Who begins tells the faults that are new, and must be offered all anew."""
         self._leads = leads
         self._wanted.clear()
-        known_before = self._clock.monotonic() - _HANDOVER_SECONDS
-        self._told = {finding for finding, since in self._since.items() if since < known_before}
+        now = self._clock.monotonic()
+        self._told = {finding: now for finding, since in self._since.items() if now - since > _HANDOVER_SECONDS}
 
     async def run(self) -> None:
         """Write statuses until cancelled, some at a time; what fails for want of a server is tried again."""

@@ -12,7 +12,21 @@ from netplane.edge.ingress.plan import apr1, base, desired, endpoints, observe, 
 from netplane.edge.ingress.plan.state import MAPS, EngineServer, Paths
 from netplane.edge.ingress.run import passwords, telemetry
 from netplane.model import address
-from netplane.model.routing import Backend, Headers, Host, Listener, Match, Owner, Path, Policy, Route, Routing, Server
+from netplane.model.routing import (
+    Backend,
+    Certificate,
+    ClientAuthority,
+    Headers,
+    Host,
+    Listener,
+    Match,
+    Owner,
+    Path,
+    Policy,
+    Route,
+    Routing,
+    Server,
+)
 from netplane.model.routing import ServicePort as Port
 from netplane.model.service import Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort
 
@@ -33,6 +47,23 @@ def test_hostile_texts_stand_in_maps_encoded_and_nowhere_in_the_configuration() 
     assert not set(text) & set(' \n";\\|')
     assert HOSTILE in unquote(text)
     assert "deny" not in base.config(SETTINGS, plan.state.servers, mark="m", cookie_key="k")
+
+
+def test_a_host_under_a_wildcard_certificate_has_its_own_entry_with_the_authorities_of_its_clients() -> None:
+    routing = Routing(
+        certificates=(Certificate("ns_tls", ("*.w.example",), "PEM"), Certificate("ns_b", ("b.w.example",), "PEM2")),
+        client_authorities=(
+            ClientAuthority("a", ("a.w.example", "b.w.example"), "CA"),
+            ClientAuthority("deep", ("a.b.w.example",), "CA"),
+        ),
+    )
+    found = desired.compile_plan(routing, SETTINGS, kept={}).state.certificates.values()
+    listed = [(one.pem, one.names, "verify optional" in one.options) for one in found]
+    assert listed == [
+        ("PEM", ("*.w.example",), False),
+        ("PEM", ("a.w.example",), True),
+        ("PEM2", ("b.w.example",), True),
+    ]
 
 
 def test_servers_stand_in_the_configuration_of_a_new_process() -> None:

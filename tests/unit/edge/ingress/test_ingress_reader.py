@@ -6,11 +6,13 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from netplane.edge.ingress.plan import ingress
+import pytest
+
+from netplane.edge.ingress.plan import ingress, policy
 from netplane.edge.ingress.plan.ingress import Reading
 from netplane.edge.ingress.plan.view import Door, View
 from netplane.kube.types import Object, key_of
-from netplane.model.routing import Backend, Host, Path, Route
+from netplane.model.routing import Backend, Host, Path, Redirect, Route
 from netplane.model.routing import ServicePort as Port
 from netplane.model.service import Protocol, Service, ServicePort, ServiceType
 
@@ -173,6 +175,88 @@ def test_a_canary_takes_its_share_and_its_header() -> None:
     assert [(one.service.name if one.service else "", one.weight) for one in main.backends] == [("web", 70), ("v2", 30)]
     chosen = {one.match.headers[0].value: [b.service.name for b in one.backends if b.service] for one in by_header}
     assert chosen == {"always": ["v2"], "never": ["web"]}
+
+
+def test_of_two_canaries_for_a_path_the_older_wins_and_the_other_is_told() -> None:
+    names = {"netplane.io/canary": "true", "netplane.io/canary-weight": "30"}
+    old = obj("old", path("/", "v2"), annotations=names, born="2024-02-01T00:00:00Z")
+    young = obj("young", path("/", "web"), path("/more", "web"), annotations=names, born="2024-03-01T00:00:00Z")
+    reading = read(young, old, obj("web", path("/")))
+    assert [(one.service.name if one.service else "", one.weight) for one in only(reading).backends] == [
+        ("web", 70), ("v2", 30),
+    ]  # fmt: skip
+    assert told(reading) == [
+        (
+            "PathClaimed",
+            "spec.rules[0].http.paths[0]: prefix path a.example/ has the canary Ingress/ns/old, which is older",
+        ),
+        (
+            "NotServed",
+            "spec.rules[0].http.paths[1]: no Ingress that is not a canary serves prefix path a.example/more",
+        ),
+    ]
+
+
+def test_all_paths_of_an_ingress_count_for_its_limits_and_those_of_no_other() -> None:
+    names = {"netplane.io/limit-rps": "1"}
+    routes = read(
+        obj("a", path("/x"), path("/y"), annotations=names), obj("b", path("/"), annotations=names, host="b.example")
+    ).routing.routes
+    assert [one.policy.limits.scope for one in routes] == ["ns/a", "ns/a", "ns/b"]
+    texts = [policy.text(one, str) for one in routes]
+    assert texts[0] == texts[1] != texts[2]
+    assert only(annotated(proxy_body_size="1k")).policy.limits.scope == ""
+
+
+def test_redirects_lead_to_the_very_text_and_the_passing_one_comes_first() -> None:
+    url = "https://new.example:8443/a?b=c&d=%20#e"
+    redirect = only(annotated(permanent_redirect=url, permanent_redirect_code="308")).redirect
+    assert redirect is not None
+    assert (redirect.location, redirect.status) == (url, 308)
+    redirect = only(annotated(permanent_redirect=url, temporal_redirect="http://b.example")).redirect
+    assert redirect is not None
+    assert (redirect.location, redirect.status) == ("http://b.example", 302)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://$host/x", "/x", "gopher://a.example/", "https://a.example/ b", "https://u@a.example/", "https://"]
+)
+def test_a_redirect_to_what_is_no_url_is_told(url: str) -> None:
+    reading = annotated(permanent_redirect=url)
+    assert only(reading).redirect is None
+    assert "is no URL like https://host/path" in told(reading)[0][1]
+
+
+@pytest.mark.parametrize("code", ["300", "304", "305", "306", "309", "200"])
+def test_only_statuses_that_redirect_are_taken(code: str) -> None:
+    reading = annotated(permanent_redirect="https://a.example/", permanent_redirect_code=code)
+    assert only(reading).redirect == Redirect(location="https://a.example/", status=301)
+    assert "is none of 301, 302, 303, 307, 308" in told(reading)[0][1]
+
+
+def test_times_that_the_engine_cannot_keep_are_told() -> None:
+    good = annotated(proxy_read_timeout="90", proxy_send_timeout="90s", proxy_connect_timeout="5")
+    assert (told(good), only(good).policy.server_timeout) == ([], 90_000)
+    assert told(annotated(proxy_send_timeout="60")) == []
+    wrong = annotated(proxy_send_timeout="90s", proxy_connect_timeout="30")
+    assert [message for _, message in told(wrong)] == [
+        "metadata.annotations[netplane.io/proxy-send-timeout]: "
+        "is one time with proxy-read-timeout (60s unless said): say the same for both",
+        "metadata.annotations[netplane.io/proxy-connect-timeout]: is 5s for all and cannot be changed",
+    ]
+    assert only(wrong).backends[0].service is not None
+
+
+def test_what_annotations_say_of_https_and_browsers_becomes_policy() -> None:
+    found = only(
+        annotated(force_ssl_redirect="true", hsts_max_age="10", hsts_include_subdomains="true", hsts_preload="true",
+                  tunnel_timeout="2h", proxy_read_timeout="5s", enable_cors="true", cors_expose_headers="X-A, X-B",
+                  cors_max_age="60")
+    ).policy  # fmt: skip
+    assert (found.ssl_redirect, found.hsts) == (308, "max-age=10; includeSubDomains; preload")
+    assert (found.server_timeout, found.tunnel_timeout) == (5000, 7_200_000)
+    assert found.cors is not None
+    assert (found.cors.expose, found.cors.max_age) == (("X-A", "X-B"), 60)
 
 
 def test_passwords_come_from_a_secret_of_the_same_namespace() -> None:
