@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from netplane.controlplane.controllers.clusterroles import CLUSTERROLES
 from netplane.kube import errors
 from netplane.kube.client import Client, load
 from netplane.kube.types import CONFIGMAPS, DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, REPLICASETS, SERVICES, Object
@@ -107,3 +108,11 @@ async def test_deleting_in_the_foreground_takes_the_dependents_first(own_server:
         await _until_gone(api, (DEPLOYMENTS, "default", "front"))
         left = await api.list(REPLICASETS, namespace="default", label_selector="app=front")
         assert left.items == []
+
+
+async def test_a_role_of_parts_shows_what_it_grants(own_server: apiserver.Server) -> None:
+    async with Client(load(str(own_server.kubeconfig))) as api, asyncio.timeout(30):
+        async with contextlib.aclosing(api.watch(CLUSTERROLES, field_selector="metadata.name=admin")) as events:
+            async for event in events:
+                if event.object.get("rules"):
+                    return

@@ -193,3 +193,82 @@ def test_a_pod_that_is_not_ready_goes_as_its_budgets_policy_says(
     pods.guard(allowed=0, healthy=healthy, desired=2, policy=policy)
     assert pods.evict("p")[0] == code
     assert pods.is_kept("p") == (code == 429)
+
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+class Author:
+    """Somebody who may write roles and bindings of a namespace and read its ConfigMaps, and tries to have more."""
+
+    def __init__(self, api: Client, namespace: str) -> None:
+        self._api = api
+        self.where = f"{RBAC}/namespaces/{namespace}"
+        self.name = f"author-of-{namespace}"
+        self.subjects = [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": self.name}]
+        verbs = "get,list,watch,create,update,patch,delete"  # all verbs ("*") would be leave to escalate, too
+        self.give("start", [rule(verbs, "roles,rolebindings", "rbac.authorization.k8s.io"), rule("get", "configmaps")])
+
+    def give(self, name: str, rules: list[dict[str, Any]]) -> None:
+        """Let the author do more, as the cluster's administrator."""
+        assert self._api.ask("POST", f"{self.where}/roles", {"metadata": {"name": name}, "rules": rules})[0] == 201
+        assert self._api.ask("POST", f"{self.where}/rolebindings", self.binding(name))[0] == 201
+
+    def binding(self, role: str, kind: str = "Role") -> dict[str, Any]:
+        """Return a binding of a role to the author."""
+        ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}
+        return {"metadata": {"name": role}, "roleRef": ref, "subjects": self.subjects}
+
+    def ask(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> tuple[int, str]:
+        """Do what the author does."""
+        headers = {"Impersonate-User": self.name, "Content-Type": kind}
+        code, told = self._api.ask(method, f"{self.where}/{path}", body, headers=headers)
+        return code, told.get("message", "")
+
+
+def rule(verbs: str, resources: str, group: str = "") -> dict[str, Any]:
+    return {"verbs": verbs.split(","), "apiGroups": [group], "resources": resources.split(",")}
+
+
+@pytest.fixture
+def author(api: Client, namespace: str) -> Author:
+    return Author(api, namespace)
+
+
+def test_a_role_grants_no_more_than_its_author_may_do(author: Author) -> None:
+    assert author.ask("POST", "roles", {"metadata": {"name": "r"}, "rules": [rule("get", "configmaps")]})[0] == 201
+    more = {"rules": [rule("get,list", "secrets")]}
+    code, why = author.ask("POST", "roles", {"metadata": {"name": "s"}, **more})
+    assert code == 403
+    assert f'roles.rbac.authorization.k8s.io "s" is forbidden: user "{author.name}"' in why
+    assert '{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}' in why
+    whole = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"}, **more}
+    assert author.ask("PUT", "roles/r", whole)[0] == 403
+    assert author.ask("PUT", "roles/t", {**whole, "metadata": {"name": "t"}})[0] == 403
+    assert author.ask("PATCH", "roles/r", more, MERGE)[0] == 403
+    assert author.ask("PATCH", "roles/r?fieldManager=me&force=true", whole, APPLY)[0] == 403
+    author.give("leave", [rule("escalate", "roles", "rbac.authorization.k8s.io")])
+    assert author.ask("PATCH", "roles/r", more, MERGE)[0] == 200
+
+
+def test_a_binding_gives_no_more_than_its_author_may_do(author: Author) -> None:
+    code, why = author.ask("POST", "rolebindings", author.binding("cluster-admin", "ClusterRole"))
+    assert (code, "is attempting to grant RBAC permissions not currently held" in why) == (403, True)
+    assert author.ask("POST", "rolebindings", author.binding("not-there"))[0] == 404
+    assert author.ask("PATCH", "rolebindings/start", {"metadata": {"finalizers": ["a.b/c"]}}, MERGE)[0] == 200
+    assert author.ask("PATCH", "rolebindings/start", {"metadata": {"finalizers": None}}, MERGE)[0] == 200
+    own = author.binding("start") | {"metadata": {"name": "again"}}
+    assert author.ask("POST", "rolebindings", own)[0] == 201
+    author.give("leave", [rule("bind", "clusterroles", "rbac.authorization.k8s.io")])
+    assert author.ask("POST", "rolebindings", author.binding("view", "ClusterRole"))[0] == 201
+
+
+def test_only_who_may_do_everything_lets_a_role_gather_others(api: Client, author: Author) -> None:
+    may = [rule("create,update,get", "clusterroles", "rbac.authorization.k8s.io")]
+    name = author.name
+    assert api.ask("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": may})[0] == 201
+    assert api.ask("POST", f"{RBAC}/clusterrolebindings", author.binding(name, "ClusterRole"))[0] == 201
+    gathers = {"metadata": {"name": f"{name}-all"}, "aggregationRule": {"clusterRoleSelectors": [{}]}}
+    headers = {"Impersonate-User": name}
+    code, told = api.ask("POST", f"{RBAC}/clusterroles", gathers, headers=headers)
+    assert (code, "must have cluster-admin privileges to use the aggregationRule" in told["message"]) == (403, True)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import orjson
 
-from netplane.controlplane.api import access, cluster, options, quotas, references, restriction, signing, status
+from netplane.controlplane.api import (
+    access,
+    cluster,
+    escalation,
+    options,
+    quotas,
+    references,
+    restriction,
+    signing,
+    status,
+)  # fmt: skip
 from netplane.controlplane.registry import schema, types
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.kube import apply
@@ -21,6 +31,7 @@ def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType
     check_namespace(at, of, obj, namespace)
     own = at.get("", "v1", "nodes", "", user.node) if user.node else None
     restriction.create(user, cluster.storage(of), obj, own=own)
+    escalation.check(at, user, of, obj, None, namespace)
     if of.kind == "CertificateSigningRequest":
         signing.note_requestor(obj, user)
     if of.group == "" and of.kind == "Pod" and not references.is_mirror(obj):
@@ -85,6 +96,7 @@ def before_update(
     if cluster.storage(of) == signing.STORAGE:
         signing.check_update(at, user, new, old, subresource)
     restriction.update(user, cluster.storage(of), new, old)
+    escalation.check(at, user, of, new, old, old["metadata"].get("namespace", ""))
 
 
 def before_delete(user: access.User, of: types.ResourceType, obj: Object) -> None:

@@ -135,7 +135,9 @@ def _role(
     metadata: Object = {"name": name, "labels": {**_LABELS, **(labels or {})}, "annotations": dict(_AUTOUPDATE)}
     out: Object = {"apiVersion": f"{_GROUP}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": list(rules)}
     if aggregation:
+        # Its rules are clusterrole-aggregation-controller's to write.
         out["aggregationRule"] = aggregation
+        del out["rules"]
     return out
 
 

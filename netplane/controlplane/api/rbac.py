@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netplane.controlplane.api import access
+from netplane.kube import select
 from netplane.kube.types import Object
 
 
@@ -96,7 +97,7 @@ class Grant:
 class Policy:
     """All grants, found by subject. Immutable; made anew when a role or binding changes."""
 
-    __slots__ = ("_by_subject",)
+    __slots__ = ("_by_subject", "_rules")
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class Policy:
         for role in roles:
             key = ("Role", role["metadata"]["namespace"], role["metadata"]["name"])
             rules[key] = _rules_of(role, ())
+        self._rules = rules
         self._by_subject: dict[tuple[str, str], list[Grant]] = {}
         for binding in cluster_bindings:
             self._bind(binding, "", rules)
@@ -131,6 +133,10 @@ class Policy:
             key = _subject(subject, namespace)
             why = f'RBAC: allowed by {kind} "{where}" of {role[0]} "{role[2]}" to {key[0]} "{key[1]}"'
             self._by_subject.setdefault(key, []).append(Grant(namespace, granted, why))
+
+    def rules_of(self, kind: str, namespace: str, name: str) -> tuple[Rule, ...] | None:
+        """Return what a Role or ClusterRole (namespace "") grants, None when there is none."""
+        return self._rules.get((kind, namespace, name))
 
     def grants(self, user: access.User) -> Iterable[Grant]:
         """Iterate the grants a user holds by name or by group."""
@@ -166,12 +172,20 @@ def _rules_of(role: Object, others: Sequence[Object]) -> tuple[Rule, ...]:
     if aggregation is None:
         return tuple(rule(spec) for spec in role.get("rules") or ())
     chosen: list[Rule] = []
-    selectors = [s.get("matchLabels") or {} for s in aggregation.get("clusterRoleSelectors") or ()]
     for other in others:
-        labels = other["metadata"].get("labels") or {}
-        if any(wanted and wanted.items() <= labels.items() for wanted in selectors):
+        if other is not role and is_part(role, other):
             chosen += [rule(spec) for spec in other.get("rules") or ()]
     return tuple(chosen)
+
+
+def is_part(role: Object, other: Object) -> bool:
+    """Whether a ClusterRole that is put together of others takes the rules of this one. An empty selector takes all."""
+    labels = other["metadata"].get("labels")
+    wanted = (role.get("aggregationRule") or {}).get("clusterRoleSelectors") or ()
+    try:
+        return any(select.matches(selector, labels) for selector in wanted)
+    except select.SelectorError:
+        return False  # one role that cannot be read must not take all others with it
 
 
 def refusal(user: access.User, asked: Attributes) -> str:

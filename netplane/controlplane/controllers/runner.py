@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Never
 
-from netplane.controlplane.controllers import addresses, execute, writes
+from netplane.controlplane.controllers import addresses, clusterroles, execute, writes
 from netplane.controlplane.controllers.table import Controller
 from netplane.controlplane.controllers.triggers import Trigger
 from netplane.controlplane.controllers.view import Change, View
@@ -47,7 +47,7 @@ READ = frozenset(
         *(NODES, PODDISRUPTIONBUDGETS, PODS, REPLICASETS, SERVICES),
         Resource("apps", "v1", "statefulsets", "StatefulSet"),
         Resource("batch", "v1", "jobs", "Job"),
-        *(addresses.IPADDRESSES, addresses.SERVICECIDRS),
+        *(addresses.IPADDRESSES, addresses.SERVICECIDRS, clusterroles.CLUSTERROLES),
     }
 )
 """The types whose content some controller reads. Of all others only the metadata is kept."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from netplane.controlplane.controllers import (
     addresses,
+    clusterroles,
     daemonset,
     deployment,
     disruption,
@@ -184,6 +185,12 @@ def _objects(config: ControllerConfig) -> tuple[Controller, ...]:
             "namespace-controller",
             namespace.decide,
             {None: triggers.terminating_namespace, NAMESPACES: triggers.itself},
+        ),
+        Controller(
+            "clusterrole-aggregation-controller",
+            clusterroles.decide,
+            {clusterroles.CLUSTERROLES: clusterroles.aggregated},
+            workers=1,
         ),
         Controller("garbage-collector", garbage.decide, {None: garbage.touched}, workers=8),
         Controller(
