@@ -111,8 +111,11 @@ async def test_deleting_in_the_foreground_takes_the_dependents_first(own_server:
 
 
 async def test_a_role_of_parts_shows_what_it_grants(own_server: apiserver.Server) -> None:
-    async with Client(load(str(own_server.kubeconfig))) as api, asyncio.timeout(30):
-        async with contextlib.aclosing(api.watch(CLUSTERROLES, field_selector="metadata.name=admin")) as events:
-            async for event in events:
-                if event.object.get("rules"):
-                    return
+    async with (
+        asyncio.timeout(30),
+        Client(load(str(own_server.kubeconfig))) as api,
+        contextlib.aclosing(api.watch(CLUSTERROLES, field_selector="metadata.name=admin")) as events,
+    ):
+        async for event in events:
+            if event.object.get("rules"):
+                return
