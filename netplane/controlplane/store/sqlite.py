@@ -170,6 +170,13 @@ class Database:
         count = 1 << (len(rows) - 1).bit_length()
         self._db.execute(_TAKES[count], values + list(_NOTHING) * (count - len(rows)))
 
+    def fold(self) -> None:
+        """Fold what a checkpoint beside has left of the WAL, so that the next write begins it anew.
+
+        While writes go on, a checkpoint beside them never reaches the last one, and the WAL grows for as long.
+        """
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def compact(self, *, below: int, limit: int = 200) -> int:
         """Delete up to `limit` log rows under a revision, oldest first; return how many went."""
         self._db.execute("BEGIN IMMEDIATE")
@@ -208,12 +215,12 @@ class Database:
             self._db.close()
 
 
-def checkpoint(path: Path) -> None:
-    """Fold what the WAL holds into the file without blocking the writer; for a thread of its own."""
+def checkpoint(path: Path) -> int:
+    """Fold what the WAL holds into the file without blocking the writer; return its pages. For a thread of its own."""
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
         db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return int(db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
     finally:
         db.close()
 

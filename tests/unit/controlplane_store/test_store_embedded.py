@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from netplane.controlplane.store import embedded, history, protocol, sqlite
+from netplane.controlplane.store import embedded, history, protocol, sqlite, writer
 from netplane.lib import clock
 from tests.support.stores import LEASES, PODS, index, pod
 from tests.support.stores import sqlite as opened
@@ -194,3 +194,37 @@ def test_a_file_of_a_later_format_is_refused_by_number(tmp_path: Path) -> None:
         db.commit()
     with pytest.raises(sqlite.Broken, match="written in format 9"):
         sqlite.Database(tmp_path / "db")
+
+
+def _rows(first: int, count: int) -> list[sqlite.Row]:
+    return [
+        sqlite.Row(PODS, ("default", f"pod-{n}"), n, sqlite.CREATE, bytes(3000)) for n in range(first, first + count)
+    ]
+
+
+def test_a_wal_that_was_folded_between_two_writes_begins_anew(tmp_path: Path) -> None:
+    database = sqlite.Database(tmp_path / "db")
+    database.write(_rows(1, 60))
+    assert sqlite.checkpoint(tmp_path / "db") > 60
+    wal = tmp_path / "db-wal"
+    for turn in range(1, 20):
+        # A write after the checkpoint, as there is always one under load, keeps the WAL from beginning anew.
+        database.write(_rows(turn * 60 + 1, 59))
+        database.fold()
+        database.write(_rows(turn * 60 + 60, 1))
+        assert wal.stat().st_size < 3 << 20
+    assert len(database.load().current) == 20 * 60
+    database.close()
+
+
+async def test_a_long_wal_is_folded_while_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folded = threading.Event()
+    monkeypatch.setattr(writer, "_LONG_WAL", 4)
+    monkeypatch.setattr(writer, "_CHECKPOINT_EVERY", 0.01)
+    monkeypatch.setattr(sqlite.Database, "fold", lambda self: folded.set())
+    async with opened(tmp_path / "db") as store, asyncio.timeout(60):
+        number = 0
+        while not folded.is_set():
+            number += 1
+            await store.create(PODS, pod(f"pod-{number}"))
+            await asyncio.sleep(0.001)
