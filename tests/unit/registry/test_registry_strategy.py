@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from netplane.controlplane.registry import builtin, strategy
+from netplane.controlplane.registry.services import slices, validate
 from tests.support.registry_objects import NOW, created, deployment, made, pod, type_of, updated
 
 
@@ -233,3 +234,19 @@ def test_generated_names_fit_a_label() -> None:
 def test_every_type_refuses_an_empty_object_without_breaking() -> None:
     for rt in builtin().all():
         made(rt, {"metadata": {"name": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("address", "detail"),
+    [
+        ("127.0.0.1", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        ("0.0.0.0", "may not be unspecified (0.0.0.0)"),
+        ("169.254.169.254", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        ("224.0.0.1", "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ],
+)
+def test_endpoints_are_nobodys_own_addresses(address: str, detail: str) -> None:
+    slice_ = {"addressType": "IPv4", "endpoints": [{"addresses": [address]}], "ports": []}
+    endpoints = {"subsets": [{"addresses": [{"ip": address}], "ports": []}]}
+    for found in (slices.endpoint_slice(slice_), validate.endpoints(endpoints)):
+        assert [fault.message for fault in found] == [f'Invalid value: "{address}": {detail}']

@@ -7,6 +7,7 @@ import ipaddress
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import names
+from netplane.controlplane.registry.services.validate import public_ip
 from netplane.kube.types import Object
 
 _TYPES = ("FQDN", "IPv4", "IPv6")
@@ -62,7 +63,7 @@ def _address(text: str, kind: str, path: str) -> list[Fault]:
         return [faults.invalid(path, text, each) for each in names.ip(text)]
     if kind in ("IPv4", "IPv6") and f"IPv{ipaddress.ip_address(text).version}" != kind:
         return [faults.invalid(path, text, f"must be an {kind} address")]
-    return []
+    return public_ip(text, path)
 
 
 def _ports(ports: list[Object]) -> list[Fault]:

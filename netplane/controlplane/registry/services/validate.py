@@ -31,7 +31,7 @@ def service(obj: Object) -> list[Fault]:
     found += _ports(spec) + _per_type(spec) + _addresses(spec) + _families(spec) + _affinity(spec) + _policies(spec)
     found += metadata.label_faults(spec.get("selector") or {}, "spec.selector")
     for index, each in enumerate(spec.get("externalIPs") or ()):
-        found += _public_ip(each, f"spec.externalIPs[{index}]")
+        found += public_ip(each, f"spec.externalIPs[{index}]")
     for index, each in enumerate(spec.get("loadBalancerSourceRanges") or ()):
         at = f"spec.loadBalancerSourceRanges[{index}]"
         found += [faults.invalid(at, each, text) for text in names.cidr(each.strip())]
@@ -189,11 +189,14 @@ def _policies(spec: Object) -> list[Fault]:
     return found
 
 
-def _public_ip(text: str, path: str) -> list[Fault]:
+def public_ip(text: str, path: str) -> list[Fault]:
+    """Return the faults of an address that others shall be sent to: it must be nobody's own (ValidateNonSpecialIP)."""
     if not names.is_ip(text):
         return [faults.invalid(path, text, each) for each in names.ip(text)]
     address = ipaddress.ip_address(text)
     found: list[Fault] = []
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
     if address.is_unspecified:
         found.append(faults.invalid(path, text, f"may not be unspecified ({text})"))
     if address.is_loopback:
@@ -230,7 +233,7 @@ def endpoints(obj: Object) -> list[Fault]:
             found.append(faults.required(at, "must specify `addresses` or `notReadyAddresses`"))
         for kind in ("addresses", "notReadyAddresses"):
             for inner, each in enumerate(subset.get(kind) or ()):
-                found += _public_ip(each.get("ip", ""), f"{at}.{kind}[{inner}].ip")
+                found += public_ip(each.get("ip", ""), f"{at}.{kind}[{inner}].ip")
         ports = subset.get("ports") or []
         for inner, port in enumerate(ports):
             if not port.get("name") and len(ports) > 1:
