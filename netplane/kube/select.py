@@ -23,6 +23,12 @@ _TERM = re.compile(
     )\s*(?:,|$)""",
     re.VERBOSE,
 )
+_NAME = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)"
+_KEY = re.compile(rf"(?:(?=.{{1,253}}/)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*/)?{_NAME}")
+_VALUE = re.compile(rf"{_NAME}?")
+_FIELD = re.compile(r"\s*(?P<path>(?:\\.|[^\\=!])*)(?P<operator>!=|==|=)(?P<value>(?:\\[\\,=]|[^\\,=])*)", re.DOTALL)
+_FIELD_TERM = re.compile(r"(?:\\.|[^\\,]|\\$)+", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _COMPARE: dict[str, Operator] = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt"}
 _SET: dict[str, Operator] = {"in": "In", "notin": "NotIn"}
 _EXPRESSION: dict[str, Operator] = {
@@ -119,13 +125,24 @@ def parse(text: str) -> Selector:
 
 def _requirement(term: re.Match[str]) -> Requirement:
     if term["absent"]:
-        return Requirement(term["absent"], "DoesNotExist")
+        return _named(Requirement(term["absent"], "DoesNotExist"))
     if term["compare"]:
-        return _checked(Requirement(term["key"], _COMPARE[term["compare"]], (term["value"],)))
+        return _named(_checked(Requirement(term["key"], _COMPARE[term["compare"]], (term["value"],))))
     if term["set"]:
         values = tuple(sorted({value.strip() for value in term["values"].split(",")}))
-        return Requirement(term["key"], _SET[term["set"]], values)
-    return Requirement(term["key"], "Exists")
+        return _named(Requirement(term["key"], _SET[term["set"]], values))
+    return _named(Requirement(term["key"], "Exists"))
+
+
+def _named(requirement: Requirement) -> Requirement:
+    """Return a requirement whose key and values some label could have."""
+    if not _KEY.fullmatch(requirement.key):
+        raise SelectorError(f"key: Invalid value: {requirement.key!r}: not a label's key, as app or example.com/role")
+    if requirement.operator in ("In", "NotIn"):
+        for value in requirement.values:
+            if not _VALUE.fullmatch(value):
+                raise SelectorError(f"values: Invalid value: {value!r}: not a label's value, as 1.2_a")
+    return requirement
 
 
 def _checked(requirement: Requirement) -> Requirement:
@@ -192,11 +209,13 @@ class FieldSelector:
 def parse_fields(text: str) -> FieldSelector:
     """Return the field selector written as in a URL: `spec.nodeName=n1,status.phase!=Failed`. Raises SelectorError."""
     requirements = []
-    for term in (part for part in text.split(",") if part.strip()):
-        path, operator, value = re.match(r"\s*([^=!]*)(!=|==|=|)(.*)$", term, re.DOTALL).groups()  # type: ignore[union-attr]  # matches any text
-        if not path.strip() or not operator:
-            raise SelectorError(f"cannot parse field selector {text!r} at {term!r}: want path=value or path!=value")
-        requirements.append(FieldRequirement(path.strip(), value.strip(), is_negated=operator == "!="))
+    for term in (part for part in _FIELD_TERM.findall(text) if part.strip()):
+        found = _FIELD.fullmatch(term)
+        if found is None or not found["path"].strip():
+            why = "want path=value or path!=value, and a backslash before each comma, equals sign and backslash in it"
+            raise SelectorError(f"cannot parse field selector {text!r} at {term!r}: {why}")
+        value = _ESCAPED.sub(r"\1", found["value"]).strip()
+        requirements.append(FieldRequirement(found["path"].strip(), value, is_negated=found["operator"] == "!="))
     return FieldSelector(tuple(requirements))
 
 

@@ -47,6 +47,32 @@ def test_broken_label_selectors_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "-a=b",
+        "a/b/c=d",
+        "A.com/b=c",
+        "!a-",
+        "a in (b,-c)",
+        "a=b!",
+        "a=-b",
+        f"{'a' * 64}=b",
+        f"a={'b' * 64}",
+        "/a",
+        "a/",
+    ],
+)
+def test_selectors_that_no_label_could_meet_are_refused(text: str) -> None:
+    with pytest.raises(select.SelectorError):
+        select.parse(text)
+
+
+@pytest.mark.parametrize("text", [f"{'a' * 63}=b", f"{'d' * 250}/a", "a.b-c.d/E_f.g=H.i_j-k", "a in (b,)", "a="])
+def test_selectors_that_some_label_could_meet_are_taken(text: str) -> None:
+    assert len(select.parse(text).requirements) == 1
+
+
+@pytest.mark.parametrize(
     ("selector", "selected"),
     [
         (None, False),
@@ -76,7 +102,7 @@ def test_broken_expressions_are_refused(expression: dict[str, Any]) -> None:
         select.from_object({"matchExpressions": [expression]})
 
 
-WORDS = st.from_regex(r"[a-z][a-z0-9./-]{0,6}", fullmatch=True)
+WORDS = st.from_regex(r"[a-z][a-z0-9._-]{0,6}[a-z]", fullmatch=True)
 REQUIREMENTS = st.one_of(
     st.builds(select.Requirement, WORDS, st.sampled_from(["Exists", "DoesNotExist"])),
     st.builds(
@@ -113,7 +139,16 @@ def test_field_selectors(text: str, selected: bool) -> None:
     assert select.parse_fields(text).matches(POD) is selected
 
 
-@pytest.mark.parametrize("text", ["spec.nodeName", "=x"])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(r"a=b\,c", "b,c"), (r"a=b\=c", "b=c"), (r"a!=b\\", "b\\"), (r"a=b\\\,c,", "b\\,c")],
+)
+def test_a_backslash_takes_the_meaning_of_what_follows_it(text: str, value: str) -> None:
+    (found,) = select.parse_fields(text).requirements
+    assert (found.path, found.value) == ("a", value)
+
+
+@pytest.mark.parametrize("text", ["spec.nodeName", "=x", "a=b=c", "a=b\\", r"a=\b", "a=b,c"])
 def test_broken_field_selectors_are_refused(text: str) -> None:
     with pytest.raises(select.SelectorError):
         select.parse_fields(text)
