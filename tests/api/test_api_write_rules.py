@@ -272,3 +272,24 @@ def test_only_who_may_do_everything_lets_a_role_gather_others(api: Client, autho
     headers = {"Impersonate-User": name}
     code, told = api.ask("POST", f"{RBAC}/clusterroles", gathers, headers=headers)
     assert (code, "must have cluster-admin privileges to use the aggregationRule" in told["message"]) == (403, True)
+
+
+def test_a_pod_is_bound_through_its_namespaces_bindings(api: Client, namespace: str) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    assert api.ask("POST", core(namespace, "pods"), pod)[0] == 201
+    binding = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}}
+    assert api.ask("POST", core(namespace, "pods", "p") + "/binding", {**binding, "metadata": {"name": "q"}})[0] == 400
+    assert api.ask("POST", core(namespace, "bindings"), {"target": binding["target"]})[0] == 400
+    assert api.ask("POST", core(namespace, "bindings"), binding)[0] == 201
+    assert api.ask("GET", core(namespace, "pods", "p"))[1]["spec"]["nodeName"] == "n"
+
+
+def test_what_was_asked_is_counted_under_the_real_servers_names(
+    api: Client, server: apiserver.Server, namespace: str
+) -> None:
+    api.ask("POST", core(namespace, "configmaps") + "?dryRun=All", {"metadata": {"name": "c"}})
+    Client(server, token="bad").ask("PUT", core(namespace, "configmaps", "c"), {})
+    lines = api.raw("GET", "/metrics")[1].decode().splitlines()
+    told = [line for line in lines if line.startswith("apiserver_request_total") and '"configmaps"' in line]
+    for parts in (('verb="POST"', 'dry_run="All"', 'code="201"'), ('verb="PUT"', 'dry_run=""', 'code="401"')):
+        assert any(all(part in line for part in (*parts, 'component="apiserver"')) for line in told), parts

@@ -48,6 +48,9 @@ _COLLECTION = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "delet
 _OBJECT = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
 _LIMITED = frozenset({"list", "watch", "deletecollection"})
 _READING = frozenset({"get", "list", "watch"})
+_TOLD = {"create": "POST", "update": "PUT"}
+"""How metrics name verbs, where they are not the verb in capitals."""
+_CONNECTED = frozenset({"exec", "attach", "portforward", "proxy"})
 _VERBS: dict[str, Verb] = {
     "get": reading.get,
     "list": reading.list_,
@@ -112,6 +115,9 @@ class Api:
                 return
             await self._serve(request, request.target)
         except status.ApiStatus as refusal:
+            if request.target is not None:  # refused before anything was begun, which counts what it begins
+                verbs = _OBJECT if request.target.name else _COLLECTION
+                _meters(request, request.target, verbs.get(request.method, "other")).done(refusal.code, 0.0)
             await self._refuse(request, refusal)
         except http.Disconnected:
             return
@@ -131,25 +137,33 @@ class Api:
 
     async def _serve_websocket(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
         request = _request({**scope, "method": "GET"}, receive, send)
+        target = request.target
+        if target is None or target.subresource not in streaming.STREAMS:
+            await http.refuse_websocket(receive, send, status.no_such_path())
+            return
+        meters, started, code = _meters(request, target, "connect"), self._at.clock.monotonic(), 101
         try:
-            request.user = self._user(request)
-            target = request.target
-            if target is None or target.subresource not in streaming.STREAMS:
-                raise status.no_such_path()
-            self._authorize(request, target, "create")
-            of = self._at.type_of(target.group, target.version, target.plural)
-            if of.subresource(target.subresource) is None:
-                raise status.no_such_path()
-            await admitting.check_connection(self._at, request, of)
-            await streaming.stream(self._at, request, of)
+            with meters.watchers.track_inprogress():
+                await self._stream(request, target)
         except status.ApiStatus as refusal:
+            code = refusal.code
             await http.refuse_websocket(receive, send, refusal)
+        finally:
+            meters.done(code, self._at.clock.monotonic() - started)
+
+    async def _stream(self, request: http.Request, target: route.Target) -> None:
+        request.user = self._user(request)
+        self._authorize(request, target, "create")
+        of = self._at.type_of(target.group, target.version, target.plural)
+        if of.subresource(target.subresource) is None:
+            raise status.no_such_path()
+        await admitting.check_connection(self._at, request, of)
+        await streaming.stream(self._at, request, of)
 
     async def _serve(self, request: http.Request, target: route.Target) -> None:
         at = self._at
         verb = _verb(request, target)
-        scope = "resource" if target.name else "namespace" if target.namespace else "cluster"
-        meters = metrics.of(verb.upper(), target.group, target.version, target.plural, target.subresource, scope)
+        meters = _meters(request, target, verb)
         started, code = at.clock.monotonic(), 200
         meters.inflight.inc()
         try:
@@ -284,7 +298,8 @@ def _act(of: types.ResourceType, verb: str, subresource: str) -> Verb:
     elif verb not in of.verbs:
         act = None
     else:
-        unkept = metering.VERBS.get(verb) if of.is_computed else reviews.create
+        made = subresources.bind_named if of.kind == "Binding" and not of.group else reviews.create
+        unkept = metering.VERBS.get(verb) if of.is_computed else made
         act = _VERBS.get(verb) if of.is_stored else unkept
     if act is None:
         raise status.method_not_allowed(of, verb)
@@ -333,6 +348,17 @@ def _asked(scope: http.Scope) -> _Asked:
     if "/watch/" in path and (watched := route.unwatched(path)) is not None:
         path, query = watched, {**query, "watch": ("true",)}
     return _Asked(path, query, dict(scope["headers"]), route.parse(path))
+
+
+def _meters(request: http.Request, target: route.Target, verb: str) -> metrics.Meters:
+    told = _TOLD.get(verb) or verb.upper()
+    if target.subresource in _CONNECTED:
+        told = "CONNECT"
+    elif verb == "patch" and request.content_type == patching.APPLY:
+        told = "APPLY"
+    scope = "resource" if target.name else "namespace" if target.namespace else "cluster"
+    dry_run = "All" if request.query and "dryRun" in request.query else ""
+    return metrics.of(told, target.group, target.version, target.plural, target.subresource, scope, dry_run)
 
 
 def _verb(request: http.Request, target: route.Target) -> str:

@@ -12,8 +12,9 @@ import orjson
 import yarl
 
 from netplane.controlplane.api import agents, cluster, http, options, places, status, tunnels
-from netplane.controlplane.registry import types
+from netplane.controlplane.registry import faults, types
 from netplane.kube.types import Object
+from netplane.lib import timestamp
 
 STREAMS = frozenset({"exec", "attach", "portforward"})
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -76,6 +77,7 @@ async def log(at: cluster.Cluster, request: http.Request, of: types.ResourceType
     """Answer a container's log, as it comes from the agent."""
     pod = _pod(at, of, request)
     container = _container(pod, options.text(request.query, "container"))
+    check_log(request.query)
     metadata = pod["metadata"]
     query = [(name, value) for name, value in _pairs(request.query) if name in _LOG_OPTIONS]
     root = at.agents.url(pod["spec"]["nodeName"])
@@ -85,6 +87,29 @@ async def log(at: cluster.Cluster, request: http.Request, of: types.ResourceType
         if answer.status != 200:
             raise agents.refusal(answer.status, await answer.read())
         await _relay(request, answer, [(b"content-type", b"text/plain")])
+
+
+def check_log(asked: options.Query) -> None:
+    """Raise 422 for the options of a log that make no sense, 400 for those that cannot be read (PodLogOptions)."""
+    found = []
+    for name, least in (("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)):
+        number = options.number(asked, name)
+        if number is not None and number < least:
+            why = "must be greater than 0" if least else "must be greater than or equal to 0"
+            found.append(faults.invalid(name, number, why))
+    since = options.text(asked, "sinceTime")
+    if since and options.text(asked, "sinceSeconds"):
+        found.append(faults.forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+    if options.text(asked, "stream"):
+        found.append(faults.forbidden("stream", "may not be specified"))
+    if found:
+        details = {"kind": "PodLogOptions", "causes": [each.cause() for each in found]}
+        told = "; ".join(map(str, found))
+        raise status.ApiStatus(422, "Invalid", f'PodLogOptions "" is invalid: {told}', details=details)
+    try:
+        timestamp.parse(since or "1970-01-01T00:00:00Z")
+    except ValueError:
+        raise status.bad_request(f'sinceTime: Invalid value: "{since}": must be a time as RFC 3339 has it') from None
 
 
 async def _relay(request: http.Request, answer: aiohttp.ClientResponse, headers: http.Headers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import orjson
@@ -23,8 +24,24 @@ from netplane.lib import timestamp
 
 async def bind(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
     """Answer a POST of a Binding: the pod gets its node, once."""
+    return await _assigned(at, request, of, await writing.read_any(request))
+
+
+async def bind_named(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
+    """Answer a POST of a Binding to a namespace's `bindings`: the pod it names gets its node, as above."""
     assert request.target is not None
     body = await writing.read_any(request)
+    name = (body.get("metadata") or {}).get("name") or ""
+    if not name:
+        raise status.bad_request("metadata.name: Required value: a Binding names its pod")
+    target = replace(request.target, plural="pods", name=name, subresource="binding")
+    return await _assigned(at, replace(request, target=target), at.type_of("", "v1", "pods"), body)
+
+
+async def _assigned(at: cluster.Cluster, request: http.Request, of: types.ResourceType, body: Object) -> http.Response:
+    assert request.target is not None
+    if ((body.get("metadata") or {}).get("name") or request.target.name) != request.target.name:
+        raise status.bad_request("name in URL does not match name in Binding object")
     target = body.get("target") or {}
     node = target.get("name") or ""
     if not node or target.get("kind") not in (None, "", "Node"):

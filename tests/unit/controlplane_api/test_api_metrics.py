@@ -12,7 +12,7 @@ def _lines(name: str, resource: str) -> list[str]:
 
 
 def test_answers_are_told_by_code() -> None:
-    of = metrics.of("CREATE", "", "v1", "countables", "", "namespace")
+    of = metrics.of("POST", "", "v1", "countables", "", "namespace", "")
     for code in (201, 201, 409):
         of.done(code, 0.002)
     found = {
@@ -23,7 +23,7 @@ def test_answers_are_told_by_code() -> None:
 
 
 def test_buckets_count_all_that_took_at_most_as_long() -> None:
-    of = metrics.of("GET", "", "v1", "measurables", "", "resource")
+    of = metrics.of("GET", "", "v1", "measurables", "", "resource", "")
     for seconds in (0.001, 0.02, 100.0):
         of.done(200, seconds)
     found = {
@@ -41,9 +41,16 @@ def test_buckets_count_all_that_took_at_most_as_long() -> None:
 
 
 def test_writes_in_flight_are_told_apart() -> None:
-    of = metrics.of("CREATE", "", "v1", "countables", "", "namespace")
+    of = metrics.of("POST", "", "v1", "countables", "", "namespace", "")
     of.inflight.inc()
     try:
         assert 'apiserver_current_inflight_requests{request_kind="mutating"} 1.0' in meters.text().decode()
     finally:
         of.inflight.dec()
+
+
+def test_a_watch_is_told_once_whatever_it_asks_for() -> None:
+    for dry_run in ("", "All"):
+        metrics.of("WATCH", "", "v1", "watchables", "", "namespace", dry_run).watchers.inc()
+    (line,) = _lines("apiserver_longrunning_requests", "watchables")
+    assert (line.rpartition(" ")[2], 'component="apiserver"' in line, "dry_run" in line) == ("2.0", True, False)

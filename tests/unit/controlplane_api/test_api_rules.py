@@ -25,6 +25,7 @@ from netplane.controlplane.api import (
     rbac,
     route,
     status,
+    streaming,
 )
 from netplane.controlplane.registry import builtin
 from netplane.controlplane.store import cache, history
@@ -280,6 +281,29 @@ def test_a_role_whose_selector_cannot_be_read_grants_nothing_and_spoils_no_other
     )
     assert policy.rules_of("ClusterRole", "", "bad") == ()
     assert policy.rules_of("ClusterRole", "", "admin")
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        (b"tailLines=-1", 422),
+        (b"limitBytes=0", 422),
+        (b"sinceSeconds=0", 422),
+        (b"sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z", 422),
+        (b"stream=Foo", 422),
+        (b"tailLines=many", 400),
+        (b"sinceTime=noon", 400),
+    ],
+)
+def test_no_node_is_asked_for_a_log_that_makes_no_sense(query: bytes, code: int) -> None:
+    with pytest.raises(status.ApiStatus) as refused:
+        streaming.check_log(options.query(query))
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("query", [b"tailLines=0&limitBytes=1&sinceSeconds=1", b"sinceTime=2026-01-01T00:00:00Z"])
+def test_a_node_is_asked_for_a_log_that_makes_sense(query: bytes) -> None:
+    streaming.check_log(options.query(query))
 
 
 def test_nobody_acts_as_another_without_leave() -> None:
