@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from netplane.edge.ingress.plan.state import EngineServer
+from netplane.edge.ingress.plan.state import KEEPS, EngineServer
 from netplane.model.routing import Listener
 
 KINDS: Final[Mapping[str, str]] = {"h": "roundrobin", "l": "leastconn", "c": "sticky", "t": "tcp"}
@@ -293,7 +293,9 @@ def _tables() -> Iterable[str]:
 def _slots(settings: Settings, servers: Mapping[str, Mapping[str, EngineServer]], cookie_key: str) -> Iterator[str]:
     for kind, balance in KINDS.items():
         yield f"defaults {balance}-slots"
-        yield from (f"  {line}" for line in _SLOT[kind].replace("KEY", cookie_key).strip().splitlines())
+        yield from (
+            f"  {line}" for line in _SLOT[kind].replace("KEY", cookie_key).replace("KEEPS", KEEPS).strip().splitlines()
+        )
         for slot in slot_names(settings, kind):
             yield f"backend {slot} from {balance}-slots"
             if kind == "c":
@@ -306,6 +308,7 @@ def _slots(settings: Settings, servers: Mapping[str, Mapping[str, EngineServer]]
 
 _HTTP_SLOT: Final = """
 mode http
+default-server KEEPS
 timeout connect 5s
 timeout server 60s
 timeout tunnel 1h

@@ -157,9 +157,13 @@ def _remove_certificates(want: State, have: State, paths: Paths) -> Iterator[Com
             yield Command(f"del ssl ca-file {paths.authority(name)}", accepts=("CA file",), is_optional=True)
 
 
+KEEPS: Final = "pool-low-conn 16"
+"""How servers keep connections: so few are left to the threads that have them. To take one over costs a thread more,
+each time, than to open one of its own once."""
+
 # Servers added at runtime have none of the defaults of `default-server`, so that without these every request would cost
 # a connection of its own (HAProxy 2.6, measured: three times the CPU).
-_KEPT_OPEN: Final = "pool-max-conn -1 pool-purge-delay 5s"
+_KEPT_OPEN: Final = f"pool-max-conn -1 pool-purge-delay 5s {KEEPS}"
 
 
 def _add_servers(want: State, have: State) -> Iterator[Command]:
