@@ -31,6 +31,16 @@ _WARNINGS_LIMIT = 4096
 _LONG_WARNING = 256
 
 
+@functools.lru_cache(256)
+def _media_type(header: bytes) -> str:
+    return header.decode("latin-1").partition(";")[0].strip().lower()
+
+
+@functools.lru_cache(256)
+def _agent(header: bytes) -> str:
+    return header.decode("latin-1").partition("/")[0][:128] or "unknown"
+
+
 class Disconnected(Exception):
     """The client is gone; nobody is left to answer."""
 
@@ -63,12 +73,12 @@ class Request:
     @property
     def content_type(self) -> str:
         """The media type of the body, without parameters."""
-        return self.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        return _media_type(self.headers.get(b"content-type", b""))
 
     @property
     def user_agent(self) -> str:
         """The name the client gives itself, up to the first slash: the default field manager."""
-        return self.headers.get(b"user-agent", b"").decode("latin-1").partition("/")[0][:128] or "unknown"
+        return _agent(self.headers.get(b"user-agent", b""))
 
     async def body(self) -> bytes:
         """Read the whole body; raise 413 past the limit, 408 when it does not come, Disconnected without a client."""

@@ -17,4 +17,9 @@ def shapes() -> Shapes:
 
 def shape_of(rt: ResourceType) -> Shape:
     """Return the shape of a type's objects."""
-    return rt.shape if rt.shape is not None else shapes().of(rt.definition)
+    return rt.shape if rt.shape is not None else _defined(rt.definition)
+
+
+@cache
+def _defined(name: str) -> Shape:
+    return shapes().of(name)
