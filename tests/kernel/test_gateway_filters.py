@@ -12,6 +12,7 @@ from typing import Any
 
 from netplane.kube.types import Object
 from tests.support import gateway_objects as g
+from tests.support import ingress
 from tests.support.gateway_door import Place, door, place, routed
 
 __all__ = ["door", "place"]
@@ -201,15 +202,39 @@ def test_httproute_request_mirror(place: Place) -> None:
     place.expect("any/mirror", "v1")
     place.told(lambda: _is_copied(place, "v2"))
     place.told(lambda: _is_copied(place, "v3"))
+    for method, body in (("PATCH", b"hello"), ("OPTIONS", None), ("PUT", b"x" * 10_000)):
+        place.told(lambda method=method, body=body: _is_copied(place, "v2", method, body))  # type: ignore[misc]
+    place.services("v4")
+    place.apply(g.route("large", g.rule("v1", matches=[g.match("/large")], filters=[g.mirror("v4")])))
+    place.told(lambda: _is_copied(place, "v4", at="/large/first"))
+    # What does not fit whole is not copied.
+    before, asked = int(_seen(place, "v4").headers["x-seen"]), 0
+    for _ in range(3):
+        assert place.of(place.door.ask("http://any/large", method="POST", body=b"x" * 60_000)) == "v1"
+
+    def is_next() -> bool:
+        nonlocal asked
+        asked += 1
+        return _is_copied(place, "v4", at="/large/next")
+
+    place.told(is_next)
+    assert int(_seen(place, "v4").headers["x-seen"]) <= before + asked
 
 
-def _is_copied(place: Place, service: str) -> bool:
+def _is_copied(
+    place: Place, service: str, method: str = "POST", body: bytes | None = b"hello", at: str = "/mirror/me?x=1"
+) -> bool:
     """Tell whether a Service's pod has got the copy of a request that `v1` answered."""
-    answer = place.door.ask("http://any/mirror/me?x=1", method="POST", body=b"hello")
+    answer = place.door.ask(f"http://any{at}", method=method, body=body)
     assert place.of(answer) == "v1"
+    last = _seen(place, service).said
+    return (last["method"], last["path"], last["body"]) == (method, at, (body or b"").decode())
+
+
+def _seen(place: Place, service: str) -> ingress.Answer:
+    """Ask a Service's pod what it has got last."""
     pod = next(pod for pod, of in place.door.service_of.items() if of == f"{place.namespace}/{service}")
-    last = place.door.ask("http://pod/-/seen", address=pod, port=8080).said
-    return (last["method"], last["path"], last["body"]) == ("POST", "/mirror/me?x=1", "hello")
+    return place.door.ask("http://pod/-/seen", address=pod, port=8080)
 
 
 def test_httproute_timeout_request(place: Place) -> None:

@@ -28,9 +28,10 @@ end
 
 local SENT_AS_IS = {GET = "get", HEAD = "head", PUT = "put", POST = "post", DELETE = "delete"}
 
+-- A method that the engine's client does not know is set on the way.
 local function send_copy(method, url, headers, body)
   local client, verb = core.httpclient(), SENT_AS_IS[method]
-  if not verb then return end
+  if not verb then headers["x-netplane-method"] = {method} end
   client[verb or (body and "post" or "get")](client,
     {url = url, headers = headers, body = body, dst = INTERNAL, timeout = 10000})
 end

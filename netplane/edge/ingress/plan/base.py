@@ -87,6 +87,8 @@ def _defaults(settings: Settings) -> Iterable[str]:
     yield "  mode http"
     yield "  log global" if settings.access_log else "  no log"
     yield "  option dontlognull"
+    # A process that is replaced answers once more on connections that wait for a request, and says that it closes them.
+    yield "  option idle-close-on-response"
     yield "  timeout client 60s"
     yield "  timeout http-request 15s"
     yield "  timeout http-keep-alive 75s"
@@ -126,6 +128,8 @@ def _frontends(settings: Settings) -> Iterable[str]:
         yield f"  http-request set-var(txn.none) path,map_str({maps}/{name}.map) if {{ always_false }}"
     yield "  http-request set-var(txn.slot) req.hdr(x-netplane-slot)"
     yield "  http-request del-header x-netplane-slot"
+    yield "  http-request set-method %[req.hdr(x-netplane-method)] if { req.hdr(x-netplane-method) -m found }"
+    yield "  http-request del-header x-netplane-method"
     yield "  use_backend %[var(txn.slot)]"
     if settings.passthrough:
         yield from _passthrough(settings, maps)
