@@ -293,3 +293,30 @@ def test_what_was_asked_is_counted_under_the_real_servers_names(
     told = [line for line in lines if line.startswith("apiserver_request_total") and '"configmaps"' in line]
     for parts in (('verb="POST"', 'dry_run="All"', 'code="201"'), ('verb="PUT"', 'dry_run=""', 'code="401"')):
         assert any(all(part in line for part in (*parts, 'component="apiserver"')) for line in told), parts
+
+
+TWICE = b'{"metadata": {"name": "c"}, "data": {"a": "1", "b": "2", "a": "3"}}'
+TWICE_IN_YAML = b"metadata:\n  name: c\ndata:\n  a: '1'\n  a: '2'\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "why"),
+    [
+        (TWICE, "application/json", 'duplicate field "data.a"'),
+        (TWICE_IN_YAML, "application/yaml", 'line 5: key "a" already set in map'),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused_or_warned_of(
+    api: Client, namespace: str, body: bytes, kind: str, why: str
+) -> None:
+    where = core(namespace, "configmaps")
+    for method, path, sent in (("POST", where, kind), ("PATCH", f"{where}/c", APPLY)):
+        asked = f"{path}?dryRun=All&fieldManager=me&fieldValidation"
+        code, told = api.ask(method, f"{asked}=Strict", body, headers={"Content-Type": sent})
+        assert (code, f"strict decoding error: {why}" in told["message"]) == (400, True)
+    warned, _, headers = api.raw("POST", f"{where}?fieldValidation=Warn", body, headers={"Content-Type": kind})
+    assert (warned, headers["warning"]) == (201, '299 - "' + why.replace('"', '\\"') + '"')
+    quiet, _, headers = api.raw("PUT", f"{where}/c?fieldValidation=Ignore", body, headers={"Content-Type": kind})
+    assert (quiet, "warning" in headers) == (200, False)
+    code, told = api.ask("PATCH", f"{where}/c?fieldValidation=Strict", TWICE, headers={"Content-Type": MERGE})
+    assert (code, 'duplicate field "data.a"' in told["message"]) == (400, True)

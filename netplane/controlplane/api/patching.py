@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from netplane.controlplane.api import admission, bodies, cluster, http, options, reading, status, writing
+from netplane.controlplane.api import admission, bodies, cluster, duplicates, http, options, reading, status, writing
 from netplane.controlplane.registry import schema, types
 from netplane.kube import apply
 from netplane.kube import patch as patches
@@ -76,7 +76,9 @@ async def _configuration(request: http.Request, of: types.ResourceType, wanted: 
         raise status.bad_request(
             "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply patch"
         )
-    config = bodies.from_yaml(await request.body())
+    body = await request.body()
+    config = bodies.from_yaml(body)
+    duplicates.check(request, body, of="error decoding YAML: ")
     if not isinstance(config, dict):
         raise status.bad_request("the applied configuration is not an object")
     writing.check_kind(config, of)
@@ -103,7 +105,9 @@ async def read_patch(request: http.Request, shape: Shape | None) -> writing.Chan
     kind = request.content_type
     if kind not in _ACCEPTED or (kind == STRATEGIC and shape is None):
         raise status.unsupported_media_type(kind, _ACCEPTED if shape is not None else (JSON_PATCH, MERGE, APPLY))
-    body = bodies.json(await request.body())
+    raw = await request.body()
+    body = bodies.json(raw)
+    duplicates.check(request, raw, of="error decoding patch: ")
 
     def change(current: Object) -> Object:
         try:

@@ -13,6 +13,7 @@ from netplane.controlplane.api import (
     bodies,
     cluster,
     deletion,
+    duplicates,
     http,
     options,
     quotas,
@@ -54,8 +55,11 @@ class Stored:
 
 async def read_body(request: http.Request, of: types.ResourceType, writing: options.Writing) -> Object:
     """Return the object in the body, canonical; raise 400 for what cannot be one, note unknown fields as warnings."""
-    obj = bodies.obj(await request.body(), request.content_type)
+    body = await request.body()
+    obj = bodies.obj(body, request.content_type)
     check_kind(obj, of)
+    if request.query:
+        duplicates.check(request, body, of=strategy.cannot_be(of))
     return read(request, of, obj, writing)
 
 

@@ -42,12 +42,16 @@ _READ = Read()
 def read(rt: ResourceType, obj: Object, *, validation: FieldValidation = "Strict") -> Read:
     """Read a request body as an object of the type: drop nulls and unknown fields, make values canonical."""
     reading = rt.read(obj) if rt.read else decode.read(schema.shape_of(rt), obj)
-    cannot = f'{rt.kind} in version "{rt.version}" cannot be handled as a {rt.kind}: '
     if reading.errors:
-        return Read(cannot + reading.errors[0])
+        return Read(cannot_be(rt) + reading.errors[0])
     if reading.unknown and validation == "Strict":
-        return Read(f"{cannot}strict decoding error: {', '.join(reading.unknown)}")
+        return Read(f"{cannot_be(rt)}strict decoding error: {', '.join(reading.unknown)}")
     return Read(warnings=tuple(reading.unknown)) if reading.unknown and validation == "Warn" else _READ
+
+
+def cannot_be(rt: ResourceType) -> str:
+    """Return how the message begins with which a body is refused."""
+    return f'{rt.kind} in version "{rt.version}" cannot be handled as a {rt.kind}: '
 
 
 def generated_name(prefix: str, suffix: str) -> str:
