@@ -3,7 +3,7 @@
 A pod connects to another on a node made of namespaces, and resets at once. Every way has a node of its own, and they
 take turns every few hundredths of a second, so that what else the machine does hits all alike. A rate is connections
 for each second that client or server, and the kernel on their behalf, was on a CPU. The middle of the turns' ratios
-counts.
+counts, and by how much it may be off is shown.
 
 No rules at all has two meanings, and both are shown. On a node where nothing tracks connections ("nothing at all"), and
 on one that tracks them for the sake of one nat rule that never matches ("conntrack alone"): every node does whose pods
@@ -88,13 +88,17 @@ def untracked(fill: Callable[[Topology], None], lab: Topology) -> None:
     rates.ruled(rates.UNTRACKED)(lab)
 
 
-def figures(found: dict[str, list[Slice]], size: int) -> dict[str, float]:
-    """Return the middle rates and latencies of one size, and the ratios."""
+def figures(found: dict[str, list[Slice]], size: int) -> dict[str, tuple[float, float]]:
+    """Return the middle rates and latencies of one size, and the ratios with by how much they may be off."""
     ways = {name: found.get(name) or found[f"{name} {size}"] for name in _WAYS}
     told = {f"{name}, connections per CPU second": statistics.median(one.rate for one in ways[name]) for name in _WAYS}
     told |= {f"{name}, p50 in µs": statistics.median(one.middle for one in ways[name]) * 1e6 for name in _WAYS}
     told |= {f"{name}, p99 in µs": statistics.median(one.slowest for one in ways[name]) * 1e6 for name in _WAYS}
-    return told | {f"{a} / {b}": rates.ratio(ways[a], ways[b]) for a, b in (*_GOALS, *_INFORMATION)}
+    ratios = {
+        f"{a} / {b}": (rates.ratio(ways[a], ways[b]), rates.doubt(ways[a], ways[b]))
+        for a, b in (*_GOALS, *_INFORMATION)
+    }
+    return {name: (value, 0.0) for name, value in told.items()} | ratios
 
 
 def main() -> int:
@@ -110,7 +114,7 @@ def main() -> int:
     return 0 if show({size: figures(found, size) for size in sizes}) else 1
 
 
-def show(told: dict[int, dict[str, float]]) -> bool:
+def show(told: dict[int, dict[str, tuple[float, float]]]) -> bool:
     """Print the table; return whether every goal was met."""
     table = Table(title=f"Connections from pod {POD2[Family.V4]} to pod {POD1[Family.V4]}, nftables")
     for column in ("", *(f"{size:,} Services" for size in told), "goal"):
@@ -121,10 +125,11 @@ def show(told: dict[int, dict[str, float]]) -> bool:
         is_ratio = " / " in name
         goal = _BASELINES.get(name.rpartition(" / ")[2], "") if is_ratio else ""
         if is_ratio and tuple(name.split(" / ")) in _GOALS:
-            is_good = min(values) >= GOAL
+            is_good = min(value for value, _ in values) >= GOAL
             is_met &= is_good
             goal = f">= {GOAL} {'✓' if is_good else '✗'}  {goal}".rstrip()
-        table.add_row(name, *(f"{value:.3f}" if is_ratio else f"{value:,.0f}" for value in values), goal)
+        shown = (f"{value:.3f} ± {doubt:.3f}" if is_ratio else f"{value:,.0f}" for value, doubt in values)
+        table.add_row(name, *shown, goal)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return is_met
 

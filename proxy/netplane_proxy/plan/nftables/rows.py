@@ -154,9 +154,12 @@ def uses(
         found += [(sets.hairpin, ip + ip) for ip in port.hairpin if ip not in other.hairpin]
     protocol = port.key.protocol
     if forwarding.may_stray(protocol):
-        own = set(port.cluster).union(port.local).difference(other.cluster, other.local)
-        strays = sorted([backend for backend in own if not is_pod(backend[0])])
-        found += [(sets.hosts, layout.place_key(ip, protocol, number)) for ip, number in strays]
+        own = set(port.cluster)
+        own.update(port.local)
+        own.difference_update(other.cluster, other.local)
+        strays = [backend for backend in own if not is_pod(backend[0])]
+        if strays:
+            found += [(sets.hosts, layout.place_key(ip, protocol, number)) for ip, number in sorted(strays)]
     return found
 
 
