@@ -240,7 +240,9 @@ class Policy:
     protocol: BackendProtocol = "http"
     backend_tls: BackendTls = BackendTls()
     client_certificate: Literal["", "on", "optional"] = ""
-    """Whether the client must show a certificate; the authorities stand in `Routing.client_authorities`."""
+    """Whether the client must show a certificate."""
+    client_authorities: str = ""
+    """The authorities (PEM) that must have verified it; those of each name stand in `Routing.client_authorities`."""
     balance: Literal["roundrobin", "leastconn"] = "roundrobin"
 
 

@@ -64,7 +64,7 @@ _LOG = (
 
 
 def _plain(folder: Path, size: int, *, log: str, port: int = PLAIN_PORT) -> str:
-    """Return what a person would write for as many hosts: a map of them, X-Forwarded headers, a log ("": none)."""
+    """Return what a person would write for as many hosts: a map, headers that say who asks, a log ("": none)."""
     hosts = folder / "hosts.map"
     hosts.write_text(f"{HOST} web\n" + "".join(f"app-{number}.example web\n" for number in range(size)))
     servers = "".join(f"    server pod{number} {pod}:{POD_PORT}\n" for number, pod in enumerate(_POD))
@@ -76,6 +76,9 @@ def _plain(folder: Path, size: int, *, log: str, port: int = PLAIN_PORT) -> str:
         + "    option forwardfor\n"
         + "    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n"
         + "    http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
+        + "    http-request set-header X-Forwarded-Port %[dst_port]\n"
+        + "    http-request set-header X-Real-IP %[src]\n"
+        + "    http-request set-header X-Scheme %[ssl_fc,iif(https,http)]\n"
         + "    http-request set-var(txn.host) req.hdr(host),host_only,lower\n"
         + "    http-request set-var(txn.path) path\n    http-request set-var(txn.agent) req.hdr(user-agent)\n"
         + f"    use_backend %[var(txn.host),map_str({hosts},none)]\n"

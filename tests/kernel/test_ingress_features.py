@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -102,6 +103,49 @@ def test_browsers_learn_which_origins_may_ask(door: ingress.Door) -> None:
     assert "access-control-allow-origin" not in stranger.headers
 
 
+def test_an_origin_that_is_not_named_gets_no_credentials(door: ingress.Door) -> None:
+    serve(door, "anybody.example", enable_cors="true")
+    origin = {"Origin": "https://evil.test"}
+    for method, headers in (("GET", origin), ("OPTIONS", {**origin, "Access-Control-Request-Method": "PUT"})):
+        answer = door.ask("http://anybody.example/", method=method, headers=headers)
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_who_asks_is_the_doors_to_say(door: ingress.Door) -> None:
+    serve(door, "said.example")
+    names = ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP", "X-Scheme"]
+    forged = [*names, "Forwarded", "SSL-Client-Verify", "ssl-client-subject-dn", "x_real_ip", "X-Kept"]
+    for path in ("/", "/%20"):  # At once, and by the rules for all others.
+        sent = door.answers(f"http://said.example{path}", "web", headers=dict.fromkeys(forged, "forged")).said[
+            "headers"
+        ]
+        assert [sent.get(name.lower()) for name in names] == [
+            [ingress.DOOR], ["said.example"], ["80"], ["http"], [ingress.DOOR], ["http"],
+        ]  # fmt: skip
+        assert [name for name, lines in sent.items() if lines == ["forged"]] == ["x-kept"]
+
+
+def test_a_guarded_path_is_guarded_however_it_is_written(door: ingress.Door) -> None:
+    serve(door, "odd.example")
+    annotations = {f"{PREFIX}denylist-source-range": "0.0.0.0/0"}
+    door.api.apply(o.ingress("guard", o.rule("odd.example", o.path("/admin", "web")), annotations=annotations))
+    door.refuses("http://odd.example/admin/x", 403)
+    for path in ("/%61dmin", "//admin", "/%2fadmin", "/%61dm%69n%2Fx", "/admin//x"):
+        assert door.ask(f"http://odd.example{path}").status == 403, path
+    for path in ("/x/../admin", "/x/%2e%2E/admin", "/x/..%2fadmin", "//./admin"):
+        assert door.ask(f"http://odd.example{path}").status == 400, path
+    for path in ("/%2561dmin", "//a%20b", "/.well-known/x"):
+        assert door.answers(f"http://odd.example{path}", "web").said["path"] == path
+
+
+def test_clients_that_ask_for_too_much_at_once_are_told_so(door: ingress.Door) -> None:
+    serve(door, "crowd.example", limit_connections="1")
+    with socket.create_connection((ingress.DOOR, 80), timeout=ingress.PATIENCE) as held:
+        held.sendall(b"GET / HTTP/1.1\r\nHost: crowd.example\r\nx-echo-delay: 30\r\n\r\n")
+        door.refuses("http://crowd.example/", 429)
+
+
 def test_clients_that_ask_too_often_are_told_so(door: ingress.Door) -> None:
     serve(door, "spared.example", limit_rps="1")
     serve(door, "limited.example", limit_rps="1")
@@ -122,6 +166,22 @@ def test_bodies_that_are_too_large_are_refused(door: ingress.Door) -> None:
     assert door.ask("http://small.example/", method="POST", body=b"x" * 1025).status == 413
     chunked = {"Transfer-Encoding": "chunked"}
     assert door.ask("http://small.example/", method="POST", headers=chunked).status == 411
+    # HTTP/2 says no length where there is none, and nothing of how a body comes.
+    for options, body in (["--data-binary", "x" * 1024], b""), (["-X", "POST"], b""), (["-T", "-"], b"x" * 2000):
+        over_http2("small.example", *options, body=body)
+    door.until(lambda: statuses_over_http2(door, "small.example") == [200, 200, 411])
+
+
+def over_http2(host: str, *options: str, body: bytes = b"") -> None:
+    """Ask; what the door answers before it has the whole body may be lost on its way, but it is logged."""
+    command = ["curl", "-sk", "--http2", "-m", "60", "-o", "/dev/null", *options]
+    command += ["--connect-to", f"{host}:443:{ingress.DOOR}:443", f"https://{host}/"]
+    subprocess.run(command, input=body, check=False)
+
+
+def statuses_over_http2(door: ingress.Door, host: str) -> list[int]:
+    """Return what the log says of such requests."""
+    return [row["status"] for row in logged(door, host) if row["protocol"] == "HTTP/2.0"]
 
 
 def test_slow_backends_are_given_up(door: ingress.Door) -> None:
@@ -233,6 +293,50 @@ def test_clients_show_certificates(door: ingress.Door) -> None:
     door.api.apply(o.ingress("wild", rule, annotations=names, tls=[("wild-tls", ["*.wild.example"])]))
     door.refuses("https://under.wild.example/", 403)
     door.until(lambda: status_with(door, "under.wild.example", str(door.folder / "client.pem")) == 200)
+
+
+def test_a_session_that_began_for_another_host_proves_nothing(door: ingress.Door) -> None:
+    mine, theirs = o.key_pair("friend.example"), o.key_pair("evil.example")
+    door.api.apply(o.secret("friends", {"ca.crt": mine[0]}))
+    door.api.apply(o.secret("evils", {"ca.crt": theirs[0]}))
+    serve(door, "own.example", tls=True, auth_tls_secret="evils")
+    serve(door, "closed.example", tls=True, auth_tls_secret="friends")
+    (door.folder / "evil.pem").write_text("".join(theirs))
+    (door.folder / "friend.pem").write_text("".join(mine))
+    door.until(lambda: status_with(door, "closed.example", str(door.folder / "friend.pem")) == 200)
+    context = ssl._create_unverified_context()
+    context.load_cert_chain(door.folder / "evil.pem")
+
+    def asked(host: str, session: ssl.SSLSession | None = None) -> tuple[int, ssl.SSLSession | None]:
+        plain = socket.create_connection((ingress.DOOR, 443), timeout=ingress.PATIENCE)
+        with context.wrap_socket(plain, server_hostname=host, session=session) as stream:
+            stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            return int(stream.recv(4096).split(b" ")[1]), stream.session
+
+    door.until(lambda: asked("own.example")[0] == 200)
+    assert asked("closed.example")[0] == 403
+    assert asked("closed.example", asked("own.example")[1])[0] == 403
+
+
+def test_pods_are_told_which_certificate_a_client_showed(door: ingress.Door) -> None:
+    certificate, key = o.key_pair("guest.example")
+    door.api.apply(o.secret("guests", {"ca.crt": certificate}))
+    serve(door, "guests.example", tls=True, auth_tls_secret="guests", auth_tls_verify_client="optional")
+    (door.folder / "guest.pem").write_text(certificate + key)
+    forged = {"ssl-client-verify": "SUCCESS", "ssl-client-subject-dn": "CN=forged"}
+    sent = door.answers("https://guests.example/", "web", headers=forged).said["headers"]
+    assert (sent["ssl-client-verify"], "ssl-client-subject-dn" in sent) == (["NONE"], False)
+
+    def told() -> list[object]:
+        context = ssl._create_unverified_context()
+        context.load_cert_chain(door.folder / "guest.pem")
+        with secured(context, "guests.example") as stream:
+            stream.sendall(b"GET / HTTP/1.1\r\nHost: guests.example\r\nConnection: close\r\n\r\n")
+            whole = b"".join(iter(lambda: stream.recv(65536), b""))
+        sent = json.loads(whole.partition(b"\r\n\r\n")[2])["headers"]
+        return [sent.get(f"ssl-client-{name}") for name in ("verify", "subject-dn", "issuer-dn")]
+
+    door.until(lambda: told() == [["SUCCESS"], ["CN=guest.example"], ["CN=guest.example"]])
 
 
 def status_with(door: ingress.Door, host: str, pem: str) -> int:

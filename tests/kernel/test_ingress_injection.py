@@ -122,6 +122,7 @@ def _corpus() -> Iterator[Object]:
         yield o.ingress(f"bad-{next(number)}", o.rule("tls.example", good), tls=[(text, [text, "tls.example"])])
         yield o.ingress(f"bad-{next(number)}", o.rule("backends.example", o.path("/", text)))
     yield from _annotated(number)
+    yield from _slices(number)
     yield from _secrets(number)
     yield from _gateways(number)
 
@@ -135,6 +136,29 @@ def _annotated(number: Iterator[int]) -> Iterator[Object]:
             at_host = f"annotated-{next(number)}"
             rule = o.rule(f"{at_host}.example", o.path("/", "good"))
             yield o.ingress(at_host, rule, annotations={name: text, f"{options.OURS}enable-cors": "true"})
+
+
+def _slices(number: Iterator[int]) -> Iterator[Object]:
+    """What is said of endpoints, each beside what is as it should be."""
+    ports = [{"name": "http", "port": 8080, "targetPort": 8080}]
+    for text in PAYLOADS:
+        name = f"sliced-{next(number)}"
+        yield o.service(name, ports=ports)
+        yield o.ingress(name, o.rule(f"{name}.example", o.path("/", name)))
+        changes: list[Object] = [
+            {"targetRef": {"kind": "Pod", "namespace": "default", "name": text}},
+            {"targetRef": {"kind": "Pod", "namespace": text, "name": f"pod{text}"}},
+            {"addresses": [text]},
+            {"nodeName": text},
+            {"zone": text, "hints": {"forZones": [{"name": text}]}},
+        ]
+        for at, change in enumerate(changes):
+            made = o.endpoint_slice(name, [f"10.244.99.{at + 1}"], ports=ports, name=f"{name}-{at}")
+            made["endpoints"][0] |= change
+            yield made
+        made = o.endpoint_slice(name, ["10.244.99.9"], ports=ports, name=f"{name}-named")
+        made["ports"] = [{"name": text, "port": 8080, "protocol": "TCP"}]
+        yield made
 
 
 def _secrets(number: Iterator[int]) -> Iterator[Object]:

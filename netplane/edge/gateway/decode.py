@@ -7,11 +7,13 @@ rules (or older definitions) lets it through, so all of it is judged again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from netplane.edge.gateway import rules
 from netplane.edge.gateway.facts import (
     GROUP,
+    Fault,
     Gateway,
     GatewayClass,
     Grant,
@@ -48,15 +50,22 @@ def gateway(obj: Object) -> Gateway:
 
 
 def http_route(obj: Object) -> HttpRoute:
-    """Decode an HTTPRoute. A rule that cannot be served carries the fault; the others are not touched by it."""
+    """Decode an HTTPRoute. A rule that cannot be served carries the fault; the others are not touched by it.
+
+    A hostname that is none is the fault of all rules: they would be served at fewer hosts than were asked for, or more.
+    """
     spec, meta = obj.get("spec") or {}, _meta(obj)
+    names = tuple(str(each).lower() for each in spec.get("hostnames") or ())
+    found = [rules.rule(each, index, meta.namespace) for index, each in enumerate(spec.get("rules") or _EVERYTHING)]
+    wrong = [at for at, name in enumerate(names) if not rules.is_hostname(name)]
+    if wrong:
+        message = f"hostnames[{wrong[0]}]: {names[wrong[0]][:80]!r} is not a host name"
+        found = [replace(each, fault=Fault(rules.UNSUPPORTED, message)) for each in found]
     return HttpRoute(
         meta=meta,
         parents=tuple(_parent(each, meta.namespace) for each in spec.get("parentRefs") or ()),
-        hostnames=tuple(str(each).lower() for each in spec.get("hostnames") or ()),
-        rules=tuple(
-            rules.rule(each, index, meta.namespace) for index, each in enumerate(spec.get("rules") or _EVERYTHING)
-        ),
+        hostnames=names,
+        rules=tuple(found),
     )
 
 

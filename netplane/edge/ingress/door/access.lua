@@ -4,6 +4,7 @@ local request = require("door.request")
 local text = require("door.text")
 
 local M = {}
+local AUTHORITIES = Map.new(os.getenv("NETPLANE_MAPS") .. "/authorities.map", Map._str)
 local INTERNAL = "unix@" .. os.getenv("NETPLANE_INTERNAL_SOCKET")
 
 local networks_of = text.cached(function(list)
@@ -27,14 +28,28 @@ function M.refuses(txn, policy)
     or (policy.allow and not is_in(client, policy.allow[1][1]))
 end
 
+-- Tell the backend who the client is proved to be.
+local function introduce(txn, is_proved)
+  txn.http:req_set_header("ssl-client-verify", is_proved and "SUCCESS" or "NONE")
+  if not is_proved then return end
+  txn.http:req_set_header("ssl-client-subject-dn", txn.sf:ssl_c_s_dn("", 0, "rfc2253") or "")
+  txn.http:req_set_header("ssl-client-issuer-dn", txn.sf:ssl_c_i_dn("", 0, "rfc2253") or "")
+end
+
 -- The status that tells a client without a certificate so, else false.
 function M.wants_certificate(txn, policy)
   if not policy.cert then return false end
   if not request.is_tls(txn) then return 403 end
-  local name = txn.sf:ssl_fc_sni()
-  if not name or name:lower() ~= txn:get_var("txn.host") then return 421 end
-  if txn.sf:ssl_c_used() ~= "1" then return policy.cert[1][1] == "on" and 496 or false end
-  return txn.sf:ssl_c_verify() ~= "0" and 495
+  local name, mode, authority = txn.sf:ssl_fc_sni(), table.unpack(policy.cert[1])
+  name = name and name:lower()
+  if not name or name ~= txn:get_var("txn.host") then return 421 end
+  -- Another route's authorities count for this name: whom they vouch for is nobody here.
+  if (AUTHORITIES:lookup(name) or AUTHORITIES:lookup((name:gsub("^[^.]*", "*", 1)))) ~= authority then return 403 end
+  local is_shown = txn.sf:ssl_c_used() == "1"
+  if not is_shown and mode == "on" then return 496 end
+  if is_shown and txn.sf:ssl_c_verify() ~= "0" then return 495 end
+  introduce(txn, is_shown)
+  return false
 end
 
 -- Ask another service whether the request may pass; an answer that never comes is a refusal.

@@ -84,6 +84,18 @@ local function search(door, host, path)
   return at_place(door, "*", path)
 end
 
+-- `//admin` and `/%61dmin` are looked for as `/admin`, for a guard of that would be passed by else; what is sent on stays
+-- as it came. See `looked_up` in plan/values.
+core.register_action("plain", {"http-req"}, function(txn)
+  local path = (txn.sf:path() or ""):gsub("%%%x%x", function(code)
+    local char = text.decode(code)
+    return char:find("^[%w._~/-]$") and char
+  end)
+  path = path:gsub("//+", "/")
+  if (path .. "/"):find("/%.%.?/") then return request.answer(txn, 400, {}, "400 Bad Request\n") end
+  txn:set_var("txn.path", path)
+end, 0)
+
 core.register_action("search", {"http-req"}, function(txn)
   local host = txn:get_var("txn.host") or ""
   if host:find("[^a-z0-9._:%[%]-]") then return request.answer(txn, 400, {}, "400 Bad Request\n") end

@@ -17,9 +17,11 @@ end
 
 local function cors_headers(policy, origin)
   local row = policy.cors[1]
-  local is_any = policy.origin[1][1] == "*" and row[5] ~= "1"
+  -- Any origin is nobody's friend: browsers send it no cookies, and the answer must not make it one by name.
+  local is_any = policy.origin[1][1] == "*"
   local found = {{"access-control-allow-origin", is_any and "*" or origin}}
-  if not is_any then found[#found + 1] = {"vary", "Origin"} end
+  if is_any then return found, row end
+  found[#found + 1] = {"vary", "Origin"}
   if row[5] == "1" then found[#found + 1] = {"access-control-allow-credentials", "true"} end
   return found, row
 end

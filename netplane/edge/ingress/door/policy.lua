@@ -56,12 +56,11 @@ local function mirror(txn, rows, headers)
   end
 end
 
-local function too_large(policy, headers)
-  local most = tonumber(policy.body[1][1])
+-- A body of unknown length is refused; HTTP/2 does not say that there is one, so that its beginning was waited for.
+local function too_large(txn, policy, headers)
   local length = request.first(headers, "content-length")
-  if length then return (tonumber(length) or math.huge) > most and 413 end
-  local kind = request.first(headers, "content-type") or ""
-  return headers["transfer-encoding"] and kind:sub(1, 16) ~= "application/grpc" and 411
+  if length then return (tonumber(length) or math.huge) > tonumber((policy.body or policy.told)[1][1]) and 413 end
+  return policy.body and (headers["transfer-encoding"] or (tonumber(txn.sf:req_body_len()) or 0) > 0) and 411
 end
 
 core.register_action("policy", {"http-req"}, function(txn)
@@ -78,7 +77,7 @@ core.register_action("policy", {"http-req"}, function(txn)
   if policy.cors and cors.answered(txn, policy, headers) then return end
   if policy.basic and not access.basic(txn, policy.basic[1], headers) then return end
   if policy.auth and not access.external(txn, policy.auth[1], policy.copy, headers) then return end
-  local status = policy.body and too_large(policy, headers)
+  local status = (policy.body or policy.told) and too_large(txn, policy, headers)
   if status then return request.answer(txn, status) end
   if policy.redirect then return redirect(txn, policy.redirect[1]) end
   for _, name in ipairs({"server", "tunnel", "rps", "rpm", "conn", "cookie"}) do

@@ -83,10 +83,13 @@ end
 function M.changed_path(txn, change)
   local kind, value, prefix = change[1], change[2], change[3] or ""
   if kind == "full" then return value end
-  local rest = txn:get_var("txn.path"):sub(prefix == "/" and 1 or #prefix + 1)
+  local path = txn.sf:path()
+  -- As it came, unless the prefix was written otherwise.
+  if prefix ~= "/" and path:sub(1, #prefix) ~= prefix then path = txn:get_var("txn.path") end
+  local rest = path:sub(prefix == "/" and 1 or #prefix + 1)
   if rest ~= "" and rest:sub(1, 1) ~= "/" then rest = "/" .. rest end
-  local path = value:gsub("/$", "") .. rest
-  return path == "" and "/" or path
+  local changed = value:gsub("/$", "") .. rest
+  return changed == "" and "/" or changed
 end
 
 return M

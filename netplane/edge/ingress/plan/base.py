@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from netplane.edge.ingress.plan.state import KEEPS, EngineServer
+from netplane.edge.ingress.plan.state import KEEPS, EngineServer, is_word
 from netplane.model.routing import Listener
 
 KINDS: Final[Mapping[str, str]] = {"h": "roundrobin", "l": "leastconn", "c": "sticky", "t": "tcp"}
@@ -73,6 +73,9 @@ def _global(settings: Settings, mark: str) -> Iterable[str]:
     yield "  tune.ssl.default-dh-param 2048"
     # What conditions compare with is one word or two: to hash a value for the cache costs more than to compare it.
     yield "  tune.pattern.cache-size 0"
+    # A session knows the client's certificate as it was checked for the name it began with, and TLS 1.3 would take it
+    # up for any other name, where other authorities count.
+    yield "  tune.ssl.cachesize 0"
     yield "  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets"
     yield "  ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
     yield f"  lua-prepend-path {PurePosixPath(settings.lua).parent}/?.lua"
@@ -124,7 +127,7 @@ def _frontends(settings: Settings) -> Iterable[str]:
     yield "  no log"
     yield f"  bind unix@{at}/internal.sock mode 600"
     # Never true: it makes these maps known to the engine also when no rule above uses them.
-    for name in ("meta", "slots", "sni", "choices"):
+    for name in ("meta", "slots", "sni", "choices", "authorities"):
         yield f"  http-request set-var(txn.none) path,map_str({maps}/{name}.map) if {{ always_false }}"
     yield "  http-request set-var(txn.slot) req.hdr(x-netplane-slot)"
     yield "  http-request del-header x-netplane-slot"
@@ -184,6 +187,10 @@ def _passthrough(settings: Settings, maps: str) -> Iterable[str]:
 _STEP: Final = 100_000
 """Between the ids of one port's addresses: no port reaches it."""
 _MISSING: Final = "!{ var(txn.found) -m found }"
+_BARE: Final = " ".join(
+    f"!{{ req.hdr({name}) -m found }}" for name in ("content-length", "transfer-encoding", "upgrade")
+)
+"""Of a request that does not say whether it has a body, as in HTTP/2."""
 
 _CAPTURES: Final = """
 declare capture request len 2048
@@ -193,24 +200,34 @@ http-request capture req.fhdr(user-agent) id 2
 """
 """What the log will tell of the request, which is gone by then, beside the host, whose capture is read also before."""
 
+_FORGED: Final = (
+    "^(x.forwarded.(for|host|port|proto|scheme)|x.original.forwarded.for|x.real.ip|x.scheme|forwarded|ssl.client.*)$"
+)
+"""Headers that tell pods who asks, and how: the door's to say. Many a server reads `_` in their names as `-`."""
+
 _FAST: Final = r"""
 tcp-request session set-var(sess.client) src,concat()
 tcp-request session set-var(sess.scheme) ssl_fc,iif(https,http)
+tcp-request session set-var(sess.port) dst_port
 declare capture request len 2048
 http-request capture req.fhdr(host) id 0
 CAPTURES
 acl is_odd_host capture.req.hdr(0) -m sub / ,
-acl is_dotted path -m sub /. /%2e /%2E
+acl is_loose path -m sub // /. %
 OTHERS
-http-request set-header X-Forwarded-For %[var(sess.client)]
-http-request set-header X-Forwarded-Proto %[var(sess.scheme)]
-http-request set-header X-Forwarded-Host %[capture.req.hdr(0)]
-http-request set-var(txn.rec) base,concat(/?),map_beg(MAPS/fast.map) unless is_odd_host or is_dotted ELSEWHERE
+http-request del-header FORGED -m reg
+http-request add-header X-Forwarded-For %[var(sess.client)]
+http-request add-header X-Forwarded-Proto %[var(sess.scheme)]
+http-request add-header X-Forwarded-Host %[capture.req.hdr(0)]
+http-request add-header X-Forwarded-Port %[var(sess.port)]
+http-request add-header X-Real-IP %[var(sess.client)]
+http-request add-header X-Scheme %[var(sess.scheme)]
+http-request set-var(txn.rec) base,concat(/?),map_beg(MAPS/fast.map) unless is_odd_host or is_loose ELSEWHERE
 http-request track-sc0 var(txn.rec),bytes(6) table owners
 http-request allow if { var(txn.rec) -m found }
 http-request set-var(txn.door) so_id,map_int(MAPS/doors.map)
 http-request set-var(txn.base) base
-http-request set-var(txn.rec) var(txn.door),concat(/,txn.base,/?),map_beg(MAPS/near.map) unless is_odd_host or is_dotted
+http-request set-var(txn.rec) var(txn.door),concat(/,txn.base,/?),map_beg(MAPS/near.map) unless is_odd_host or is_loose
 http-request track-sc0 var(txn.rec),bytes(6) table owners
 http-request allow if { var(txn.rec) -m found }
 """
@@ -225,7 +242,7 @@ set-var(txn.rec) 'str("!400--\",\"service\":\"")'
 set-var(txn.host) req.fhdr(host),host_only,lower,rtrim(.)
 set-var(txn.path) path
 REFUSE(400,Bad Request) if is_odd_host
-REFUSE(400,Bad Request) if is_dotted { path -m reg -i (^|/)([.]|%2e){1,2}(/|$) }
+lua.plain if is_loose
 set-var(txn.key) var(txn.door),concat(/,txn.host),concat(,txn.path)
 set-var(txn.found) var(txn.key),map_str(MAPS/exact.map)
 lua.search if MISSING { var(txn.door) -m sub ^ }
@@ -241,6 +258,7 @@ set-var(txn.service) var(txn.slot),map_str(MAPS/slots.map),field(1,|)
 set-var(txn.rec) 'var(txn.slot),concat(,txn.owner,"\",\"service\":\""),concat(,txn.service)'
 set-var(txn.policy) var(txn.rid),map_str(MAPS/policies.map) if RICH
 wait-for-body time 5s at-least 16000 if { var(txn.policy) -m sub &mirror= }
+wait-for-body time 5s at-least 1 if { var(txn.policy) -m sub &body= } BARE
 lua.policy if RICH
 track-sc1 var(txn.client) table clients if { var(txn.client) -m found }
 track-sc2 var(txn.client) table minutes if { var(txn.client) -m found }
@@ -254,6 +272,7 @@ def _fast(settings: Settings, maps: str) -> Iterator[str]:
     others = [one.port for one in settings.listeners if one.port not in settings.own_ports]
     ids = [str(port + _STEP * at) for port in others for at in range(len(settings.addresses))]
     text = _FAST.replace("CAPTURES", _CAPTURES.strip() if settings.access_log else "").replace("MAPS", maps)
+    text = text.replace("FORGED", _FORGED)
     text = text.replace("OTHERS", f"acl is_elsewhere so_id {' '.join(ids)}" if ids else "")
     text = text.replace(" ELSEWHERE", " or is_elsewhere" if ids else "")
     yield from (f"  {line}" for line in text.splitlines() if line)
@@ -267,7 +286,8 @@ def _rules(maps: str, *, logs: bool) -> Iterator[str]:
     if logs:
         yield "  http-request capture req.fhdr(host),bytes(0,256),json(utf8s) id 0"
     for line in _RULES.strip().splitlines():
-        line = line.replace("MAPS", maps).replace("MISSING", _MISSING).replace("RICH", "!{ var(txn.rid) -m str n }")
+        line = line.replace("MAPS", maps).replace("MISSING", _MISSING).replace("BARE", _BARE)
+        line = line.replace("RICH", "!{ var(txn.rid) -m str n }")
         yield f"  http-request {_refusal(line)}"
     # The engine's own count of failures knows those of backends alone, and not what the door itself fails with.
     yield "  http-after-response set-var(txn.none) sc0_inc_gpc0 if { status ge 500 }"
@@ -305,6 +325,8 @@ def _slots(settings: Settings, servers: Mapping[str, Mapping[str, EngineServer]]
             if kind == "c":
                 yield f"  dynamic-cookie-key {cookie_key}"
             for name, server in sorted(servers.get(slot, {}).items()):
+                if not is_word(name):
+                    continue
                 yield f"  server {name} {server.where}{f' {server.options}' if server.options else ''}"
     yield "backend basic from doors"
     yield f"  server checker unix@{settings.directory}/passwords.sock"

@@ -12,8 +12,11 @@ from netplane.model.routing import Backend, Match, Route, Value
 def split(main: Route, trial: Route, options: Options) -> tuple[Route, list[Route]]:
     """Return the main route with its share, and the routes that headers and cookies decide.
 
-    Everything but the backends is the main route's: a canary is the same place with other pods behind it.
+    Everything but the backends is the main route's: a canary is the same place with other pods behind it. One that is
+    closed, for what guards it cannot be read, stays closed.
     """
+    if main.respond:
+        return main, []
     chosen = replace(main, owner=trial.owner, backends=trial.backends)
     weight, total = options.get("canary-weight", 0), options.get("canary-weight-total", 100)
     weight = min(weight, total)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from netplane.edge.ingress.plan import base, policy, slots, table
 from netplane.edge.ingress.plan.slots import Use
-from netplane.edge.ingress.plan.state import MAPS, EngineCertificate, Paths, State, digest
-from netplane.model.routing import Backend, Certificate, Passthrough, Policy, Route, Routing, Server, ServicePort
+from netplane.edge.ingress.plan.state import MAPS, EngineCertificate, Paths, State, authority_name, digest
+from netplane.model.routing import Backend, Passthrough, Policy, Route, Routing, Server, ServicePort
 
 _PLAIN = Policy()
 
@@ -74,6 +74,7 @@ def _maps(
         "fast": tables.fast,
         "near": tables.near,
         "doors": tables.doors,
+        "authorities": {name: authority_name(pem) for name, pem in _client_authorities(routing).items()},
         "sni": {_sni(one): given[slots.passthrough_use(one.service)] for one in reversed(routing.passthroughs)},
     }
     return {name: maps.get(name, {}) for name in MAPS}
@@ -151,35 +152,39 @@ def _sni(one: Passthrough) -> str:
 
 def _certificates(routing: Routing, paths: Paths) -> dict[str, EngineCertificate]:
     """Name each by its content; a name that authorities are told for has an entry of its own with them."""
-    authority = {name: one for one in routing.client_authorities for name in one.names}
+    authority = _client_authorities(routing)
     claimed = {name for one in routing.certificates for name in one.names}
     alone = set(authority) - claimed
     found = {}
     for certificate in routing.certificates:
         # A host that a wildcard stands for, and whose clients show certificates, is named beside it: exact names win.
         under = {name for name in alone if f"*.{name.partition('.')[2]}" in certificate.names}
-        certificate, alone = replace(certificate, names=(*certificate.names, *sorted(under))), alone - under
-        for options, names in _by_options(certificate, authority, paths).items():
+        alone -= under
+        for options, names in _by_options([*certificate.names, *sorted(under)], authority, paths).items():
             mark = digest(f"{certificate.pem}\n{options}\n{' '.join(names)}", 12)
             found[f"{certificate.name}-{mark}"] = EngineCertificate(certificate.pem, names, options)
     return found
 
 
-def _by_options(certificate: Certificate, authority: Mapping[str, object], paths: Paths) -> dict[str, tuple[str, ...]]:
+def _client_authorities(routing: Routing) -> dict[str, str]:
+    """Return the authorities by server name; of two that claim a name the first, which is the older."""
+    return {name: one.pem for one in reversed(routing.client_authorities) for name in one.names}
+
+
+def _by_options(names: Iterable[str], authority: Mapping[str, str], paths: Paths) -> dict[str, tuple[str, ...]]:
     grouped: dict[str, list[str]] = {}
-    for name in certificate.names:
-        one = authority.get(name)
-        pem = getattr(one, "pem", "")
+    for name in names:
+        pem = authority.get(name, "")
         # `optional`, for whoever comes without is told so in HTTP; the routes decide who must have one.
-        options = f"ca-file {paths.authority(slots.authority_name(pem))} verify optional" if pem else ""
+        options = f"ca-file {paths.authority(authority_name(pem))} verify optional" if pem else ""
         grouped.setdefault(options, []).append(name)
     return {options: tuple(names) for options, names in grouped.items()}
 
 
 def _authorities(routing: Routing) -> dict[str, str]:
-    found = {slots.authority_name(one.pem): one.pem for one in routing.client_authorities}
+    found = {authority_name(one.pem): one.pem for one in routing.client_authorities}
     for route in routing.routes:
         tls = route.policy.backend_tls
         if tls.verify and tls.ca:
-            found[slots.authority_name(tls.ca)] = tls.ca
+            found[authority_name(tls.ca)] = tls.ca
     return found

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from netplane.model import address
 from netplane.model.routing import Server
 from netplane.model.service import Endpoint, EndpointSlice, Protocol, Service, ServicePort
+
+_OWN: Final = tuple(
+    address.prefix(text)
+    for text in (
+        "0.0.0.0/32",
+        "::/128",
+        "127.0.0.0/8",
+        "::1/128",
+        "169.254.0.0/16",
+        "fe80::/10",
+        "224.0.0.0/4",
+        "ff00::/8",
+    )
+)
+"""No pod's: the door's own machine, its links, and groups. Kubernetes refuses them too (ValidateNonSpecialIP)."""
 
 
 def port_of(service: Service, wanted: int | str) -> ServicePort | None:
@@ -21,7 +37,7 @@ def servers(service: Service, port: ServicePort, slices: Iterable[EndpointSlice]
     """Return the endpoints that are ready; when none is, those that still serve while they end (KEP-1669).
 
     Of a Service in both families, one is used, that of its first cluster address, else IPv4 where there is any: the
-    other holds the same pods.
+    other holds the same pods. Whoever may write slices shall not make the door ask its own machine: see `_OWN`.
     """
     found = [
         (endpoint, row.port)
@@ -29,6 +45,7 @@ def servers(service: Service, port: ServicePort, slices: Iterable[EndpointSlice]
         for row in piece.ports
         if row.name == port.name and row.protocol is Protocol.TCP
         for endpoint in piece.endpoints
+        if not address.any_contains(_OWN, endpoint.addresses[0])
     ]
     chosen = [one for one in found if one[0].ready] or [one for one in found if _serves_while_ending(one[0])]
     return tuple(

@@ -46,6 +46,7 @@ def read(view: View, door: Door) -> Reading:
     book = _Book()
     ours = [obj for obj in view.ingresses.values() if class_of(obj, default) in names]
     mine = [_one(obj, view, door, book) for obj in sorted(ours, key=_age)]
+    authorities = tls.authorities([one for one in mine if not one.options.get("canary")])
     for one in mine:
         if not one.options.get("canary"):
             _read_rules(one, book)
@@ -55,7 +56,7 @@ def read(view: View, door: Door) -> Reading:
     for one in mine:
         if one.options.get("canary"):
             _read_canary(one, book)
-    certificates, authorities = tls.read(mine)
+    certificates = tls.certificates(mine)
     routing = Routing(
         routes=tuple(book.routes),
         certificates=certificates,
@@ -124,6 +125,10 @@ def _read_canary(one: One, book: _Book) -> None:
         if at is None:
             one.tell("NotServed", f"{_where(route)}: no Ingress that is not a canary serves {_place(place)}")
             continue
+        main = book.routes[at].owner
+        if main.namespace != one.key[0]:
+            one.tell("PathClaimed", f"{_where(route)}: {_place(place)} is served by {main}, of another namespace")
+            continue
         older = book.canaries.setdefault(place, route.owner)
         if older != route.owner:
             one.tell("PathClaimed", f"{_where(route)}: {_place(place)} has the canary {older}, which is older")
@@ -148,13 +153,24 @@ def _pass_through(one: One, route: Route, book: _Book) -> None:
     service = route.backends[0].service if route.backends else None
     if host.kind == "any" or service is None:
         one.tell("NotServed", f"{_where(route)}: passing TLS through needs a host and a Service")
-    elif host in book.passthroughs and book.passthroughs[host].owner != route.owner:
-        if book.passthroughs[host].owner.name != route.owner.name:
-            one.tell(
-                "PathClaimed", f"{_where(route)}: {host.name} is passed through to {book.passthroughs[host].owner}"
-            )
+    elif older := _older(host, one.key, book):
+        one.tell("HostClaimed", f"{_where(route)}: {_shown(host)} is served by {older}, which is older")
     else:
         book.passthroughs.setdefault(host, Passthrough(route.owner, host, service))
+
+
+def _older(host: Host, key: Key, book: _Book) -> Owner | None:
+    """Return who came first to a host that an Ingress wants all TLS connections of, or to one that it stands for."""
+    claims = [(at, book.routes[index].owner) for (at, _), index in book.claims.items()]
+    claims += [(at, one.owner) for at, one in book.passthroughs.items()]
+    for claimed, owner in claims:
+        if (owner.namespace, owner.name) != key and (claimed == host or _stands_for(host, claimed)):
+            return owner
+    return None
+
+
+def _stands_for(host: Host, other: Host) -> bool:
+    return host.kind == "label" and other.kind == "exact" and other.name.partition(".")[2] == host.name
 
 
 def _routes(one: One) -> Iterator[Route]:
@@ -175,8 +191,8 @@ def _route(one: One, match: Match, backend: Backend, rule: int, path: int) -> Ro
     order = (one.obj["metadata"].get("creationTimestamp") or "", namespace, name, rule, path)
     owner = Owner("Ingress", namespace, name, rule, path)
     route = Route(owner, match, (backend,), frozenset({one.door.http, one.door.https}), order)
-    if one.options.is_closed:
-        return replace(route, backends=(Backend(None),))
+    if one.options.is_closed or match.host in one.closed_hosts:
+        return replace(route, backends=(Backend(None),), respond=503)
     return _changed(replace(route, policy=policies.policy(one, match.host)), one.options)
 
 
@@ -216,11 +232,11 @@ def _path(one: One, row: Mapping[str, Any], where: str) -> Path | None:
         one.tell("BadPath", f"{where}.path: {error}")
         return None
     if kind == "Exact":
-        return Path("exact", text)
+        return Path("exact", values.looked_up(text))
     if kind not in ("Prefix", "ImplementationSpecific"):
         one.tell("BadPath", f"{where}.pathType: {kind!r} is none of Exact, Prefix, ImplementationSpecific")
         return None
-    return Path("prefix", text.rstrip("/") or "/")
+    return Path("prefix", values.looked_up(text).rstrip("/") or "/")
 
 
 def _backend(one: One, backend: Mapping[str, Any], where: str) -> Backend:
@@ -252,5 +268,8 @@ def _where(route: Route) -> str:
 
 def _place(place: tuple[Host, Path]) -> str:
     host, path = place
-    star = "*." if host.kind == "label" else ""
-    return f"{path.kind} path {star}{host.name}{path.value}"
+    return f"{path.kind} path {_shown(host)}{path.value}"
+
+
+def _shown(host: Host) -> str:
+    return f"*.{host.name}" if host.kind == "label" else host.name

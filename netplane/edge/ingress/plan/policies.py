@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,13 +25,16 @@ _CONNECT: Final = 5000
 
 def check(one: One) -> None:
     """Read what the annotations refer to, into the options, so that what is missing is told once."""
-    for name, read in (("auth-secret", _basic), ("auth-url", _external), ("proxy-ssl-secret", _backend_ca)):
+    for name, read in _READ.items():
         if one.options.get(name) is not None:
             try:
                 one.options.values[f"read:{name}"] = read(one)
             except ValueError as error:
                 one.options.refuse(f"netplane.io/{name}", str(error))
     _timeouts(one)
+    if one.options.get("proxy-ssl-verify") and not one.options.get("proxy-ssl-name"):
+        text = "is missing, though proxy-ssl-verify asks for the name that the backend must prove"
+        one.options.refuse("netplane.io/proxy-ssl-name", text)
     if one.options.get("auth-type") and one.options.get("auth-secret") is None:
         one.options.refuse("netplane.io/auth-secret", "is missing, though auth-type asks for passwords")
     if one.options.get("auth-tls-verify-client", "off") != "off" and one.options.get("auth-tls-secret") is None:
@@ -72,6 +76,7 @@ def policy(one: One, host: Host) -> Policy:
             get("proxy-ssl-verify", False), get("read:proxy-ssl-secret", ""), get("proxy-ssl-name", "")
         ),
         client_certificate=_client_certificate(one),
+        client_authorities=get("read:auth-tls-secret") or "",
         balance=get("balance", "roundrobin"),
     )
 
@@ -182,3 +187,18 @@ def _external(one: One) -> ExternalAuth:
 
 def _backend_ca(one: One) -> str:
     return pem.authorities(secret(one, one.options.get("proxy-ssl-secret")))
+
+
+def _client_ca(one: One) -> str | None:
+    if one.options.get("auth-tls-verify-client") == "off":
+        return None
+    return pem.authorities(secret(one, one.options.get("auth-tls-secret")))
+
+
+_READ: Final[Mapping[str, Callable[[One], object]]] = {
+    "auth-secret": _basic,
+    "auth-url": _external,
+    "auth-tls-secret": _client_ca,
+    "proxy-ssl-secret": _backend_ca,
+}
+"""The annotations that refer to other objects, and what reads these."""

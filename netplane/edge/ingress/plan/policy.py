@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from netplane.edge.ingress.plan.encode import field_text
-from netplane.edge.ingress.plan.state import digest
+from netplane.edge.ingress.plan.state import authority_name, digest
 from netplane.model.routing import Cors, ExternalAuth, Headers, PathChange, Policy, Redirect, Route, ServicePort
 
 NONE: Final = "n"
@@ -44,7 +44,7 @@ def _access(route: Route, slot_of: SlotOf, https_port: int) -> list[str]:
     if policy.deny:
         fields.append(field_text("deny", ",".join(policy.deny)))
     if policy.client_certificate:
-        fields.append(field_text("cert", policy.client_certificate))
+        fields.append(field_text("cert", policy.client_certificate, authority_name(policy.client_authorities)))
     if policy.cors:
         fields += _cors(policy.cors)
     if policy.basic_auth:
@@ -103,7 +103,8 @@ def _limits(policy: Policy) -> list[str]:
     numbers = {
         "server": policy.server_timeout,
         "tunnel": policy.tunnel_timeout,
-        "body": policy.body_size,
+        # A stream of messages is as long as it is, so that only a length that is said counts.
+        "told" if policy.protocol in ("h2", "h2c") else "body": policy.body_size,
         "rps": policy.limits.per_second * _BURST_SECONDS,
         "rpm": policy.limits.per_minute,
         "conn": policy.limits.concurrent,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from netplane.edge.ingress.plan.state import EngineServer, Paths, digest
+from netplane.edge.ingress.plan.state import EngineServer, Paths, authority_name, digest
 from netplane.model.routing import BackendProtocol, BackendTls, Policy, Server, ServicePort
 
 _PROTOCOLS: Final[Mapping[BackendProtocol, str]] = {
@@ -21,6 +21,7 @@ _PROTOCOLS: Final[Mapping[BackendProtocol, str]] = {
     "h2": "ssl alpn h2",
 }
 _SERVER_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_POD: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,11 +56,6 @@ def use_of(service: ServicePort, policy: Policy, paths: Paths) -> Use:
 def passthrough_use(service: ServicePort) -> Use:
     """Return the use of a Service that TLS connections are handed to as they are."""
     return Use("t", service)
-
-
-def authority_name(pem: str) -> str:
-    """Name a bundle of authorities by its content."""
-    return f"ca-{digest(pem, 20)}"
 
 
 def server_options(protocol: BackendProtocol, tls: BackendTls, paths: Paths) -> str:
@@ -103,11 +99,13 @@ def assign(
 def servers_of(use: Use, servers: Iterable[Server]) -> dict[str, EngineServer]:
     """Return the servers of a slot by name: pod, endpoint, and a mark of how it is spoken to.
 
-    The name is all that tells this server from another, and the log takes pod and endpoint from it.
+    The name is all that tells this server from another, and the log takes pod and endpoint from it. What a slice says
+    of its pods is anybody's text: only what a pod can be called becomes a part of a name.
     """
     found = {}
     for one in servers:
         server = EngineServer(one.address, one.port, use.options)
         mark = digest(use.options, 8) if use.options else ""
-        found[f"{one.name or 'endpoint'}_{one.address}:{one.port}_{mark}"] = server
+        pod = one.name if _POD.fullmatch(one.name) else "endpoint"
+        found[f"{pod}_{one.address}:{one.port}_{mark}"] = server
     return found

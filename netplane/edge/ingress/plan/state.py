@@ -7,6 +7,7 @@ can be compared by names alone, and a changed one is added before the old one go
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,9 +16,10 @@ from netplane.lib import keyed
 
 DECIDING: Final = ("exact", "regex", "prefix", "near", "doors", "sni", "fast")
 """The maps that send requests somewhere: written after, and erased before, what they name."""
-NAMED: Final = ("slots", "policies", "choices", "meta")
+NAMED: Final = ("slots", "policies", "choices", "meta", "authorities")
 MAPS: Final = (*NAMED, *DECIDING)
 
+_ONE_COMMAND: Final = re.compile(r"(?:[^;\\]|\\.)+")
 _PAYLOAD_MOST: Final = 12_000
 """Bytes of one command, with room in the engine's 16 KiB buffer."""
 
@@ -73,14 +75,41 @@ class Command:
         """Tell whether the engine's answer means anything else than success."""
         return bool(answer) if self.accepts == ("",) else not any(begin in answer for begin in self.accepts)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether the engine reads it as this one command, with all of its payload: nothing in it starts another."""
+        rows = self.payload.split("\n") if self.payload else []
+        return bool(is_line(self.line) and _ONE_COMMAND.fullmatch(self.line)) and all(map(is_line, rows))
+
     def wire(self) -> bytes:
         """Return the bytes to send."""
         return f"{self.line} <<\n{self.payload}\n\n".encode() if self.payload else f"{self.line}\n".encode()
 
 
+def is_line(text: str) -> bool:
+    """Tell whether a text is one line that says something: no line's end, no control character."""
+    return text.isprintable() and not text.isspace() and text != ""
+
+
+def is_word(text: str) -> bool:
+    """Tell whether a text is one word, in a command as in a file of the engine's."""
+    return is_line(text) and not any(one in text for one in " ;\\\"'#")
+
+
+def row(key: str, value: str) -> str:
+    """Return a row of a map, "" when it would be read as anything else."""
+    text = f"{key} {value}"
+    return text if key and " " not in key and is_line(text) else ""
+
+
 def digest(text: str, length: int = 10) -> str:
     """Return a short name of a text: hexadecimal digits."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]
+
+
+def authority_name(pem: str) -> str:
+    """Name a bundle of authorities by its content."""
+    return f"ca-{digest(pem, 20)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +200,7 @@ def _add_servers(want: State, have: State) -> Iterator[Command]:
         held = have.servers.get(slot, {})
         if held is servers:  # What did not move is the very same, and there is much of it.
             continue
-        added = [name for name in servers if name not in held]
+        added = [name for name in servers if name not in held and is_word(name)]
         for name in added:
             server, subject = servers[name], f"{slot}/{name}"
             if (slot, name) not in have.leaving:
@@ -210,15 +239,19 @@ def _write(name: str, want: State, have: State, paths: Paths) -> Iterator[Comman
     path, size = paths.map(name), 0
     rows: list[str] = []
     for key, value in delta.add.items():
-        row = f"{key} {value}"
-        if size + len(row) + 1 > _PAYLOAD_MOST:
+        text = row(key, value)
+        if not text:
+            continue
+        if size + len(text) + 1 > _PAYLOAD_MOST:
             yield Command(f"add map {path}", "\n".join(rows))
             rows, size = [], 0
-        rows.append(row)
-        size += len(row) + 1
+        rows.append(text)
+        size += len(text) + 1
     if rows:
         yield Command(f"add map {path}", "\n".join(rows))
     for key, value in delta.change.items():
+        if not row(key, value):
+            continue
         yield Command(f"set map {path} {_escaped(key)} {_escaped(value)}")
 
 

@@ -1,31 +1,52 @@
-"""Choose the certificates of Ingresses: for each name the oldest Ingress that names it has its Secret served."""
+"""Choose certificates, and the authorities of clients: for each name the oldest Ingress that names it decides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from netplane.edge import pem
-from netplane.edge.ingress.plan import policies, values
+from netplane.edge.ingress.plan import values
 from netplane.edge.ingress.plan.view import One
-from netplane.model.routing import Certificate, ClientAuthority
+from netplane.model.routing import Certificate, ClientAuthority, Host
 
 
-def read(ingresses: Sequence[One]) -> tuple[tuple[Certificate, ...], tuple[ClientAuthority, ...]]:
-    """Return the certificates by Secret, and the authorities of clients, oldest first."""
+def certificates(ingresses: Sequence[One]) -> tuple[Certificate, ...]:
+    """Return the certificates by Secret; the Ingresses come oldest first."""
     claimed: dict[str, tuple[str, str]] = {}
     pems: dict[str, str] = {}
-    authorities: dict[str, ClientAuthority] = {}
     for one in ingresses:
         for at, row in enumerate((one.obj.get("spec") or {}).get("tls") or ()):
             _claim(one, at, row.get("secretName") or "", row.get("hosts") or (), claimed, pems)
-        _authorities(one, authorities)
     names: dict[str, list[str]] = {}
     for name, (secret, _) in claimed.items():
         names.setdefault(secret, []).append(name)
-    return (
-        tuple(Certificate(secret, tuple(sorted(mine)), pems[secret]) for secret, mine in sorted(names.items())),
-        tuple(authorities.values()),
-    )
+    return tuple(Certificate(secret, tuple(sorted(mine)), pems[secret]) for secret, mine in sorted(names.items()))
+
+
+def authorities(ingresses: Sequence[One]) -> tuple[ClientAuthority, ...]:
+    """Return the authorities of clients; the Ingresses come oldest first.
+
+    A connection is verified by one set of them for its server name. Whoever wants another set for the same name is told
+    so, and closed there: what it trusts would not be what was verified.
+    """
+    holders: dict[str, tuple[One, str]] = {}
+    found: list[ClientAuthority] = []
+    for one in ingresses:
+        bundle = one.options.get("read:auth-tls-secret")
+        if bundle is None or one.options.is_closed:
+            continue
+        names = [name for name in _hosts(one) if holders.setdefault(name, (one, bundle))[1] == bundle]
+        for name in sorted(set(_hosts(one)) - set(names)):
+            older = "/".join(holders[name][0].key)
+            one.tell("HostClaimed", f"spec.rules: clients of {name} are verified by Ingress {older}, which is older")
+            one.closed_hosts.add(Host("label", name[2:]) if name.startswith("*.") else Host("exact", name))
+        found.append(ClientAuthority(f"{one.key[0]}_{one.key[1]}", tuple(sorted(names)), bundle))
+    return tuple(found)
+
+
+def _hosts(one: One) -> set[str]:
+    rules = (one.obj.get("spec") or {}).get("rules") or ()
+    return {rule["host"].lower() for rule in rules if rule.get("host")}
 
 
 def _claim(
@@ -62,18 +83,3 @@ def _names(one: One, at: int, hosts: Sequence[str]) -> Iterator[str]:
             one.tell("BadHost", f"spec.tls[{at}].hosts: {error}")
             continue
         yield name
-
-
-def _authorities(one: One, found: dict[str, ClientAuthority]) -> None:
-    text = one.options.get("auth-tls-secret")
-    if text is None or one.options.is_closed or one.options.get("auth-tls-verify-client") == "off":
-        return
-    try:
-        bundle = pem.authorities(policies.secret(one, text))
-    except ValueError as error:
-        one.tell("BadAnnotation", f"metadata.annotations[netplane.io/auth-tls-secret]: {error}")
-        return
-    rules = (one.obj.get("spec") or {}).get("rules") or ()
-    names = tuple(sorted({rule["host"].lower() for rule in rules if rule.get("host")}))
-    key = f"{one.key[0]}_{one.key[1]}"
-    found[key] = ClientAuthority(key, names, bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ _TIME: Final = re.compile(r"(\d{1,9})(ms|s|m|h|)")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,1023}")
+_ENCODED: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset(f"{string.ascii_letters}{string.digits}-._~/")
 _ORIGIN: Final = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]{1,253}(:\d{1,5})?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~!&'()*+,;=:@%/?#\[\]-]{1,2040}")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
@@ -97,6 +100,15 @@ def path(text: str) -> str:
     if not _PATH.fullmatch(text):
         raise ValueError(f"{_shown(text)} is no absolute path of a URL")
     return text
+
+
+def looked_up(path: str) -> str:
+    """Return a path as it is looked for: what says the same in other words, as `//` and `/%61`, is written in one way.
+
+    door.lua does the same to the paths of requests; what is sent on stays as it came.
+    """
+    decoded = _ENCODED.sub(lambda found: one if (one := chr(int(found[1], 16))) in _UNRESERVED else found[0], path)
+    return re.sub("//+", "/", decoded)
 
 
 def plain_path(text: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netplane.edge.ingress.plan.options import Options
 from netplane.kube.types import Key, Object
+from netplane.model.routing import Host
 from netplane.model.service import Service
 
 
@@ -48,6 +49,8 @@ class One:
     door: Door
     options: Options
     findings: list[Finding]
+    closed_hosts: set[Host] = field(default_factory=set)
+    """Hosts at which what guards it cannot hold, so that it answers 503 there."""
 
     @property
     def key(self) -> Key:

@@ -54,6 +54,9 @@ class Admin:
 
     async def _run(self, commands: Sequence[Command]) -> list[str]:
         reader, writer = await self._connection()
+        for command in commands:
+            if not command.is_one:
+                raise EngineError(f"engine: {command.line!r} is not one command; nothing was sent")
         answers, sent = [], 0
         for at, command in enumerate(commands):
             while sent < min(len(commands), at + _AT_ONCE):

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from netplane.edge.ingress.plan import base, observe
-from netplane.edge.ingress.plan.state import MAPS, Command, Paths, State, digest, forget, list_line
+from netplane.edge.ingress.plan.state import MAPS, Command, Paths, State, digest, forget, is_line, list_line, row
 from netplane.edge.ingress.plan.state import diff as difference
 from netplane.edge.ingress.run import selfsigned
 from netplane.edge.ingress.run.admin import Admin, EngineError
@@ -194,14 +194,15 @@ class Engine:
             (self._directory / name).mkdir(exist_ok=True, mode=0o700)
         for name in MAPS:
             rows = state.maps.get(name, {})
-            _write(Path(self._paths.map(name)), "".join(f"{key} {value}\n" for key, value in rows.items()))
+            lines = [line for line in (row(key, value) for key, value in rows.items()) if line]
+            _write(Path(self._paths.map(name)), "".join(f"{line}\n" for line in lines))
         _write(Path(self._paths.certificate("default")), self._default_pem, secret=True)
         for name, certificate in state.certificates.items():
             _write(Path(self._paths.certificate(name)), certificate.pem, secret=True)
         for name, pem in state.authorities.items():
             _write(Path(self._paths.authority(name)), pem)
         lines = [list_line(name, one, self._paths) for name, one in sorted(state.certificates.items())]
-        _write(Path(self._paths.certificate_list), "".join(f"{line}\n" for line in lines))
+        _write(Path(self._paths.certificate_list), "".join(f"{line}\n" for line in lines if is_line(line)))
         servers = state.servers
         text = base.config(self.settings, servers, mark=self.mark(), cookie_key=self._cookie_key())
         _write(self._directory / "haproxy.cfg", text, secret=True)

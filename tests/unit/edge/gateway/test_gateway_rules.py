@@ -253,3 +253,11 @@ def test_a_route_of_bad_rules_alone_is_not_accepted_and_takes_no_requests() -> N
     cluster = compiled(g.rule("web", matches=[g.match("nowhere")]))
     assert not cluster.settle().routing.routes
     assert of_route(cluster, "web") == {"Accepted": "False UnsupportedValue", "ResolvedRefs": "True"}
+
+
+@pytest.mark.parametrize("name", ["a b", "x\nset", "*", "a.*.example", "-a.example", "10.0.0.0/8"])
+def test_a_hostname_that_is_none_is_not_accepted_and_takes_no_requests(name: str) -> None:
+    cluster = Cluster([g.gateway_class(), g.gateway(), g.route("web", g.rule("web"), hostnames=["a.example", name])],
+                      {"web": 8080})  # fmt: skip
+    assert cluster.settle().routing.routes == ()
+    assert of_route(cluster, "web")["Accepted"] == "False UnsupportedValue"

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from netplane.edge.ingress.plan import apr1, base, desired, endpoints, observe, table
+from netplane.edge.ingress.plan import apr1, base, desired, endpoints, observe, slots, state, table
 from netplane.edge.ingress.plan.state import MAPS, EngineServer, Paths
 from netplane.edge.ingress.run import passwords, telemetry
 from netplane.model import address
@@ -163,3 +163,53 @@ def test_an_owner_is_counted_once_whatever_its_services() -> None:
         (["Ingress", "ns", "web"], {"gpc0": 1, "http_req_cnt": 7, "bytes_in_cnt": 10}),
         (["HTTPRoute", "ns", "web"], {"gpc0": 0, "http_req_cnt": 1, "bytes_in_cnt": 1}),
     ]
+
+
+WEB_USE = slots.Use("h", Port("ns", "web", 80))
+
+
+@pytest.mark.parametrize("name", ["x\ndisable frontend door\nshow info #", "a b", "a;b", "A", "-", "a_b", "x" * 254])
+def test_a_server_is_named_after_what_can_be_a_pod_alone(name: str) -> None:
+    assert list(slots.servers_of(WEB_USE, [Server("10.0.0.1", 80, name)])) == ["endpoint_10.0.0.1:80_"]
+
+
+def test_what_would_be_more_than_one_command_is_not_said_to_the_engine() -> None:
+    bad = "x\ndisable frontend door"
+    have, paths = state.State(), Paths("/run/door")
+    want = state.State(
+        maps={"exact": {"a": "b\nc", "d e": "f", "g": "h"}},
+        servers={"h00000": {bad: EngineServer("10.0.0.1", 80), "web_1": EngineServer("10.0.0.2", 80)}},
+    )
+    commands = state.diff(want, have, paths)
+    assert all(one.is_one for one in commands)
+    assert [one.line.split(" ")[2] for one in commands if one.line.startswith("add server")] == ["h00000/web_1"]
+    assert [one.payload for one in commands if one.line.startswith("add map")] == ["g h"]
+    assert bad not in base.config(SETTINGS, want.servers, mark="m", cookie_key="k")
+    for line, payload in (("show info\nx", ""), ("show info;x", ""), ("set x", "a\n\nb"), ("set x", "a\x00")):
+        assert not state.Command(line, payload).is_one
+    assert state.Command("set map x a\\;b\\ c d", "x\ny").is_one
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "::1", "fe80::1", "::", "ff02::1"]
+)
+def test_the_doors_own_machine_is_no_endpoint(text: str) -> None:
+    packed = address.parse(text)
+    family = address.family(packed)
+    assert endpoints.servers(WEB, WEB.ports[0], [piece("a", Endpoint((packed,)), family=family)]) == ()
+
+
+def test_a_host_of_its_own_authorities_is_listed_by_itself_and_the_first_has_them() -> None:
+    routing = Routing(
+        certificates=(Certificate("star", ("*.example",), "PEM"),),
+        client_authorities=(
+            ClientAuthority("old", ("a.example",), "OLD"),
+            ClientAuthority("young", ("a.example", "*.example"), "YOUNG"),
+        ),
+    )
+    state_ = desired.compile_plan(routing, SETTINGS, kept={}).state
+    listed = {name: one.options for one in state_.certificates.values() for name in one.names}
+    old, young = state.authority_name("OLD"), state.authority_name("YOUNG")
+    assert old in listed["a.example"]
+    assert young in listed["*.example"]
+    assert state_.maps["authorities"] == {"a.example": old, "*.example": young}

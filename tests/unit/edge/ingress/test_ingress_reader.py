@@ -12,9 +12,10 @@ from netplane.edge.ingress.plan import ingress, policy
 from netplane.edge.ingress.plan.ingress import Reading
 from netplane.edge.ingress.plan.view import Door, View
 from netplane.kube.types import Object, key_of
-from netplane.model.routing import Backend, Host, Path, Redirect, Route
+from netplane.model.routing import Backend, ClientAuthority, Host, Path, Redirect, Route, Value
 from netplane.model.routing import ServicePort as Port
 from netplane.model.service import Protocol, Service, ServicePort, ServiceType
+from tests.support.ingress_objects import key_pair
 
 CLASS = {"metadata": {"name": "np"}, "spec": {"controller": "netplane.io/ingress"}}
 OTHER = {"metadata": {"name": "other"}, "spec": {"controller": "example.com/other"}}
@@ -28,31 +29,34 @@ def path(text: str, service: str = "web", *, kind: str = "Prefix", port: int | s
 
 def obj(name: str, *paths: Object, host: str = "a.example", born: str = "2024-01-01T00:00:00Z", **spec: Any) -> Object:
     """An Ingress with one rule."""
-    annotations = spec.pop("annotations", {})
+    annotations, namespace = spec.pop("annotations", {}), spec.pop("namespace", "ns")
     whole = {"ingressClassName": "np", **spec}
     if paths:
         whole["rules"] = [{"host": host, "http": {"paths": list(paths)}}]
-    metadata = {"namespace": "ns", "name": name, "creationTimestamp": born, "annotations": annotations}
+    metadata = {"namespace": namespace, "name": name, "creationTimestamp": born, "annotations": annotations}
     return {"metadata": metadata, "spec": whole}
 
 
-def service(name: str, kind: ServiceType = "ClusterIP") -> Service:
+def service(name: str, kind: ServiceType = "ClusterIP", *, namespace: str = "ns") -> Service:
     """A Service with port 80, named http."""
-    return Service("ns", name, type=kind, ports=(ServicePort("http", Protocol.TCP, 80),))
+    return Service(namespace, name, type=kind, ports=(ServicePort("http", Protocol.TCP, 80),))
 
 
 def read(
-    *objects: Object, classes: tuple[Object, ...] = (CLASS, OTHER), secrets: Mapping[str, Object] | None = None
+    *objects: Object,
+    classes: tuple[Object, ...] = (CLASS, OTHER),
+    secrets: Mapping[str, Object] | None = None,
+    passes: bool = False,
 ) -> Reading:
-    """Read the Ingresses with Services web, v2 and outside."""
-    services = [service("web"), service("v2"), service("outside", "ExternalName")]
+    """Read the Ingresses with Services web, v2 and outside in namespace ns, and web in evil too."""
+    services = [service("web"), service("v2"), service("outside", "ExternalName"), service("web", namespace="evil")]
     view = View(
         {key_of(one): one for one in objects},
         {("", one["metadata"]["name"]): one for one in classes},
         {one.key: one for one in services},
-        {("ns", name): one for name, one in (secrets or {}).items()},
+        {(namespace, name): one for name, one in (secrets or {}).items() for namespace in ("ns", "evil")},
     )
-    return ingress.read(view, Door())
+    return ingress.read(view, Door(has_passthrough=passes))
 
 
 def only(reading: Reading) -> Route:
@@ -274,3 +278,92 @@ def test_a_missing_certificate_is_told_and_the_host_is_served() -> None:
     reading = read(obj("web", path("/"), tls=[{"hosts": ["a.example"], "secretName": "gone"}]))
     assert told(reading) == [("SecretNotFound", "spec.tls[0].secretName: there is no Secret ns/gone")]
     assert only(reading).backends[0].service is not None
+
+
+LATER = "2024-02-01T00:00:00Z"
+
+
+def said(**texts: str) -> dict[str, str]:
+    """Annotations of ours; `_` stands for `-`."""
+    return {f"netplane.io/{name.replace('_', '-')}": text for name, text in texts.items()}
+
+
+def authority(name: str) -> Object:
+    """A Secret of authorities."""
+    return {"data": {"ca.crt": base64.b64encode(key_pair(name)[0].encode()).decode()}}
+
+
+def test_the_oldest_ingress_says_who_verifies_the_clients_of_a_host_and_another_is_closed_there() -> None:
+    secrets = {"mine": authority("mine"), "theirs": authority("theirs")}
+    mine = obj("web", path("/"), annotations=said(auth_tls_secret="mine"))
+    thief = obj("thief", path("/x"), namespace="evil", born=LATER, annotations=said(auth_tls_secret="theirs"))
+    reading = read(thief, mine, secrets=secrets)
+    bundle = key_pair("mine")[0]
+    assert [one for one in reading.routing.client_authorities if one.names] == [
+        ClientAuthority("ns_web", ("a.example",), bundle)
+    ]
+    responds = {one.owner.name: (one.respond, one.policy.client_authorities) for one in reading.routing.routes}
+    assert responds == {"web": (0, bundle), "thief": (503, "")}
+    assert told(reading) == [
+        ("HostClaimed", "spec.rules: clients of a.example are verified by Ingress ns/web, which is older")
+    ]
+
+
+def test_clients_may_be_asked_for_certificates_without_having_to() -> None:
+    names = said(auth_tls_secret="mine", auth_tls_verify_client="optional")
+    reading = read(obj("web", path("/"), annotations=names), secrets={"mine": authority("mine")})
+    assert only(reading).policy.client_certificate == "optional"
+    assert annotated(auth_tls_secret="gone").routing.routes[0].respond == 503
+
+
+def test_a_closed_ingress_stays_closed_for_its_canaries() -> None:
+    main = obj("web", path("/"), annotations=said(auth_type="basic", auth_secret="gone"))
+    by_header = said(canary="true", canary_by_header="X-C", canary_weight="50")
+    route = only(read(main, obj("trial", path("/", "v2"), annotations=by_header)))
+    assert (route.respond, route.backends) == (503, (Backend(None),))
+
+
+def test_a_canary_of_another_namespace_takes_nothing() -> None:
+    names = said(canary="true", canary_weight="100")
+    reading = read(obj("web", path("/")), obj("trial", path("/"), namespace="evil", annotations=names))
+    assert only(reading).backends == (Backend(Port("ns", "web", 80)),)
+    assert [reason for reason, _ in told(reading)] == ["PathClaimed"]
+
+
+def test_a_canary_by_the_value_of_a_header_has_no_other_words() -> None:
+    names = said(canary="true", canary_by_header="X-C", canary_by_header_value="blue")
+    _, chosen = read(obj("web", path("/")), obj("trial", path("/", "v2"), annotations=names)).routing.routes
+    assert chosen.match.headers == (Value("X-C", "blue"),)
+
+
+def test_tls_is_passed_through_for_who_came_first_to_a_host() -> None:
+    names = said(ssl_passthrough="true")
+    for hosts in (("a.example", "a.example"), ("a.example", "*.example")):
+        for own in ({}, names):
+            first = obj("web", path("/"), host=hosts[0], annotations=own)
+            thief = obj("web", path("/"), host=hosts[1], namespace="evil", born=LATER, annotations=names)
+            reading = read(thief, first, passes=True)
+            assert [one.owner.namespace for one in reading.routing.passthroughs] == ["ns"] * bool(own)
+            assert [(one.key, one.reason) for one in reading.findings] == [(("evil", "web"), "HostClaimed")]
+
+
+def test_a_backend_is_verified_by_a_name_or_not_at_all() -> None:
+    reading = annotated(backend_protocol="HTTPS", proxy_ssl_verify="on")
+    assert only(reading).respond == 503
+    assert "netplane.io/proxy-ssl-name]: is missing" in told(reading)[0][1]
+    named = annotated(backend_protocol="HTTPS", proxy_ssl_verify="on", proxy_ssl_name="in.example")
+    assert only(named).policy.backend_tls.server_name == "in.example"
+
+
+def test_passwords_may_stand_in_a_secret_by_name() -> None:
+    hashed = "$apr1$abcdefgh$0123456789012345678901"
+    data = {name: base64.b64encode(hashed.encode()).decode() for name in ("bob", "ann")}
+    names = said(auth_type="basic", auth_secret="users", auth_secret_type="auth-map")
+    basic = only(read(obj("web", path("/"), annotations=names), secrets={"users": {"data": data}})).policy.basic_auth
+    assert basic is not None
+    assert basic.users == (("ann", hashed), ("bob", hashed))
+
+
+def test_paths_that_say_the_same_are_one() -> None:
+    found = [only(read(obj("web", path(text)))).match.path.value for text in ("//%61dmin/", "/a%2f%7E", "/%20%c3")]
+    assert found == ["/admin", "/a/~", "/%20%c3"]
