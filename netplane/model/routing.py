@@ -6,8 +6,8 @@ Everything in it is validated data: whoever makes these facts has checked each t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 HostKind = Literal["exact", "label", "suffix", "any"]
@@ -284,12 +284,14 @@ class Listener:
 class Certificate:
     """A certificate with its key, PEM, served for the names (`a.example.com`, `*.example.com`) at every HTTPS port.
 
-    `name` is unique and made of letters, digits, `.`, `_` and `-`. Two may not claim one name: the reader decides.
+    `name` is unique and made of letters, digits, `.`, `_` and `-`. Two of one reader do not claim one name: it decides.
     """
 
     name: str
     names: tuple[str, ...]
     pem: str
+    claims: tuple[tuple[str, str, str], ...] = ()
+    """Who wants it for each of the names: creation time, namespace and name. Of two readers' the older claim wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,16 +340,33 @@ class Routing:
 
 
 def merge(*parts: Routing) -> Routing:
-    """Return one routing with everything of the parts, in their order."""
+    """Return one routing with everything of the parts, in their order; a certificate's name goes to the older claim."""
     servers: dict[ServicePort, tuple[Server, ...]] = {}
     for part in parts:
         servers |= part.servers
     return Routing(
         listeners=tuple(dict.fromkeys(one for part in parts for one in part.listeners)),
         routes=tuple(one for part in parts for one in part.routes),
-        certificates=tuple(one for part in parts for one in part.certificates),
+        certificates=tuple(_agreed([one for part in parts for one in part.certificates])),
         client_authorities=tuple(one for part in parts for one in part.client_authorities),
         passthroughs=tuple(one for part in parts for one in part.passthroughs),
         default_certificate=next((part.default_certificate for part in parts if part.default_certificate), ""),
         servers=servers,
     )
+
+
+def younger(certificates: Iterable[Certificate]) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """Return which claims are not served: (certificate, name) to the claim of whom the name belongs to."""
+    rows = [(claim, one.name, name) for one in certificates for name, claim in zip(one.names, one.claims, strict=False)]
+    oldest: dict[str, tuple[tuple[str, str, str], str]] = {}
+    for claim, label, name in sorted(rows):
+        oldest.setdefault(name, (claim, label))
+    return {(label, name): oldest[name][0] for _, label, name in rows if oldest[name][1] != label}
+
+
+def _agreed(certificates: list[Certificate]) -> Iterator[Certificate]:
+    lost = younger(certificates)
+    for one in certificates:
+        kept = tuple(name for name in one.names if (one.name, name) not in lost)
+        if kept:
+            yield one if kept == one.names else replace(one, names=kept, claims=())

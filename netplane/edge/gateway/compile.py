@@ -170,7 +170,7 @@ def certificates(listeners: Iterable[Judged]) -> list[routing.Certificate]:
 
     Of two that claim a name, the one of the older Gateway and the first listener has it.
     """
-    claimed: dict[str, str] = {}
+    claimed: dict[str, tuple[str, tuple[str, str, str]]] = {}
     pems: dict[str, str] = {}
     for judged in listeners:
         if not judged.is_served:
@@ -180,11 +180,14 @@ def certificates(listeners: Iterable[Judged]) -> list[routing.Certificate]:
             pems[secret] = pair.pem
             wanted = _certified(judged.listener.hostname, pair.names)
             for each in wanted:
-                claimed.setdefault(each, secret)
-    names_by_secret: dict[str, list[str]] = {}
-    for each, secret in sorted(claimed.items()):
-        names_by_secret.setdefault(secret, []).append(each)
-    return [routing.Certificate(each, tuple(names), pems[each]) for each, names in sorted(names_by_secret.items())]
+                claimed.setdefault(each, (secret, (judged.gateway.meta.created, *judged.gateway.meta.key)))
+    rows: dict[str, list[tuple[str, tuple[str, str, str]]]] = {}
+    for each, (secret, claim) in sorted(claimed.items()):
+        rows.setdefault(secret, []).append((each, claim))
+    return [
+        routing.Certificate(secret, tuple(name for name, _ in mine), pems[secret], tuple(claim for _, claim in mine))
+        for secret, mine in sorted(rows.items())
+    ]
 
 
 def _certified(hostname: str, names: Sequence[str]) -> Sequence[str]:

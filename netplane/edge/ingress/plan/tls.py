@@ -6,21 +6,40 @@ from collections.abc import Iterator, Sequence
 
 from netplane.edge import pem
 from netplane.edge.ingress.plan import values
-from netplane.edge.ingress.plan.view import One
-from netplane.model.routing import Certificate, ClientAuthority, Host
+from netplane.edge.ingress.plan.view import Finding, One
+from netplane.model.routing import Certificate, ClientAuthority, Host, younger
+
+_Claim = tuple[str, str, str]
+"""Of an Ingress: when it was created, its namespace and name."""
 
 
 def certificates(ingresses: Sequence[One]) -> tuple[Certificate, ...]:
     """Return the certificates by Secret; the Ingresses come oldest first."""
-    claimed: dict[str, tuple[str, str]] = {}
+    claimed: dict[str, tuple[str, _Claim]] = {}
     pems: dict[str, str] = {}
     for one in ingresses:
         for at, row in enumerate((one.obj.get("spec") or {}).get("tls") or ()):
             _claim(one, at, row.get("secretName") or "", row.get("hosts") or (), claimed, pems)
-    names: dict[str, list[str]] = {}
-    for name, (secret, _) in claimed.items():
-        names.setdefault(secret, []).append(name)
-    return tuple(Certificate(secret, tuple(sorted(mine)), pems[secret]) for secret, mine in sorted(names.items()))
+    rows: dict[str, list[tuple[str, _Claim]]] = {}
+    for name, (secret, claim) in sorted(claimed.items()):
+        rows.setdefault(secret, []).append((name, claim))
+    return tuple(
+        Certificate(secret, tuple(name for name, _ in mine), pems[secret], tuple(claim for _, claim in mine))
+        for secret, mine in sorted(rows.items())
+    )
+
+
+def outlived(own: Sequence[Certificate], others: Sequence[Certificate]) -> tuple[Finding, ...]:
+    """Return what Ingresses are told of names that have the certificate of an older Gateway."""
+    lost = younger([*own, *others])
+    pems = {name: one.pem for one in others for name in one.names}
+    text = "spec.tls: {} has the certificate of Gateway {}, which is older"
+    return tuple(
+        Finding(claim[1:], "HostClaimed", text.format(name, "/".join(older[1:])))
+        for one in own
+        for name, claim in zip(one.names, one.claims, strict=True)
+        if (older := lost.get((one.name, name))) and pems.get(name) != one.pem
+    )
 
 
 def authorities(ingresses: Sequence[One]) -> tuple[ClientAuthority, ...]:
@@ -50,7 +69,7 @@ def _hosts(one: One) -> set[str]:
 
 
 def _claim(
-    one: One, at: int, secret: str, hosts: Sequence[str], claimed: dict[str, tuple[str, str]], pems: dict[str, str]
+    one: One, at: int, secret: str, hosts: Sequence[str], claimed: dict[str, tuple[str, _Claim]], pems: dict[str, str]
 ) -> None:
     if not secret:
         return  # The default certificate is meant.
@@ -67,8 +86,10 @@ def _claim(
     label = f"{namespace}_{secret}"
     pems[label] = pair.pem
     for name in _names(one, at, hosts or pair.names):
-        winner, owner = claimed.setdefault(name, (label, f"{one.key[0]}/{one.key[1]}"))
+        created = one.obj["metadata"].get("creationTimestamp") or ""
+        winner, claim = claimed.setdefault(name, (label, (created, *one.key)))
         if winner != label and pems[winner] != pair.pem:
+            owner = "/".join(claim[1:])
             one.tell(
                 "HostClaimed", f"spec.tls[{at}].hosts: {name} has the certificate of Ingress {owner}, which is older"
             )

@@ -12,7 +12,7 @@ from netplane.edge import pem
 from netplane.edge.gateway.facts import Door as GatewayDoor
 from netplane.edge.gateway.listeners import Pair
 from netplane.edge.gateway.run import Follower
-from netplane.edge.ingress.plan import desired, ingress, slots
+from netplane.edge.ingress.plan import desired, ingress, slots, tls
 from netplane.edge.ingress.plan.state import MAPS, State, digest
 from netplane.edge.ingress.plan.view import Door
 from netplane.edge.ingress.run import telemetry
@@ -208,6 +208,7 @@ class Daemon:
         view = self._facts.view()
         read = ingress.read(view, self._wishes.door)
         gateways = self._gateways.read(view.services, self._pair, self._gateway_door())
+        findings = (*read.findings, *tls.outlived(read.routing.certificates, gateways.routing.certificates))
         routing = model.merge(Routing(listeners=self._own_listeners()), read.routing, gateways.routing)
         self._facts.moved(())
         self._routing = dataclasses.replace(routing, servers=self._facts.servers(ports_of(routing)))
@@ -217,10 +218,10 @@ class Daemon:
         self._next_read = ended + _REST * (ended - began)
         telemetry.READ.observe(ended - began)
         telemetry.ROUTES.set(len(routing.routes))
-        telemetry.FINDINGS.set(len(read.findings))
+        telemetry.FINDINGS.set(len(findings))
 
         async def publish() -> None:
-            self._publisher.offer(view.ingresses, read.mine, read.findings, self._addresses())
+            self._publisher.offer(view.ingresses, read.mine, findings, self._addresses())
             await self._gateways.write(gateways.statuses)
 
         return [publish]

@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 
-from netplane.edge.ingress.plan import ingress, policy
+from netplane.edge.ingress.plan import ingress, policy, tls
 from netplane.edge.ingress.plan.ingress import Reading
 from netplane.edge.ingress.plan.view import Door, View
 from netplane.kube.types import Object, key_of
-from netplane.model.routing import Backend, ClientAuthority, Host, Path, Redirect, Route, Value
+from netplane.model.routing import (
+    Backend,
+    Certificate,
+    ClientAuthority,
+    Host,
+    Path,
+    Redirect,
+    Route,
+    Routing,
+    Value,
+    merge,
+)
 from netplane.model.routing import ServicePort as Port
 from netplane.model.service import Protocol, Service, ServicePort, ServiceType
 from tests.support.ingress_objects import key_pair
@@ -367,3 +378,15 @@ def test_passwords_may_stand_in_a_secret_by_name() -> None:
 def test_paths_that_say_the_same_are_one() -> None:
     found = [only(read(obj("web", path(text)))).match.path.value for text in ("//%61dmin/", "/a%2f%7E", "/%20%c3")]
     assert found == ["/admin", "/a/~", "/%20%c3"]
+
+
+def test_a_name_that_an_ingress_and_a_gateway_certify_goes_to_the_older() -> None:
+    ours = Certificate("ns_web", ("a.example", "b.example"), "OURS", (("2024", "ns", "web"), ("2022", "ns", "old")))
+    theirs = Certificate("gateway_g", ("a.example", "b.example"), "THEIRS", (("2023", "g", "door"),) * 2)
+    merged = merge(Routing(certificates=(ours,)), Routing(certificates=(theirs,)))
+    assert [(one.name, one.names) for one in merged.certificates] == [
+        ("ns_web", ("b.example",)), ("gateway_g", ("a.example",)),
+    ]  # fmt: skip
+    assert [(one.key, one.reason, one.message) for one in tls.outlived([ours], [theirs])] == [
+        (("ns", "web"), "HostClaimed", "spec.tls: a.example has the certificate of Gateway g/door, which is older")
+    ]
