@@ -52,6 +52,23 @@ def test_a_write_is_noted_with_who_what_and_its_outcome(audited: tuple[apiserver
     assert (event["kind"], event["apiVersion"], event["stage"]) == ("Event", "audit.k8s.io/v1", "ResponseComplete")
 
 
+def test_what_is_read_is_noted_as_it_was_answered(audited: tuple[apiserver.Server, Path]) -> None:
+    server, path = audited
+    Client(server).ask("GET", "/api/v1/namespaces/default")
+    event = noted(path, "/api/v1/namespaces/default", "get")
+    assert (event["level"], event["responseObject"]["metadata"]["name"]) == ("RequestResponse", "default")
+
+
+def test_a_protobuf_body_is_noted_as_json(audited: tuple[apiserver.Server, Path]) -> None:
+    server, path = audited
+    meta = b"\x0a\x0d" + b"\x0a\x02v1" + b"\x12\x07Service"  # runtime.TypeMeta of runtime.Unknown
+    raw = b"\x12\x07" + b"\x0a\x05" + b"\x0a\x03web"  # metadata.name
+    body = b"k8s\x00" + meta + raw
+    where = "/api/v1/namespaces/default/services"
+    Client(server).ask("POST", where, body, headers={"Content-Type": "application/vnd.kubernetes.protobuf"})
+    assert noted(path, where, "create")["requestObject"]["metadata"]["name"] == "web"
+
+
 def test_no_secret_is_ever_written(audited: tuple[apiserver.Server, Path]) -> None:
     server, path = audited
     api = Client(server)

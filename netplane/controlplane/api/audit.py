@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from netplane.controlplane.api import access, http, options
+from netplane.kube import protobuf
 from netplane.lib import clock, log
 
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
@@ -66,8 +67,8 @@ class Audit:
             event["level"] = self._level
             if body:
                 event["requestObject"] = _object(body)
-            if answer and self._level == "RequestResponse":
-                event["responseObject"] = _object(answer)
+            if answer and self._level == "RequestResponse" and (told := _object(answer)) is not None:
+                event["responseObject"] = told
         self._write(orjson.dumps(event) + b"\n")
 
     def _event(self, request: http.Request, *, verb: str, code: int, audit_id: str, received: str) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Audit:
 
     def _shows_bodies(self, request: http.Request, verb: str) -> bool:
         target = request.target
-        if self._level not in ("Request", "RequestResponse") or target is None or verb in _READING:
+        if self._level not in ("Request", "RequestResponse") or target is None or verb == "watch":
             return False
         whole = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
         hidden = {(target.group, target.plural), (target.group, whole)}
@@ -203,11 +204,11 @@ def _uri(request: http.Request) -> str:
 
 
 def _object(body: bytes) -> Mapping[str, Any] | None:
-    """Return a body as JSON; None when it is something else, or too large to keep."""
+    """Return a body of JSON or Kubernetes' protobuf as JSON; None when it is something else, or too large to keep."""
     if len(body) > _LONGEST_BODY:
         return None
     try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        found = protobuf.decode(body) if body.startswith(protobuf.MAGIC) else orjson.loads(body)
+    except ValueError:
         return None
     return found if isinstance(found, dict | list) else None  # type: ignore[return-value]  # a JSON patch is a list
