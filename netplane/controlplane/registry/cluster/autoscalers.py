@@ -11,12 +11,15 @@ from typing import Any
 
 import orjson
 
-from netplane.controlplane.registry.cluster import columns, validate
+from netplane.controlplane.registry import faults, schema
+from netplane.controlplane.registry.cluster import columns, scaling
 from netplane.controlplane.registry.faults import Fault
+from netplane.controlplane.registry.schema import decode
 from netplane.kube.types import Object, Resource
 
 STORED = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 SERVED = Resource("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+DEFINITION = "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler"
 _TARGET, _CURRENT = "targetCPUUtilizationPercentage", "currentCPUUtilizationPercentage"
 _NOTES = (
     ("autoscaling.alpha.kubernetes.io/metrics", "spec", "metrics"),
@@ -95,8 +98,12 @@ def default(obj: Object) -> None:
 
 
 def check(obj: Object) -> list[Fault]:
-    """Return every fault of an autoscaler of v1."""
-    return validate.autoscaler(to_stored(obj))
+    """Return every fault of an autoscaler of v1, also of what its annotations say: nobody has read them yet."""
+    stored = to_stored(obj)
+    errors = decode.read(schema.shapes().of(DEFINITION), stored).errors
+    if errors:
+        return [faults.invalid("metadata.annotations", obj["metadata"].get("annotations"), errors[0])]
+    return scaling.autoscaler(stored)
 
 
 def cells(obj: Object, now: datetime) -> list[Any]:

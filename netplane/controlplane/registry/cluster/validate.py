@@ -9,7 +9,6 @@ from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.pods.validate import template_faults
 from netplane.controlplane.registry.rules import labels, names
-from netplane.kube import quantity
 from netplane.kube.types import Object
 
 _MAX_SECRET = 1024 * 1024
@@ -22,7 +21,6 @@ _SECRET_KEYS = {
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
 }
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-_ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
 
 def config_map(obj: Object) -> list[Fault]:
@@ -120,67 +118,6 @@ def event(obj: Object) -> list[Fault]:
     if (involved or "default") != namespace and not (involved == "" and namespace == "kube-system"):
         return [faults.invalid("involvedObject.namespace", involved, "does not match event.namespace")]
     return []
-
-
-def resource_quota(obj: Object) -> list[Fault]:
-    """Return every fault of a ResourceQuota."""
-    found: list[Fault] = []
-    for name, amount in ((obj.get("spec") or {}).get("hard") or {}).items():
-        at = f"spec.hard[{name}]"
-        found += [faults.invalid(at, name, each) for each in names.qualified(name)]
-        if quantity.parse(amount) < 0:
-            found.append(faults.invalid(at, amount, names.NOT_NEGATIVE))
-    return found
-
-
-def persistent_volume(obj: Object) -> list[Fault]:
-    """Return every fault of a PersistentVolume."""
-    spec = obj.get("spec") or {}
-    known = ("capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName", "volumeMode",
-             "mountOptions", "nodeAffinity", "volumeAttributesClassName")  # fmt: skip
-    found = _modes(spec, "spec")
-    if not spec.get("capacity"):
-        found.append(faults.required("spec.capacity"))
-    sources = [each for each in spec if each not in known]
-    if not sources:
-        found.append(faults.required("spec", "must specify a volume type"))
-    return found + [faults.forbidden(f"spec.{each}", "may not specify more than 1 volume type") for each in sources[1:]]
-
-
-def persistent_volume_claim(obj: Object) -> list[Fault]:
-    """Return every fault of a PersistentVolumeClaim."""
-    spec = obj.get("spec") or {}
-    found = _modes(spec, "spec")
-    amount = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    if amount is None:
-        return [*found, faults.required("spec.resources[storage]")]
-    if quantity.parse(amount) <= 0:
-        found.append(faults.invalid("spec.resources[storage]", amount, "must be greater than zero"))
-    return found
-
-
-def claim_update(new: Object, old: Object) -> list[Fault]:
-    """A claim's spec never changes but for its size, and its volume once it is bound."""
-
-    def kept(spec: Object) -> Object:
-        return {key: value for key, value in spec.items() if key not in ("resources", "volumeName")}
-
-    if kept(new["spec"]) == kept(old["spec"]) and old["spec"].get("volumeName") in (
-        None,
-        new["spec"].get("volumeName"),
-    ):
-        return []
-    detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-    return [faults.forbidden("spec", detail)]
-
-
-def _modes(spec: Object, path: str) -> list[Fault]:
-    modes = spec.get("accessModes") or []
-    if not modes:
-        return [faults.required(f"{path}.accessModes", "at least 1 access mode is required")]
-    return [
-        faults.not_supported(f"{path}.accessModes", each, _ACCESS_MODES) for each in modes if each not in _ACCESS_MODES
-    ]
 
 
 def pod_template(obj: Object) -> list[Fault]:
@@ -327,27 +264,4 @@ def priority_class_update(new: Object, old: Object) -> list[Fault]:
     for name in ("value", "preemptionPolicy"):
         if new.get(name) != old.get(name):
             found.append(faults.forbidden(name, "may not be changed in an update."))
-    return found
-
-
-def storage_class(obj: Object) -> list[Fault]:
-    """Return every fault of a StorageClass."""
-    found: list[Fault] = [] if obj.get("provisioner") else [faults.required("provisioner")]
-    if obj["reclaimPolicy"] not in ("Delete", "Retain"):
-        found.append(faults.not_supported("reclaimPolicy", obj["reclaimPolicy"], ("Delete", "Retain")))
-    return found
-
-
-def autoscaler(obj: Object) -> list[Fault]:
-    """Return every fault of a HorizontalPodAutoscaler."""
-    spec = obj["spec"]
-    low, high = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
-    target = spec.get("scaleTargetRef") or {}
-    found = [faults.required(f"spec.scaleTargetRef.{each}") for each in ("kind", "name") if not target.get(each)]
-    if low < 1:
-        found.append(faults.invalid("spec.minReplicas", low, "must be greater than or equal to 1"))
-    if high < 1:
-        found.append(faults.invalid("spec.maxReplicas", high, "must be greater than 0"))
-    if high < low:
-        found.append(faults.invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`"))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import autoscalers, columns, defaults, validate
+from netplane.controlplane.registry.cluster import autoscalers, columns, defaults, scaling
 from netplane.controlplane.registry.groups.shared import ALL, STATUS
 from netplane.controlplane.registry.types import Conversion, ResourceType
 
@@ -19,7 +19,7 @@ TYPES = (
         columns=columns.named("Reference", "Targets", "MinPods", "MaxPods", "Replicas"),
         cells=columns.autoscaler,
         default=defaults.horizontal_pod_autoscaler,
-        validate=validate.autoscaler,
+        validate=scaling.autoscaler,
     ),
     ResourceType(
         resource=autoscalers.SERVED,

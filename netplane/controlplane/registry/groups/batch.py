@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netplane.controlplane.registry.groups.shared import ALL, STATUS, read
 from netplane.controlplane.registry.types import ResourceType
-from netplane.controlplane.registry.workloads import columns, defaults, validate
+from netplane.controlplane.registry.workloads import columns, cron, defaults, validate
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.batch.v1."
@@ -22,6 +22,8 @@ TYPES = (
         cells=columns.cron_job,
         default=defaults.cron_job,
         validate=validate.cron_job,
+        validate_create=cron.times,
+        validate_update=cron.times_update,
     ),
     ResourceType(
         resource=Resource("batch", "v1", "jobs", "Job"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netplane.controlplane.registry.cluster import columns, defaults, validate
+from netplane.controlplane.registry.cluster import columns, defaults, limits, storage, validate
 from netplane.controlplane.registry.groups.shared import ALL, SCALE, STATUS, read
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.controlplane.registry.pods import columns as pod_columns
@@ -109,6 +109,7 @@ TYPES = (
         definition=_DEFINITIONS + "LimitRange",
         short_names=("limits",),
         default=defaults.limit_range,
+        validate=limits.limit_range,
     ),
     ResourceType(
         resource=Resource("", "v1", "namespaces", "Namespace", namespaced=False),
@@ -156,8 +157,8 @@ TYPES = (
         cells=columns.claim,
         default=defaults.persistent_volume_claim,
         prepare_create=defaults.prepare_pending,
-        validate=validate.persistent_volume_claim,
-        validate_update=validate.claim_update,
+        validate=storage.claim,
+        validate_update=storage.claim_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False),
@@ -169,7 +170,8 @@ TYPES = (
         cells=columns.volume,
         default=defaults.persistent_volume,
         prepare_create=defaults.prepare_pending,
-        validate=validate.persistent_volume,
+        validate=storage.volume,
+        validate_update=storage.volume_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "pods", "Pod"),
@@ -224,7 +226,8 @@ TYPES = (
         subresources=(STATUS,),
         columns=columns.named("Request", "Limit"),
         cells=columns.quota,
-        validate=validate.resource_quota,
+        validate=limits.resource_quota,
+        validate_update=limits.resource_quota_update,
     ),
     ResourceType(
         resource=Resource("", "v1", "secrets", "Secret"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netplane.controlplane.registry.cluster import columns, defaults, validate, volumes
+from netplane.controlplane.registry.cluster import columns, defaults, storage, volumes
 from netplane.controlplane.registry.groups.shared import STATUS, read
 from netplane.controlplane.registry.types import ResourceType
 from netplane.kube.types import Resource
@@ -23,7 +23,8 @@ TYPES = (
             lambda obj: bool(obj.get("allowVolumeExpansion")),
         ),
         default=defaults.storage_class,
-        validate=validate.storage_class,
+        validate=storage.storage_class,
+        validate_update=storage.storage_class_update,
     ),
     ResourceType(
         resource=Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", namespaced=False),

@@ -47,7 +47,7 @@ def _source(volume: Object, path: str) -> list[Fault]:
     found += [faults.required(f"{at}.{each}") for each in _NEEDED.get(kind, ()) if not source.get(each)]
     found += _mode(source, "defaultMode", at)
     if kind == "hostPath":
-        found += _host_path(source, at)
+        found += host_path_faults(source, at)
     if kind == "emptyDir" and source.get("medium", "") not in ("", "Memory") and "HugePages" not in source["medium"]:
         found.append(faults.not_supported(f"{at}.medium", source["medium"], ("", "HugePages", "Memory")))
     if kind in ("secret", "configMap"):
@@ -61,7 +61,8 @@ def _source(volume: Object, path: str) -> list[Fault]:
     return found
 
 
-def _host_path(source: Object, path: str) -> list[Fault]:
+def host_path_faults(source: Object, path: str) -> list[Fault]:
+    """Return the faults of a path on the node: one that stays where it says, of a known type."""
     found: list[Fault] = []
     if ".." in source.get("path", "").split("/"):
         found.append(faults.invalid(f"{path}.path", source["path"], "must not contain '..'"))

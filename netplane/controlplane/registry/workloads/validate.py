@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from netplane.controlplane.registry import faults
@@ -16,9 +15,6 @@ _IMMUTABLE = "field is immutable"
 _STATEFUL_UPDATE = (
     "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
     "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
-)
-_CRON_FIELD = re.compile(
-    r"(\*|\?|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?(,(\*|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?)*"
 )
 
 
@@ -136,15 +132,9 @@ def job_spec(spec: Object, path: str) -> list[Fault]:
 
 
 def cron_job(obj: Object) -> list[Fault]:
-    """Return every fault of a CronJob."""
+    """Return every fault of a CronJob but those of when it runs: what was taken before there were rules stays."""
     spec = obj["spec"]
     found: list[Fault] = []
-    schedule = spec.get("schedule", "")
-    if not schedule:
-        found.append(faults.required("spec.schedule"))
-    elif not _is_schedule(schedule):
-        detail = f"expected exactly 5 fields, found {len(schedule.split())}: [{schedule}]"
-        found.append(faults.invalid("spec.schedule", schedule, detail))
     names_of_policies = ("Allow", "Forbid", "Replace")
     if spec.get("concurrencyPolicy") not in names_of_policies:
         found.append(faults.not_supported("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), names_of_policies))
@@ -155,17 +145,6 @@ def cron_job(obj: Object) -> list[Fault]:
     if len(name) > 52:
         found.append(faults.invalid("metadata.name", name, "must be no more than 52 characters"))
     return found + job_spec(spec["jobTemplate"]["spec"], "spec.jobTemplate.spec")
-
-
-def _is_schedule(text: str) -> bool:
-    if text.startswith(("TZ=", "CRON_TZ=")):
-        return False
-    if text.startswith("@"):
-        return text in ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly") or bool(
-            re.fullmatch(r"@every [0-9a-zµ.]+", text)
-        )
-    fields = text.split()
-    return len(fields) == 5 and all(_CRON_FIELD.fullmatch(each) for each in fields)
 
 
 def prepare_job(obj: Object) -> None:
@@ -200,18 +179,39 @@ def stateful_set_update(new: Object, old: Object) -> list[Fault]:
 
 
 def job_update(new: Object, old: Object) -> list[Fault]:
-    """Completions, selector and template of a Job never change; a suspended one's template may, in part."""
+    """What a Job runs, and how it is judged, never changes; where it runs may while it waits for its first start."""
     spec, before = new["spec"], old["spec"]
-    found = selector_update(new, old)
-    is_indexed = spec.get("completionMode") == "Indexed"
-    if spec.get("completions") != before.get("completions") and not is_indexed:
-        found.append(faults.invalid("spec.completions", spec.get("completions"), _IMMUTABLE))
-    if spec.get("completionMode") != before.get("completionMode"):
-        found.append(faults.invalid("spec.completionMode", spec.get("completionMode"), _IMMUTABLE))
-    may_change = before.get("suspend") and not (old.get("status") or {}).get("startTime")
-    if spec["template"] != before["template"] and not may_change:
+    found = _completions_update(spec, before) + selector_update(new, old)
+    may_move = before.get("suspend") and not (old.get("status") or {}).get("startTime")
+    kept, was = (_unmovable(each["template"]) if may_move else each["template"] for each in (spec, before))
+    if kept != was:
         found.append(faults.invalid("spec.template", spec["template"], _IMMUTABLE))
+    for name in ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
+        if spec.get(name) != before.get(name):
+            found.append(faults.invalid(f"spec.{name}", spec.get(name), _IMMUTABLE))
     return found
+
+
+def _completions_update(spec: Object, before: Object) -> list[Fault]:
+    """Completions change with the parallelism of an indexed Job alone (KEP-3715)."""
+    now, was = spec.get("completions"), before.get("completions")
+    if now == was:
+        return []
+    if spec.get("completionMode") != "Indexed" or now is None or was is None:
+        return [faults.invalid("spec.completions", now, _IMMUTABLE)]
+    detail = "can only be modified in tandem with spec.parallelism"
+    return [] if now == spec.get("parallelism") else [faults.invalid("spec.completions", now, detail)]
+
+
+def _unmovable(template: Object) -> Object:
+    """Return what of a template does not say where its pods may run (KEP-2926)."""
+    metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
+    others = {key: value for key, value in (spec.get("affinity") or {}).items() if key != "nodeAffinity" and value}
+    kept = {k: v for k, v in spec.items() if k not in ("affinity", "nodeSelector", "tolerations", "schedulingGates")}
+    return {
+        "metadata": {key: value for key, value in metadata.items() if key not in ("annotations", "labels")},
+        "spec": {**kept, "affinity": others},
+    }
 
 
 def revision(obj: Object) -> list[Fault]:
