@@ -6,6 +6,7 @@ import orjson
 
 from netplane.controlplane.api import (
     access,
+    classes,
     cluster,
     escalation,
     options,
@@ -14,7 +15,7 @@ from netplane.controlplane.api import (
     restriction,
     signing,
     status,
-)  # fmt: skip
+)
 from netplane.controlplane.registry import schema, types
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.kube import apply
@@ -34,6 +35,8 @@ def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType
     escalation.check(at, user, of, obj, None, namespace)
     if of.kind == "CertificateSigningRequest":
         signing.note_requestor(obj, user)
+    elif of.kind in ("PersistentVolumeClaim", "Ingress"):
+        classes.fill(at, of, obj)
     if of.group == "" and of.kind == "Pod" and not references.is_mirror(obj):
         _admit_pod(at, of, obj, namespace)
         quotas.fill(at, of, obj, namespace)
@@ -65,7 +68,12 @@ def _admit_pod(at: cluster.Cluster, of: types.ResourceType, pod: Object, namespa
             plural="pods",
             name=name,
         )
-    pod_admission.set_priority(pod, _priority_class(at, pod))
+    why = pod_admission.set_priority(pod, _priority_class(at, pod))
+    if not why and "overhead" in spec:
+        why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+    if why:
+        name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "")
+        raise status.forbidden(f'pods "{name}" is forbidden: {why}', plural="pods", name=name)
 
 
 def _priority_class(at: cluster.Cluster, pod: Object) -> Object | None:

@@ -48,13 +48,30 @@ def parsed(csr: Object) -> x509.CertificateSigningRequest:
 
 
 def note_requestor(csr: Object, user: access.User) -> None:
-    """Write down who asks, whatever the request itself says; raise 422 for what is no request."""
+    """Write down who asks, whatever the request itself says; raise 403 for what may never be asked for."""
     spec = csr.setdefault("spec", {})
     for name in ("username", "uid", "groups", "extra"):
         spec.pop(name, None)
     told = access.info(user)
     spec |= {name: told[name] for name in ("username", "uid", "groups", "extra") if name in told}
     csr.pop("status", None)
+    if spec.get("signerName") == CLIENT:
+        _restrict_subject(csr)
+
+
+def _restrict_subject(csr: Object) -> None:
+    """Refuse to take a request for what its signer never signs; raise 403. One that cannot be read is judged later."""
+    try:
+        request = x509.load_pem_x509_csr(base64.b64decode(csr["spec"].get("request") or ""))
+    except (ValueError, TypeError):
+        return
+    if access.MASTERS in _subject(request)[1]:
+        name = str(csr["metadata"].get("name", ""))
+        message = f"use of {CLIENT} signer with {access.MASTERS} group is not allowed"
+        raise status.forbidden(
+            f'certificatesigningrequests.{GROUP} "{name}" is forbidden: {message}',
+            group=GROUP, plural="certificatesigningrequests", name=name,
+        )  # fmt: skip
 
 
 def check_update(at: cluster.Cluster, user: access.User, new: Object, old: Object, part: str) -> None:

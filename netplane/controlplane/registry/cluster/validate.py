@@ -120,6 +120,29 @@ def event(obj: Object) -> list[Fault]:
     return []
 
 
+def new_event(obj: Object) -> list[Fault]:
+    """Return what a new Event of events.k8s.io lacks: who reports what he did, why and when."""
+    found: list[Fault] = []
+    if not obj.get("eventTime"):
+        found.append(faults.required("eventTime"))
+    else:
+        needed = ("reportingController", "reportingInstance", "action", "reason")
+        found += [faults.required(each) for each in needed if not obj.get(each)]
+        reporter = obj.get("reportingController") or ""
+        if reporter:
+            found += [faults.invalid("reportingController", reporter, each) for each in names.qualified(reporter)]
+        for name, most in (("reportingInstance", 128), ("action", 128), ("reason", 128), ("note", 1024)):
+            if len(obj.get(name) or "") > most:
+                told = "message" if name == "note" else name
+                found.append(faults.invalid(told, "", f"can have at most {most} characters"))
+    if obj.get("type") not in ("Normal", "Warning"):
+        found.append(faults.invalid("type", "", f"has invalid value: {obj.get('type', '')}"))
+    for name in ("FirstTimestamp", "LastTimestamp", "Count", "Source"):
+        if obj.get(f"deprecated{name}"):
+            found.append(faults.invalid(name[0].lower() + name[1:], "", "needs to be unset"))
+    return found
+
+
 def pod_template(obj: Object) -> list[Fault]:
     """Return every fault of a PodTemplate."""
     return template_faults(obj["template"], "template")

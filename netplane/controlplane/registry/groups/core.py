@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netplane.controlplane.registry.cluster import columns, defaults, limits, storage, validate
+from netplane.controlplane.registry.cluster import columns, defaults, limits, statuses, storage, validate
 from netplane.controlplane.registry.groups.shared import ALL, SCALE, STATUS, read
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.controlplane.registry.pods import columns as pod_columns
@@ -145,7 +145,9 @@ TYPES = (
         creates_with_status=True,
         status_keeps_metadata=True,
         validate=validate.node,
+        validate_create=lambda obj: statuses.node(obj, {}),
         validate_update=validate.node_update,
+        validate_status=statuses.node,
     ),
     ResourceType(
         resource=Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
@@ -190,6 +192,7 @@ TYPES = (
         validate=pod_rules.pod,
         validate_create=pod_rules.pod_create,
         validate_update=pod_rules.pod_update,
+        validate_status=statuses.pod,
     ),
     ResourceType(
         resource=Resource("", "v1", "podtemplates", "PodTemplate"),
@@ -267,5 +270,6 @@ TYPES = (
         prepare_update=service_allocation.prepare_update,
         validate=service_rules.service,
         validate_update=service_rules.service_update,
+        validate_status=statuses.service,
     ),
 )

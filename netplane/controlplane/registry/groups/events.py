@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from netplane.controlplane.registry.cluster import columns
+from netplane.controlplane.registry.cluster import columns, validate
 from netplane.controlplane.registry.groups.shared import read
 from netplane.controlplane.registry.types import Conversion, ResourceType
 from netplane.kube.types import EVENTS, Object, Resource
@@ -52,6 +52,8 @@ TYPES = (
             "reportingController": read("reportingController"),
             "type": read("type"),
         },
+        validate=lambda obj: validate.event(_to_core(obj)),
+        validate_create=validate.new_event,
         conversion=Conversion(EVENTS, to_stored=_to_core, from_stored=_from_core),
     ),
 )

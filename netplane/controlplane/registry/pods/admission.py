@@ -61,14 +61,23 @@ def _counted(amounts: Mapping[str, str]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value}
 
 
-def set_priority(pod: Object, priority_class: Object | None) -> None:
-    """Give the pod the priority of its class, or of the cluster's default class."""
+def set_priority(pod: Object, priority_class: Object | None) -> str:
+    """Give the pod the priority of its class, or of the cluster's default class; return what forbids it, or ""."""
     spec = pod["spec"]
-    if priority_class is None:
-        return
-    spec["priorityClassName"] = priority_class["metadata"]["name"]
-    spec["priority"] = priority_class["value"]
-    spec["preemptionPolicy"] = priority_class.get("preemptionPolicy", "PreemptLowerPriority")
+    if priority_class is None and "priority" not in spec and "preemptionPolicy" not in spec:
+        return ""
+    value = priority_class["value"] if priority_class else 0
+    policy = (priority_class or {}).get("preemptionPolicy", "PreemptLowerPriority")
+    asked, wanted = spec.get("priority"), spec.get("preemptionPolicy")
+    must = "must not be provided in pod spec; priority admission controller computed"
+    if asked is not None and asked != value:
+        return f"the integer value of priority ({asked}) {must} {value} from the given PriorityClass name"
+    if wanted is not None and wanted != policy:
+        return f"the string value of PreemptionPolicy ({wanted}) {must} {policy} from the given PriorityClass name"
+    if priority_class is not None:
+        spec["priorityClassName"] = priority_class["metadata"]["name"]
+        spec["priority"], spec["preemptionPolicy"] = value, policy
+    return ""
 
 
 def mount_token(pod: Object, service_account: Object, *, suffix: str) -> None:

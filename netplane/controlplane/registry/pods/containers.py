@@ -7,7 +7,7 @@ from typing import Any
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
-from netplane.controlplane.registry.pods import environment, probes
+from netplane.controlplane.registry.pods import contexts, environment, probes
 from netplane.controlplane.registry.pods.resources import resource_faults
 from netplane.controlplane.registry.rules import names
 from netplane.kube.types import Object
@@ -214,4 +214,4 @@ def _security(context: Object, path: str) -> list[Fault]:
             found.append(faults.invalid(path, context, detail))
     if context.get("procMount") and context["procMount"] not in ("Default", "Unmasked"):
         found.append(faults.not_supported(f"{path}.procMount", context["procMount"], ("Default", "Unmasked")))
-    return found
+    return found + contexts.seccomp_faults(context, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.pods.containers import container_list, one_of
+from netplane.controlplane.registry.pods.contexts import context_faults
 from netplane.controlplane.registry.pods.placement import placement_faults
 from netplane.controlplane.registry.pods.volumes import volume_list
 from netplane.controlplane.registry.rules import metadata, names
@@ -26,9 +27,13 @@ def pod(obj: Object) -> list[Fault]:
 
 def pod_create(obj: Object) -> list[Fault]:
     """Return what a new Pod may not have that one which runs may."""
-    if not (obj.get("spec") or {}).get("ephemeralContainers"):
-        return []
-    return [faults.forbidden("spec.ephemeralContainers", "cannot be set on create")]
+    spec = obj.get("spec") or {}
+    found: list[Fault] = []
+    if spec.get("ephemeralContainers"):
+        found.append(faults.forbidden("spec.ephemeralContainers", "cannot be set on create"))
+    if spec.get("schedulingGates") and spec.get("nodeName"):
+        found.append(faults.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared"))
+    return found
 
 
 def template_faults(template: Object, path: str) -> list[Fault]:
@@ -50,7 +55,7 @@ def spec_faults(spec: Object, path: str) -> list[Fault]:
     found += container_list(spec, path)
     found += one_of(spec, "restartPolicy", _RESTART_POLICIES, path)
     found += one_of(spec, "dnsPolicy", _DNS_POLICIES, path)
-    found += placement_faults(spec, path)
+    found += placement_faults(spec, path) + context_faults(spec, path)
     for name in ("serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"):
         if spec.get(name):
             found += [faults.invalid(f"{path}.{name}", spec[name], each) for each in names.subdomain(spec[name])]
