@@ -10,15 +10,22 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.support import echo_backends, ingress
 from tests.support import ingress_objects as o
+from tests.support.ingress_clients import (
+    answer_all,
+    logged,
+    over_http2,
+    proxied,
+    secured,
+    status_with,
+    statuses_over_http2,
+)
 from tests.support.ingress_serve import PREFIX, known, serve
 
 
@@ -172,18 +179,6 @@ def test_bodies_that_are_too_large_are_refused(door: ingress.Door) -> None:
     door.until(lambda: statuses_over_http2(door, "small.example") == [200, 200, 411])
 
 
-def over_http2(host: str, *options: str, body: bytes = b"") -> None:
-    """Ask; what the door answers before it has the whole body may be lost on its way, but it is logged."""
-    command = ["curl", "-sk", "--http2", "-m", "60", "-o", "/dev/null", *options]
-    command += ["--connect-to", f"{host}:443:{ingress.DOOR}:443", f"https://{host}/"]
-    subprocess.run(command, input=body, check=False)
-
-
-def statuses_over_http2(door: ingress.Door, host: str) -> list[int]:
-    """Return what the log says of such requests."""
-    return [row["status"] for row in logged(door, host) if row["protocol"] == "HTTP/2.0"]
-
-
 def test_slow_backends_are_given_up(door: ingress.Door) -> None:
     serve(door, "slow.example", proxy_read_timeout="100ms")
     door.refuses("http://slow.example/", 504, headers={"x-echo-delay": "9"})
@@ -260,21 +255,6 @@ def test_backends_that_show_the_right_certificate_are_spoken_to(door: ingress.Do
             door.until(lambda status=status: door.ask("http://r.example/").status == status)  # type: ignore[misc]
 
 
-def answer_all(listener: ssl.SSLSocket) -> None:
-    """Answer each connection once, until the listener is closed."""
-    while True:
-        try:
-            stream, _ = listener.accept()
-            stream.recv(65536)
-            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            stream.close()
-        except ssl.SSLError:
-            continue
-        except OSError:
-            if listener.fileno() < 0:
-                return
-
-
 def test_clients_show_certificates(door: ingress.Door) -> None:
     certificate, key = o.key_pair("client.example")
     door.api.apply(o.secret("clients", {"ca.crt": certificate}))
@@ -339,22 +319,6 @@ def test_pods_are_told_which_certificate_a_client_showed(door: ingress.Door) -> 
     door.until(lambda: told() == [["SUCCESS"], ["CN=guest.example"], ["CN=guest.example"]])
 
 
-def status_with(door: ingress.Door, host: str, pem: str) -> int:
-    """Ask over TLS with a client's certificate."""
-    context = ssl._create_unverified_context()
-    context.load_cert_chain(pem)
-    with secured(context, host) as stream:
-        stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        return int(stream.recv(4096).split(b" ")[1])
-
-
-def secured(context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    """Connect to the door over TLS."""
-    return context.wrap_socket(
-        socket.create_connection((ingress.DOOR, 443), timeout=ingress.PATIENCE), server_hostname=host
-    )
-
-
 def test_http2_is_spoken_where_the_client_can(door: ingress.Door) -> None:
     context = ssl._create_unverified_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -385,12 +349,6 @@ def test_the_access_log_names_ingress_service_and_pod(door: ingress.Door) -> Non
         "agent": 'x"\\y',
     }
     door.until(lambda: any(wanted.items() <= row.items() for row in logged(door, "logged.example")))
-
-
-def logged(door: ingress.Door, host: str) -> list[dict[str, Any]]:
-    """Return what the access log says of a host, without a line that is being written."""
-    whole = [line for line in door.log_tail().splitlines() if line.endswith("}") and line.startswith("{")]
-    return [json.loads(line) for line in whole if f'"host":"{host}"' in line]
 
 
 def test_metrics_count_by_ingress_and_service(door: ingress.Door) -> None:
@@ -436,17 +394,3 @@ def test_tls_is_passed_through_and_connections_may_say_who_they_are(tmp_path_fac
         through = door.until(lambda: proxied(443, "inner.example"))
         assert through["secure"] is True
         assert "x-forwarded-for" not in through["headers"]
-
-
-def proxied(port: int, host: str) -> dict[str, Any]:
-    """Ask with a PROXY protocol header in front; return what the pod said."""
-    with socket.create_connection((ingress.DOOR, port), timeout=ingress.PATIENCE) as plain:
-        plain.sendall(b"PROXY TCP4 198.51.100.7 203.0.113.10 4000 80\r\n")
-        stream = plain if port == 80 else ssl._create_unverified_context().wrap_socket(plain, server_hostname=host)
-        stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        whole = b""
-        while piece := stream.recv(65536):
-            whole += piece
-        stream.close()
-    said: dict[str, Any] = json.loads(whole.partition(b"\r\n\r\n")[2])
-    return said
