@@ -10,7 +10,8 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -19,7 +20,7 @@ import yarl
 from netplane.kube import errors
 from netplane.kube.api import Response
 from netplane.kube.kubeconfig import Config
-from netplane.lib import cli
+from netplane.lib import cli, metrics
 from netplane.lib import clock as clocks
 
 _CONNECT_SECONDS = 10.0
@@ -28,6 +29,18 @@ _TOKEN_SECONDS = 60.0
 _ATTEMPTS = 4
 _LONGEST_WAIT = 10.0
 _BUFFER = 256 * 1024
+
+_REQUESTS = metrics.counter(
+    "rest_client_requests",
+    "Requests to the API server by the code of the answer, or <error> when none came.",
+    ["code", "method", "host"],
+)
+_REQUEST_SECONDS = metrics.histogram(
+    "rest_client_request_duration_seconds",
+    "From a request to the API server until its answer begins.",
+    ["verb", "host"],
+    buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0),
+)
 
 Params = Mapping[str, str] | list[tuple[str, str]]
 
@@ -122,7 +135,7 @@ class Transport:
         """Send one request and yield the answer as it begins, whatever its status; the body is the caller's to read."""
         session = self._open_session()
         url = yarl.URL(self._config.server + path, encoded=True)
-        with self.failures(f"{method} {path}"):
+        with self.failures(f"{method} {path}"), _counted(method, url.authority) as told:
             async with session.request(
                 method,
                 url,
@@ -132,6 +145,7 @@ class Transport:
                 allow_redirects=False,
                 server_hostname=self._config.tls_server_name or None,
             ) as answer:
+                told(answer.status)
                 yield answer
 
     @contextlib.asynccontextmanager
@@ -181,6 +195,23 @@ class Transport:
 
     def _unreachable(self, cause: str) -> errors.Unreachable:
         return errors.Unreachable(self._config.server, cause)
+
+
+@contextlib.contextmanager
+def _counted(method: str, host: str) -> Iterator[Callable[[int], None]]:
+    """Count and time a request under client-go's names; what is yielded is to be called with the answer's code."""
+    began, codes = time.perf_counter(), []
+
+    def tell(code: int) -> None:
+        codes.append(code)
+        _REQUESTS.labels(str(code), method, host).inc()
+        _REQUEST_SECONDS.labels(method, host).observe(time.perf_counter() - began)
+
+    try:
+        yield tell
+    finally:
+        if not codes:
+            _REQUESTS.labels("<error>", method, host).inc()
 
 
 def _reason(error: OSError) -> str:

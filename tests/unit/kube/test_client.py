@@ -13,7 +13,7 @@ from netplane.kube import errors
 from netplane.kube.client import Client, Config
 from netplane.kube.fake import FakeApi
 from netplane.kube.types import CONFIGMAPS, NODES, PODS, Object
-from netplane.lib import clock
+from netplane.lib import clock, metrics
 from tests.support import http_api, tls
 
 
@@ -100,6 +100,27 @@ async def test_a_cut_watch_is_unreachable_and_keeps_what_came() -> None:
         assert (await anext(events)).object["metadata"]["name"] == "a"
         with pytest.raises(errors.Unreachable):
             await anext(events)
+
+
+async def test_requests_are_counted_by_what_came_of_them() -> None:
+    def counted(server: str, code: str, method: str = "GET") -> float:
+        labels = {"code": code, "method": method, "host": server.partition("://")[2]}
+        return metrics.REGISTRY.get_sample_value("rest_client_requests_total", labels) or 0
+
+    async with pair() as (server, client):
+        url = server.config.server
+        await client.create(CONFIGMAPS, configmap("a"))
+        await client.get(CONFIGMAPS, "a", namespace="default")
+        with pytest.raises(errors.NotFound):
+            await client.get(CONFIGMAPS, "b", namespace="default")
+        assert [counted(url, "201", "POST"), counted(url, "200"), counted(url, "404")] == [1, 1, 1]
+        labels = {"verb": "GET", "host": url.partition("://")[2]}
+        assert metrics.REGISTRY.get_sample_value("rest_client_request_duration_seconds_count", labels) == 2
+    nobody = dataclasses.replace(server.config, server=url)
+    async with Client(nobody) as client:
+        with pytest.raises(errors.Unreachable):
+            await client.get(CONFIGMAPS, "a", namespace="default")
+    assert counted(url, "<error>") == 1
 
 
 async def test_connections_are_kept_open() -> None:
