@@ -228,7 +228,6 @@ def test_an_approved_request_is_signed_and_names_its_bearer(
 @pytest.mark.parametrize(
     ("name", "groups", "more", "why"),
     [
-        ("eve", ("system:masters",), {}, "system:masters is not allowed"),
         ("eve", (), {"usages": ("server auth",)}, "usages must include client auth"),
         ("eve", ("system:nodes",), {"signer": "kubernetes.io/kube-apiserver-client-kubelet"}, "common name"),
         ("system:node:x", ("system:nodes",), {"signer": "kubernetes.io/kubelet-serving", "usages": ("server auth",)},
