@@ -29,6 +29,7 @@ from tests.support import api_load, apiserver
 _CLIENTS = 8
 _WRITERS = 4
 _ROUNDS = 5
+_SETTLING = 1.0
 _ROUND = 400
 _LISTED = 10_000
 _WRITES_PER_SECOND = 200
@@ -313,6 +314,7 @@ async def grow(all_sizes: Sequence[Sized], goals: Goals) -> None:
             first = each.size - (_ROUNDS - turn) * measured[each.size]
             numbers = range(first, first + measured[each.size])
             rounds[each.size].append(await creates(each.server, each.connections, numbers))
+            await asyncio.sleep(_SETTLING)  # What this server still folds into its file is not the next one's cost.
     for size, found in rounds.items():
         print(f"{size:,} pods, in turn")
         goals.at_least("creates a second", tell_creates(found), 3000)
