@@ -104,15 +104,15 @@ class Embedded:
             self.cache(storage).load(loaded_records)
         states: dict[tuple[str, Key], history.Record] = {}
         for row in loaded.log:
-            window = self.cache(row.storage).window
-            record = self._record(row, None)
+            window, kept = self.cache(row.storage).window, self.cache(row.storage).records.get(row.key)
+            record = kept if kept is not None and kept.revision == row.revision else self._record(row, None)
             old = states.get((row.storage, row.key))
             new = None if row.op == sqlite.DELETE else record
             window.append(history.Event(revision=row.revision, old=old, new=new, last=record))
             states[(row.storage, row.key)] = record
-        for kept in self._caches.values():
+        for each in self._caches.values():
             # What an object was before its first logged change is not known: lists at those revisions must expire.
-            kept.window.snapshot_floor = self._revision
+            each.window.snapshot_floor = self._revision
 
     def _record(self, row: sqlite.Row, obj: Object | None) -> history.Record:
         return self._records.make(row.storage, row.key, row.revision, row.value, obj=obj)

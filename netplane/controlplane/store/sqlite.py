@@ -2,6 +2,9 @@
 
 WAL with synchronous=FULL: a committed batch survives kill -9 and power loss. The current objects have their own
 table, the log holds the last changes so that watchers resume after a restart. Leases stay out of the log.
+
+What an object was created as is in the file once: its row in the log has no value while the object is as created, and
+is given it by the change that follows. So a creation and the log's compaction write little more than the object.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ CREATE TABLE IF NOT EXISTS current(
   PRIMARY KEY(storage, namespace, name));
 CREATE TABLE IF NOT EXISTS log(
   revision INTEGER PRIMARY KEY, storage TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
-  op INTEGER NOT NULL, value BLOB NOT NULL);
+  op INTEGER NOT NULL, value BLOB);
 """
-_FORMAT = 2
+_FORMAT = 3
 _FROM_1 = """
 BEGIN IMMEDIATE;
 ALTER TABLE current RENAME TO former;
@@ -38,24 +41,49 @@ UPDATE meta SET value = 2 WHERE key = 'format';
 COMMIT;
 """
 """Format 1 kept the values inside the key's tree (WITHOUT ROWID), which costs half as much again for each write."""
+_FROM_2 = """
+BEGIN IMMEDIATE;
+ALTER TABLE log RENAME TO former;
+CREATE TABLE log(
+  revision INTEGER PRIMARY KEY, storage TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+  op INTEGER NOT NULL, value BLOB);
+INSERT INTO log SELECT revision, storage, namespace, name, op, value FROM former;
+DROP TABLE former;
+UPDATE meta SET value = 3 WHERE key = 'format';
+COMMIT;
+"""
+"""Format 2 had each value in both tables."""
+_STEPS = {1: _FROM_1, 2: _FROM_2}
 CREATE, UPDATE, DELETE = 0, 1, 2
 _TAKE = """
 CREATE TEMP VIEW batch AS SELECT
   0 AS revision, '' AS storage, '' AS namespace, '' AS name, 0 AS op, x'' AS value, 0 AS logged, 0 AS newest;
 CREATE TEMP TRIGGER take INSTEAD OF INSERT ON batch BEGIN
+  UPDATE log SET value =
+    (SELECT value FROM current WHERE storage=new.storage AND namespace=new.namespace AND name=new.name)
+    WHERE value IS NULL AND revision = (SELECT revision FROM current
+      WHERE storage=new.storage AND namespace=new.namespace AND name=new.name AND revision < new.revision);
   INSERT INTO current SELECT new.storage, new.namespace, new.name, new.revision, new.value WHERE new.op <> 2
     ON CONFLICT(storage, namespace, name) DO UPDATE
     SET revision=excluded.revision, value=excluded.value WHERE excluded.revision > revision;
   DELETE FROM current WHERE new.op = 2 AND storage=new.storage AND namespace=new.namespace AND name=new.name
     AND revision < new.revision;
-  INSERT INTO log SELECT new.revision, new.storage, new.namespace, new.name, new.op, new.value WHERE new.logged;
+  INSERT INTO log SELECT new.revision, new.storage, new.namespace, new.name, new.op,
+    CASE WHEN new.op <> 0 THEN new.value END WHERE new.logged;
   INSERT INTO meta SELECT 'revision', new.newest WHERE new.newest > 0
     ON CONFLICT(key) DO UPDATE SET value=max(value, excluded.value);
 END;
 """
 """What becomes of a row lives in SQLite, so that a batch is one statement and a transaction of its own: each statement
-gives the interpreter away several times, and waits each time until it has it back. An object deleted and made again in
-one batch: the guards by revision make the order irrelevant."""
+gives the interpreter away several times, and waits each time until it has it back. Rows come in the order of their
+revisions, so an object may change several times in one batch. The newest revision is the log's last row's, but where
+that change is not logged."""
+_HISTORY = """
+SELECT log.revision, log.storage, log.namespace, log.name, log.op, coalesce(log.value, current.value)
+FROM log LEFT JOIN current ON log.value IS NULL AND current.storage = log.storage
+  AND current.namespace = log.namespace AND current.name = log.name AND current.revision = log.revision
+ORDER BY log.revision
+"""
 _AT_ONCE = 64
 _NOTHING = (None,) * 8
 
@@ -114,9 +142,8 @@ class Database:
     def _check_format(self, mode: str) -> None:
         if mode != "wal":
             raise Broken(f"{self._path}: this file system has no shared memory for SQLite's WAL (journal mode {mode})")
-        if self._meta("format") == 1:
-            self._db.executescript(_FROM_1)
-        found = self._meta("format")
+        while (found := self._meta("format")) in _STEPS:
+            self._db.executescript(_STEPS[found])
         if found != _FORMAT:
             raise Broken(f"{self._path}: written in format {found}, this version reads format {_FORMAT}")
 
@@ -138,11 +165,14 @@ class Database:
             ]
             log = [
                 Row(sys.intern(storage), (sys.intern(namespace), name), revision, op, value)
-                for revision, storage, namespace, name, op, value in self._db.execute(
-                    "SELECT revision, storage, namespace, name, op, value FROM log ORDER BY revision"
-                )
+                for revision, storage, namespace, name, op, value in self._db.execute(_HISTORY)
             ]
-            return Loaded(self._meta("revision"), self._meta("compacted"), current, log)
+            if lost := [row.revision for row in log if row.value is None]:
+                raise Broken(
+                    f"{self._path}: damaged (revision {lost[0]} is empty); restore a backup, it is left as it is"
+                )
+            revision = max(self._meta("revision"), log[-1].revision if log else 0)
+            return Loaded(revision, self._meta("compacted"), current, log)
         except sqlite3.Error as error:
             raise Broken(f"{self._path}: {error}; restore a backup, it is left as it is") from error
 
@@ -165,7 +195,7 @@ class Database:
         newest = max([row.revision for row in rows])
         values: list[object] = []
         for each in rows:
-            told = newest if each.revision == newest else 0
+            told = newest if each.revision == newest and not each.logged else 0
             values += (each.revision, each.storage, *each.key, each.op, each.value, each.logged, told)
         count = 1 << (len(rows) - 1).bit_length()
         self._db.execute(_TAKES[count], values + list(_NOTHING) * (count - len(rows)))
@@ -246,8 +276,8 @@ def begin_anew(path: Path, *, skip: int) -> None:
     database = Database(path)
     try:
         loaded = database.load()
-        database.compact(below=loaded.revision + 1, limit=len(loaded.log) + 1)
         database.set_revision(loaded.revision + skip)
+        database.compact(below=loaded.revision + 1, limit=len(loaded.log) + 1)
     finally:
         database.close()
 

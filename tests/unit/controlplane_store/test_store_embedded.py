@@ -187,6 +187,65 @@ async def test_a_file_of_the_first_format_is_taken_over_with_all_it_holds(tmp_pa
         await store.update(PODS, pod("a", n=1), expected=made.revision)
 
 
+async def test_a_file_of_the_second_format_is_taken_over_with_its_history(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with opened(path) as store:
+        made = await store.create(PODS, pod("a"))
+        changed = await store.update(PODS, pod("a", n=1), expected=made.revision)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT revision, storage, namespace, name, op, value FROM log").fetchall()
+        columns = "revision INTEGER PRIMARY KEY, storage TEXT, namespace TEXT, name TEXT, op INTEGER"
+        db.execute("DROP TABLE log")
+        db.execute(f"CREATE TABLE log({columns}, value BLOB NOT NULL)")
+        db.executemany("INSERT INTO log VALUES(?,?,?,?,?,?)", rows)
+        db.execute("UPDATE meta SET value = 2 WHERE key = 'format'")
+        db.commit()
+    async with opened(path) as store:
+        assert told(store) == [made.value, changed.value]
+        last = await store.create(PODS, pod("b"))  # its row has no value, which that table did not allow
+    async with opened(path) as store:
+        assert told(store) == [made.value, changed.value, last.value]
+
+
+async def test_every_state_is_told_again_after_a_restart_whatever_followed_it_and_whenever(tmp_path: Path) -> None:
+    said: list[bytes] = []
+    record = None
+    for step in ("create", "update", "update", "delete", "create", "delete", "create"):
+        async with opened(tmp_path / "db") as store:
+            assert told(store) == said
+            for name in ("a", step):  # one object that lives on, and one that is made and goes in this batch
+                other = await store.create(PODS, pod(name)) if name != "a" else None
+                if other is not None:
+                    gone = await store.delete(PODS, pod(name, n=9), expected=other.revision)
+                    said += [other.value, gone.value]
+                elif record is None or step == "create":
+                    record = await store.create(PODS, pod("a"))
+                    said.append(record.value)
+                else:
+                    change = store.update if step == "update" else store.delete
+                    record = await change(PODS, pod("a", n=len(said)), expected=record.revision)
+                    said.append(record.value)
+    async with opened(tmp_path / "db") as store:
+        assert told(store) == said
+
+
+def told(store: embedded.Embedded) -> list[bytes]:
+    """What a watcher of all pods would be told from the beginning on."""
+    window = store.cache(PODS).window
+    return [event.last.value for event in window.since(window.position(window.floor), limit=100)]
+
+
+def test_a_file_whose_history_lost_a_value_is_reported(tmp_path: Path) -> None:
+    database = sqlite.Database(tmp_path / "db")
+    database.write([row("a", 1, sqlite.CREATE)])
+    with contextlib.closing(sqlite3.connect(tmp_path / "db")) as db:
+        db.execute("DELETE FROM current")
+        db.commit()
+    with pytest.raises(sqlite.Broken, match="revision 1 is empty"):
+        database.load()
+    database.close()
+
+
 def test_a_file_of_a_later_format_is_refused_by_number(tmp_path: Path) -> None:
     sqlite.Database(tmp_path / "db").close()
     with contextlib.closing(sqlite3.connect(tmp_path / "db")) as db:
