@@ -175,6 +175,15 @@ def test_unknown_fields_are_refused_warned_about_or_dropped(api: Client, namespa
     assert "warning" not in api.raw("POST", f"{path(namespace)}?fieldValidation=Ignore", {**body, **conf("two")})[2]
 
 
+def test_who_asks_for_what_is_deprecated_is_warned(api: Client, namespace: str) -> None:
+    told = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    where = f"/api/v1/namespaces/{namespace}/endpoints"
+    for query in ("", "?watch=1&timeoutSeconds=1"):
+        assert api.raw("GET", where + query)[2]["warning"] == told
+    assert api.raw("POST", where, {"metadata": {"name": "e"}})[2]["warning"] == told
+    assert "warning" not in api.raw("GET", path(namespace))[2]
+
+
 def test_a_finalizer_holds_the_object_until_it_is_removed(api: Client, namespace: str) -> None:
     api.ask("POST", path(namespace), conf("one", finalizers=["example.com/hold"]))
     _, held = api.ask("DELETE", path(namespace, "one"))

@@ -41,7 +41,7 @@ def test_a_full_cluster_gets_another_range_which_goes_with_its_last_service(run:
         run("create", "service", "clusterip", name, "--tcp=80")
     assert addresses(run) == {f"10.96.0.{number}" for number in range(1, 7)}
     full = run("create", "service", "clusterip", "one-more", "--tcp=80", is_refused=True)
-    assert "failed to allocate a serviceIP: range is full" in full
+    assert "Internal error occurred: failed to allocate a serviceIP: range is full" in full
     outside = run("create", "service", "clusterip", "one-more", "--tcp=80", "--clusterip=10.97.0.9", is_refused=True)
     assert "failed to allocate IP 10.97.0.9: the provided network does not match the current range" in outside
 

@@ -176,6 +176,17 @@ def test_an_eviction_that_cannot_be_leaves_pod_and_budget_as_they_are(pods: Pods
     assert (pods.allowed, pods.is_kept("p")) == (0, False)
 
 
+def test_a_pod_that_is_evicted_says_so(api: Client, pods: Pods, namespace: str) -> None:
+    pods.make("p", is_ready=True)
+    assert pods.evict("p", "?dryRun=All")[0] == 201
+    shown = api.ask("GET", core(namespace, "pods", "p"))[1]["status"]["conditions"]
+    assert [each["type"] for each in shown] == ["Ready"]
+    assert pods.evict("p")[0] == 201
+    ready, told = api.ask("GET", core(namespace, "pods", "p"))[1]["status"]["conditions"]
+    assert (ready["type"], told["type"], told["status"]) == ("Ready", "DisruptionTarget", "True")
+    assert (told["reason"], told["message"]) == ("EvictionByEvictionAPI", "Eviction API: evicting")
+
+
 def test_an_eviction_for_trial_asks_the_budget(pods: Pods) -> None:
     pods.make("p", is_ready=True)
     pods.guard(allowed=0, healthy=1, desired=1)

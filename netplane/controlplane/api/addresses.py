@@ -39,7 +39,7 @@ class Ledger:
         self._ports: Counter[int] = Counter()
 
     def allocate(self, of: types.ResourceType, service: Object, old: Object | None) -> None:
-        """Fill in what the Service's type needs; raise 422 for what is taken or out of range.
+        """Fill in what the Service's type needs; raise 422 for what is taken or out of range, 500 when all is taken.
 
         Nothing else runs between this and the staging of the write, so two Services never get the same.
         """
@@ -48,7 +48,10 @@ class Ledger:
         addresses = {each for held in staged for each in held[0]}
         ports = {each for held in staged for each in held[1]}
         taken = allocate.Taken(_Unavailable(self._addresses, addresses, self._store), _Either(self._ports, ports))
-        found = allocate.allocate(service, old, ranges=self._open(), taken=taken, pick=secrets.randbelow)
+        try:
+            found = allocate.allocate(service, old, ranges=self._open(), taken=taken, pick=secrets.randbelow)
+        except allocate.Full as error:
+            raise status.internal(str(error)) from error
         if found:
             raise status.invalid(of, service["metadata"].get("name", ""), found)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import orjson
 
 from netplane.controlplane.api import (
@@ -54,10 +56,11 @@ async def remove(
     wanted: options.Deleting,
     *,
     told: webhooks.Told | None = None,
+    mark: Callable[[Object], None] | None = None,
 ) -> tuple[Object, bool]:
     """Delete an object or mark it as being deleted; return it as it is kept and whether it is gone. Raises 404 and 409.
 
-    Webhooks are asked where `told` is there to hold what they say.
+    Webhooks are asked where `told` is there to hold what they say. `mark` writes into the object why it goes.
     """
     storage = cluster.storage(of)
     for _ in range(_RACE_ATTEMPTS):
@@ -68,6 +71,8 @@ async def remove(
         if told is not None and admitting.is_asked(at):
             shown = render.decoded(of, await at.converter.record(of, record))
             await admitting.check_deletion(at, of, user, shown, wanted, told)
+        if mark is not None:
+            mark(obj)
         decision = deletion.decide(of.kind, obj, wanted, now=at.clock.now())
         if wanted.is_dry_run or not decision.is_change:
             return decision.obj, decision.is_removal

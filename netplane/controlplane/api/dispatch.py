@@ -169,6 +169,9 @@ class Api:
         try:
             self._authorize(request, target, verb)
             of = at.type_of(target.group, target.version, target.plural)
+            if of.deprecation:
+                request.warnings.append(of.deprecation)
+                request.annotations["k8s.io/deprecated"] = "true"
             await _catch_up(at, request, verb)
             if verb == "watch" and "watch" in of.verbs:
                 with meters.watchers.track_inprogress():

@@ -26,6 +26,7 @@ from netplane.controlplane.store import protocol
 from netplane.kube import select
 from netplane.kube.types import Key, Object
 
+_DISRUPTED = "DisruptionTarget"
 _BUDGETS = "poddisruptionbudgets.policy"
 _RACE_ATTEMPTS = 32
 
@@ -43,7 +44,7 @@ async def evict(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
     for _ in range(_RACE_ATTEMPTS):
         allowed = await _allowed(at, _pod(at, of, key, wanted), wanted)
         try:
-            await deleting.remove(at, request.user, of, key, allowed)
+            await deleting.remove(at, request.user, of, key, allowed, mark=lambda pod: disrupt(pod, now=at.now()))
         except status.ApiStatus as refusal:
             if refusal.code == 409 and allowed is not wanted:
                 continue  # the pod is another than the one that was judged: it may be ready now
@@ -51,6 +52,19 @@ async def evict(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
         done = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return http.json(201, done)
     raise status.conflict(of, key[1])
+
+
+def disrupt(pod: Object, *, now: str) -> None:
+    """Write into a pod why it goes: Jobs with a podFailurePolicy and whoever looks at it can tell (KEP-3329). Pure."""
+    told = {"status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    shown = pod.setdefault("status", {})
+    conditions = shown["conditions"] = list(shown.get("conditions") or ())
+    held = next((each for each in conditions if each.get("type") == _DISRUPTED), None)
+    if held is None:
+        conditions.append({"type": _DISRUPTED, **told, "lastTransitionTime": now})
+    else:
+        since = held.get("lastTransitionTime") if held.get("status") == "True" else now
+        held.update(told, lastTransitionTime=since)
 
 
 def _options(request: http.Request, body: Object) -> options.Deleting:

@@ -233,7 +233,8 @@ async def watch(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
     stream = Watch(at, request, of)
     seconds = options.number(request.query, "timeoutSeconds")
     seconds = 1800 + random.randrange(1800) if not seconds or seconds < 0 else seconds
-    headers = [(b"content-type", http.JSON), (b"cache-control", b"no-cache, private")]
+    told = http.warning_headers(request.warnings)
+    headers = [(b"content-type", http.JSON), (b"cache-control", b"no-cache, private"), *told]
     await request.send({"type": "http.response.start", "status": 200, "headers": headers})
     await request.send({"type": "http.response.body", "body": b"", "more_body": True})
     async with asyncio.TaskGroup() as group:

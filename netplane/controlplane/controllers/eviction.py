@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from netplane.controlplane.controllers import pods, writes
+from netplane.controlplane.controllers import conditions, pods, writes
 from netplane.controlplane.controllers.view import View
 from netplane.controlplane.scheduler import taints
 from netplane.kube import meta
@@ -26,9 +26,18 @@ def decide(view: View, key: Key, now: datetime) -> Sequence[writes.Write]:
         return [writes.Requeue(left)]
     told = f"Marking for deletion Pod {key[0]}/{key[1]}"
     return [
+        *_disrupted(pod, now),
         writes.Event(pod, "Normal", "TaintManagerEviction", told),
         writes.Delete(PODS, key, pod["metadata"]["uid"]),
     ]
+
+
+def _disrupted(pod: Object, now: datetime) -> list[writes.Write]:
+    """Write into the Pod why it goes (KEP-3329)."""
+    why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+    held = pod.get("status") or {}
+    status = conditions.ensure(held, "DisruptionTarget", "True", *why, now)
+    return [] if status is held else [writes.UpdateStatus(PODS, writes.with_status(pod, status))]
 
 
 def _left(pod: Object, node: Object, now: datetime) -> float | None:

@@ -158,6 +158,8 @@ class ResourceType:
     validate_status: Callable[[Object, Object], list[Fault]] = _no_update_faults
     conversion: Conversion | None = None
     crd: Object | None = None
+    deprecation: str = ""
+    """What every request for it is warned with."""
 
     group: str = field(init=False, repr=False, compare=False)
     """API group, "" for core."""

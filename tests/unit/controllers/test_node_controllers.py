@@ -127,8 +127,11 @@ def _evicted(world: World) -> bool:
     return meta.is_deleting(world.objects[PODS, ("default", "p")])
 
 
-def test_a_pod_that_tolerates_nothing_is_evicted_at_once() -> None:
-    assert _evicted(_tainted())
+def test_a_pod_that_tolerates_nothing_is_evicted_at_once_and_says_why() -> None:
+    world = _tainted()
+    assert _evicted(world)
+    told = {each["type"]: each for each in world.objects[PODS, ("default", "p")]["status"]["conditions"]}
+    assert told["DisruptionTarget"]["reason"] == "DeletionByTaintManager"
 
 
 def test_a_pod_is_evicted_when_its_toleration_seconds_are_over() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,10 +52,11 @@ def test_the_static_band_is_used_when_nothing_else_is_left() -> None:
     assert obj["spec"]["clusterIP"] == "10.96.0.1"
 
 
-def test_a_full_range_is_a_fault() -> None:
-    obj = service()
-    faults = allocated(obj, taken=allocate.Taken({str(each) for each in V4}))
-    assert faults == ["spec.clusterIPs: Invalid value: []: failed to allocate a serviceIP: range is full"]
+def test_a_full_range_is_no_fault_of_a_field() -> None:
+    with pytest.raises(allocate.Full, match="failed to allocate a serviceIP: range is full"):
+        allocated(service(), taken=allocate.Taken({str(each) for each in V4}))
+    with pytest.raises(allocate.Full, match="failed to allocate a nodePort: range is full"):
+        allocated(service(type="NodePort"), taken=allocate.Taken(node_ports=range(65536)))
 
 
 def test_a_chosen_address_must_be_free_and_in_range() -> None:
@@ -72,7 +74,8 @@ def test_an_address_may_be_of_any_open_range_and_of_no_other() -> None:
     assert not allocated(service(clusterIP="10.97.0.9"), ranges=more)
     closed = allocate.Ranges((V4,), open=(ip_network("10.97.0.0/24"),))
     assert "does not match the current range" in allocated(service(clusterIP="10.96.0.9"), ranges=closed)[0]
-    assert "range is full" in allocated(service(), ranges=allocate.Ranges((V4,), open=()))[0]
+    with pytest.raises(allocate.Full):
+        allocated(service(), ranges=allocate.Ranges((V4,), open=()))
 
 
 def test_the_first_address_and_the_last_of_ipv4_are_of_no_range_but_a_wider_one() -> None:
@@ -91,7 +94,8 @@ def test_a_full_range_is_passed_over_and_every_address_of_all_is_given_in_the_en
         assert not allocated(obj, ranges=ranges, taken=allocate.Taken(taken))
         taken.add(obj["spec"]["clusterIP"])
     assert len(taken) == 30 + 254 + 2
-    assert allocated(service(), ranges=ranges, taken=allocate.Taken(taken))
+    with pytest.raises(allocate.Full):
+        allocated(service(), ranges=ranges, taken=allocate.Taken(taken))
 
 
 def test_a_service_keeps_an_address_whose_range_is_gone() -> None:

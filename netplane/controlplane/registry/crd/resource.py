@@ -54,7 +54,12 @@ def _type(crd: Object, version: Object) -> ResourceType:
         validate_status=lambda new, old: validate(new) + update(new, old),
         conversion=_conversion(crd, resource, _resource(spec, stored)),
         crd=crd,
+        deprecation=_deprecation(resource, version) if version.get("deprecated") else "",
     )
+
+
+def _deprecation(of: Resource, version: Object) -> str:
+    return str(version.get("deprecationWarning") or f"{of.api_version} {of.kind} is deprecated")
 
 
 def _resource(spec: Object, version: str) -> Resource:

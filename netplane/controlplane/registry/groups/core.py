@@ -91,6 +91,7 @@ TYPES = (
         cells=service_columns.endpoints,
         default=service_defaults.endpoints,
         validate=service_rules.endpoints,
+        deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     ),
     ResourceType(
         resource=Resource("", "v1", "events", "Event"),

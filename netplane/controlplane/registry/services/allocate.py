@@ -26,6 +26,10 @@ _GLANCE = 32
 _PROXIED = ("ClusterIP", "NodePort", "LoadBalancer")
 
 
+class Full(Exception):
+    """Nothing is left to give. The real server calls that an internal error (500): no field of the Service is wrong."""
+
+
 @dataclass(frozen=True)
 class Ranges:
     """What a cluster has to give. Its `own` ranges, one for each family, say which families it has, the primary first.
@@ -71,6 +75,7 @@ def allocate(service: Object, old: Object | None, *, ranges: Ranges, taken: Take
     """Fill in, in place, what the service's type needs; with `old`, it may hold what that held.
 
     Runs after defaults, `prepare_update` and validation. A fault leaves nothing taken, since nothing is kept here.
+    Raises `Full` when the range of what the service leaves to the cluster is used up.
     """
     spec = service["spec"]
     found = _families(spec, ranges, is_update=old is not None)
@@ -255,7 +260,7 @@ def _addresses(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> lis
         else:
             free = _free_address(networks, others, pick)
             if free is None:
-                return [faults.invalid("spec.clusterIPs", given, "failed to allocate a serviceIP: range is full")]
+                raise Full("failed to allocate a serviceIP: range is full")
             chosen.append(free)
         others.add(chosen[-1])
     spec["clusterIP"], spec["clusterIPs"] = chosen[0], chosen
@@ -323,16 +328,10 @@ def _node_ports(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> li
     if found:
         return found
     if _needs_node_ports(spec):
-        for index, port in enumerate(ports):
+        for port in ports:
             if not port.get("nodePort"):
                 # One port number in several protocols gets one node port, so that DNS is one rule at a firewall.
                 shared = by_port.get(port["port"]) or _free_port(ranges, others, pick)
-                if shared is None:
-                    return [
-                        faults.invalid(
-                            f"spec.ports[{index}].nodePort", 0, "failed to allocate a nodePort: range is full"
-                        )
-                    ]
                 port["nodePort"] = by_port[port["port"]] = shared
                 others.add(shared)
     return _health_port(spec, ranges, others, pick)
@@ -343,10 +342,7 @@ def _health_port(spec: Object, ranges: Ranges, others: _Others, pick: Pick) -> l
         return []
     if spec.get("healthCheckNodePort"):
         return _claim(spec["healthCheckNodePort"], "spec.healthCheckNodePort", ranges, others, ())
-    free = _free_port(ranges, others, pick)
-    if free is None:
-        return [faults.invalid("spec.healthCheckNodePort", 0, "failed to allocate a nodePort: range is full")]
-    spec["healthCheckNodePort"] = free
+    spec["healthCheckNodePort"] = _free_port(ranges, others, pick)
     return []
 
 
@@ -361,11 +357,11 @@ def _claim(port: int, field: str, ranges: Ranges, others: _Others, own: Iterable
     return []
 
 
-def _free_port(ranges: Ranges, others: _Others, pick: Pick) -> int | None:
+def _free_port(ranges: Ranges, others: _Others, pick: Pick) -> int:
     count = len(ranges.node_ports)
     offset = pick(count)
     for step in range(count):
         port = ranges.node_ports[(offset + step) % count]
         if port not in others:
             return port
-    return None
+    raise Full("failed to allocate a nodePort: range is full")
