@@ -15,16 +15,22 @@ Route = Callable[[web.Request], web.Response]
 
 @contextlib.asynccontextmanager
 async def server(
-    address: str, port: int, *, ready: Check, live: Check = lambda: True, routes: Mapping[str, Route] | None = None
+    address: str,
+    port: int,
+    *,
+    ready: Check,
+    live: Check = lambda: True,
+    routes: Mapping[str, Route] | None = None,
+    refresh: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve /healthz and /livez (200 while `live()`), /readyz (200 while `ready()`), /metrics, and the given routes,
-    also in place of the first two.
+    also in place of the first two. `refresh` is waited for before metrics are printed.
 
     Yields the port listened on (useful for port 0). Raises `cli.UserError` when the address cannot be taken.
     """
     app = web.Application()
     app.router.add_get("/readyz", _answer(ready))
-    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/metrics", _metrics(refresh))
     extra = dict(routes or {})
     for path in ("/healthz", "/livez"):
         if path not in extra:
@@ -63,5 +69,10 @@ def _asynchronous(route: Route) -> Callable[[web.Request], Awaitable[web.Respons
     return answer
 
 
-async def _metrics(_: web.Request) -> web.Response:
-    return web.Response(body=metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
+def _metrics(refresh: Callable[[], Awaitable[None]] | None) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        if refresh is not None:
+            await refresh()
+        return web.Response(body=metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    return answer

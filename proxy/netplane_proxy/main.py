@@ -187,7 +187,8 @@ async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, target: Targe
             "/proxyMode": lambda _: web.Response(text=options["mode"]),
             "/status": lambda _: web.json_response({"mode": options["mode"], **daemon.report(), **_account(target)}),
         }
-        await stack.enter_async_context(health.server(*metrics, ready=is_ready, routes=routes))
+        look = target.look if isinstance(target, iptables.IptablesTarget) else None
+        await stack.enter_async_context(health.server(*metrics, ready=is_ready, routes=routes, refresh=look))
 
 
 def _account(target: Target) -> dict[str, object]:

@@ -18,6 +18,7 @@ from netplane.kernel.errors import KernelError
 from netplane.kernel.xtables import lock, run
 from netplane.kernel.xtables.objects import Variant
 from netplane.kernel.xtables.walk import Walker
+from netplane.lib import metrics
 from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.service import Protocol
@@ -62,6 +63,11 @@ def tool(target: IptablesTarget, name: str) -> str:
 def listing(lab: Topology, target: IptablesTarget) -> str:
     saved = [lab.run("node", tool(target, f"{name}-save")) for name in ("iptables", "ip6tables")]
     return "\n".join(line.partition(" [")[0] for line in "".join(saved).splitlines() if not line.startswith("#"))
+
+
+def counted(name: str, **labels: str) -> float:
+    """What a metric shows."""
+    return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def web(family: Family = V4, *where: dict[Family, str], affinity: int = 0) -> PortForwarding:
@@ -225,6 +231,8 @@ async def test_a_stray_segment_of_a_pod_ends_no_connection_by_iptables(
     with stray_packets.connected(lab, client, "pod1", family) as connection:
         stray_packets.stray(lab, "pod1", POD1[family], connection)
         assert stray_packets.survives(connection)
+    await target.look()
+    assert counted("kubeproxy_iptables_ct_state_invalid_dropped_packets_total") > 0
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP], ids=str)
@@ -246,6 +254,8 @@ async def test_by_iptables_the_node_reaches_node_ports_at_its_loopback_address(
     assert lab.fate("node", (here, 30082), protocol) == "refused"
     assert lab.ask("node", (here, 8080), protocol) == Answer("node", here)
     assert lab.run("node", "cat", "/proc/sys/net/ipv4/conf/all/route_localnet").strip() == "0"
+    await target.look()
+    assert 42 <= counted("kubeproxy_iptables_localhost_nodeports_accepted_packets_total") < 100
     await target.commit({nobody.key: None, local.key: None}, "3")
     assert (await target.replace(forwarding(served, node=node))).operations == 0
     noticed = asyncio.create_task(first_drift(target))

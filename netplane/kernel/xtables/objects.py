@@ -89,6 +89,15 @@ def read(saved: str, prefix: str) -> dict[str, dict[str, Rules]]:
     return {table: {chain: tuple(rules) for chain, rules in found.items()} for table, found in tables.items()}
 
 
+def packets(listing: str) -> dict[str, int]:
+    """Return how many packets met the rules of a chain, by target, in what `iptables -nvxL CHAIN` printed."""
+    found: dict[str, int] = {}
+    for line in listing.splitlines()[2:]:
+        count, _, target, *_ = line.split()
+        found[target] = found.get(target, 0) + int(count)
+    return found
+
+
 def checked(names: Iterable[str]) -> None:
     """Raise ValueError when a name is too long for a chain."""
     for name in names:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from netplane.kernel import netns, process
 from netplane.kernel.errors import CommandFailed, KernelError
@@ -14,6 +15,8 @@ from netplane.kernel.xtables.objects import COMMANDS, VARIANTS, Command, Rules, 
 from netplane.lib import log
 
 LOCK_SECONDS = 30
+COUNT_SECONDS = 5
+"""How long a look at counters waits for the lock."""
 LOAD_TIMEOUT = 600.0
 SAVE_TIMEOUT = 120.0
 _LOOK_AFTER = 0.5
@@ -21,6 +24,7 @@ _HINTS = (":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY ")
 """Chains by which a kubelet tells which variant the host uses (KEP-3178)."""
 
 _LOG = log.get("xtables")
+T = TypeVar("T")
 
 
 class Kernel(Protocol):
@@ -67,14 +71,21 @@ class Xtables:
         listing = await asyncio.to_thread(self._run, (self._tools[command][1],), "", SAVE_TIMEOUT)
         return await asyncio.to_thread(objects.read, listing, prefix)
 
-    def _run(self, argv: tuple[str, ...], feed: str, timeout: float) -> str:
-        def act() -> str:
-            return process.run_sync(argv, stdin=feed, timeout=timeout).text
+    def packets(self, command: Command, table: str, chain: str) -> dict[str, int]:
+        """Return how many packets met the rules of a chain, by target. CommandFailed without that chain."""
+        tool = self._tools[command][0].removesuffix("-restore")
+        listing = self._run((tool, "-w", str(COUNT_SECONDS), "-t", table, "-nvxL", chain), "", SAVE_TIMEOUT)
+        return objects.packets(listing)
 
+    def inside(self, act: Callable[[], T]) -> T:
+        """Do something in the namespace of these tables."""
         # Entering a namespace takes CAP_SYS_ADMIN, even the one where we are: a proxy in its own does without.
         if netns.identity(netns.OWN) == netns.identity(self.namespace):
             return act()
         return netns.run_in(self.namespace, act)
+
+    def _run(self, argv: tuple[str, ...], feed: str, timeout: float) -> str:
+        return self.inside(lambda: process.run_sync(argv, stdin=feed, timeout=timeout).text)
 
     async def _name_holder(self) -> None:
         """Say once who holds the lock, when it takes long enough for anybody to ask."""

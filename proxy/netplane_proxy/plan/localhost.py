@@ -3,7 +3,8 @@
 A loopback address can neither leave the node nor be answered to. So two nftables chains give connections to a
 NodePort there the node's own address as source, before anything is tracked, and their answers the loopback address at
 the very end. They are stateless, and every packet that is not sent from the loopback address passes at its first look.
-Beside iptables they are a table of their own; beside IPVS they stand in the table that is there anyway.
+Beside iptables they are a table of their own, where one more counts connections, as kube-proxy does; beside IPVS they
+stand in the table that is there anyway.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def ports(row: PortForwarding) -> frozenset[Element]:
 def chains(family: Family, own: Packed) -> dict[str, tuple[str, ...]]:
     """Return the chains, which ask a set `nodeports`; their names tell what they hold."""
     ip, here, node = ("ip" if family is Family.V4 else "ip6"), address.text(LOOPBACK[family]), address.text(own)
-    mark = hashlib.sha256(f"1 {node}".encode()).hexdigest()[:8]
+    mark = _mark(own)
     return {
         f"from_{mark}": (
             "type route hook output priority -350; policy accept;",
@@ -54,6 +55,26 @@ def chains(family: Family, own: Packed) -> dict[str, tuple[str, ...]]:
     }
 
 
+def counter(own: Packed) -> str:
+    """Return the name of the chain that counts connections."""
+    return f"count_{_mark(own)}"
+
+
+def counting(family: Family, own: Packed) -> dict[str, tuple[str, ...]]:
+    """Return the chain that counts connections to NodePorts at the loopback address: of each its first packet."""
+    ip, here = ("ip" if family is Family.V4 else "ip6"), address.text(LOOPBACK[family])
+    return {
+        counter(own): (
+            "type nat hook output priority -110; policy accept;",
+            f"{ip} daddr {here} meta l4proto . th dport @nodeports counter",
+        )
+    }
+
+
+def _mark(own: Packed) -> str:
+    return hashlib.sha256(f"1 {address.text(own)}".encode()).hexdigest()[:8]
+
+
 def removal(family: Family) -> str:
     """Print what removes the table whether it is there or not."""
     table = PORTS[family].table
@@ -63,6 +84,6 @@ def removal(family: Family) -> str:
 def text(family: Family, own: Packed) -> str:
     """Print the table, without elements."""
     lines = [f"\t{PORTS[family].declaration}"]
-    for name, rules in chains(family, own).items():
+    for name, rules in (chains(family, own) | counting(family, own)).items():
         lines += [f"\tchain {name} {{", *(f"\t\t{rule}" for rule in rules), "\t}"]
     return "\n".join([f"table {PORTS[family].table} {{", *lines, "}\n"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from netplane.kube.informer import Batch, Query
 from netplane.kube.types import ENDPOINTSLICES, NODES, SERVICES
 from netplane.lib import clock as clocks
 from netplane.lib import log, notify
-from netplane.model.address import Packed
+from netplane.model.address import Family, Packed
 from netplane.model.node import Node
 from netplane.reconcile.loop import Cause, Loop, Pace
 from netplane.reconcile.report import Outcome
@@ -64,7 +64,7 @@ class _Uncommitted:
 
     steps: Steps
     received: float | None = None
-    triggers: tuple[str, ...] = ()
+    triggers: tuple[tuple[Family, str], ...] = ()
 
     def and_then(self, newer: _Uncommitted) -> _Uncommitted:
         """Return both as one."""
@@ -97,6 +97,7 @@ class Daemon:
             pace=Pace(gap=0.0, resync=resync_seconds, first_backoff=0.05, longest_backoff=5.0),
             expected=(KernelError, Unsettled),
         )
+        telemetry.begin(parts.mode)
         self._gaps = telemetry.LocalGaps()
         self._uncommitted = _Uncommitted({})
         self._kernel = asyncio.Lock()
@@ -192,7 +193,7 @@ class Daemon:
             async with self._kernel:
                 outcome = await self._write(todo.steps, revision, cause)
         except OSError:
-            telemetry.FAILURES[self._parts.mode].inc()
+            telemetry.failed(self._parts.mode, _families(todo.steps, is_full=is_full), is_full=is_full)
             self._must_compare = True
             self._uncommitted = todo.and_then(self._uncommitted)
             raise
@@ -215,8 +216,7 @@ class Daemon:
         else:
             return Outcome(revision)
         seconds = self._clock.monotonic() - began
-        telemetry.SYNC_SECONDS.observe(seconds)
-        (telemetry.FULL_SYNC_SECONDS if is_full else telemetry.PARTIAL_SYNC_SECONDS).observe(seconds)
+        telemetry.synced(_families(steps, is_full=is_full), seconds, is_full=is_full)
         telemetry.OPERATIONS.inc(result.operations)
         return Outcome(revision, result.operations, is_verified=is_full and not result.operations)
 
@@ -323,6 +323,11 @@ class Daemon:
         return self._meaning.forwarding(self._loop.report.committed if revision is None else revision)
 
 
+def _families(steps: Steps, *, is_full: bool) -> Iterable[Family]:
+    """Return which families a sync is about."""
+    return Family if is_full else {key.family for key in steps}
+
+
 def _backends(row: PortForwarding | None) -> int:
     return len(row.cluster) if row is not None else 0
 
@@ -341,7 +346,8 @@ def newest(batch: Batch) -> str:
     return max(batch.resource_version.values(), key=lambda text: int(text) if text.isdigit() else 0, default="")
 
 
-def triggers(batch: Batch) -> tuple[str, ...]:
-    """Return when the pods behind the slices of a batch changed."""
+def triggers(batch: Batch) -> tuple[tuple[Family, str], ...]:
+    """Return when the pods behind the slices of a batch changed, and the family of each slice."""
     slices = (change.new for change in batch.changes if change.resource is ENDPOINTSLICES)
-    return tuple(piece.triggered for piece in slices if piece is not None and piece.triggered)
+    return tuple((piece.family, piece.triggered) for piece in slices
+                 if piece is not None and piece.triggered and piece.family is not None)  # fmt: skip

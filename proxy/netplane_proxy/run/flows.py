@@ -102,7 +102,6 @@ class Sweeper:
             await self._look(meaning(), gone)
 
     async def _look(self, meaning: Forwarding, gone: stale.Gone) -> None:
-        began = self._clock.monotonic()
         # A copy, since the loop goes on deciding while the thread reads.
         udp = Forwarding(meaning.revision, dict(self._udp), meaning.node)
         try:
@@ -110,10 +109,14 @@ class Sweeper:
         except OSError as error:
             _LOG.error("stale flows not forgotten", reason=error)
             return
-        telemetry.FLOWS_SECONDS.observe(self._clock.monotonic() - began)
         if count:
-            telemetry.FLOWS_DELETED.inc(count)
             _LOG.info("stale flows forgotten", count=count)
 
     def _sweep(self, udp: Forwarding, gone: stale.Gone) -> int:
-        return sum(self._table.forget(stale.flows(self._table.flows(family), udp, gone=gone)) for family in Family)
+        return sum(self._sweep_one(family, udp, gone) for family in Family)
+
+    def _sweep_one(self, family: Family, udp: Forwarding, gone: stale.Gone) -> int:
+        began = self._clock.monotonic()
+        count = self._table.forget(stale.flows(self._table.flows(family), udp, gone=gone))
+        telemetry.swept(family, count, self._clock.monotonic() - began)
+        return count

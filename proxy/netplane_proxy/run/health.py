@@ -36,13 +36,13 @@ class Pulse:
         """Note that the kernel must change."""
         if self._pending_since is None:
             self._pending_since = self._clock.monotonic()
-            telemetry.LAST_QUEUED.set(self._clock.now().timestamp())
+            telemetry.queued(self._clock.now())
 
     def committed(self) -> None:
         """Note that the kernel holds what is wanted."""
         self._pending_since = None
         self.last_updated = self._clock.now()
-        telemetry.LAST_SYNC.set(self.last_updated.timestamp())
+        telemetry.committed(self.last_updated)
 
     def take_node(self, node: Node | None) -> None:
         """Note whether the node stays: balancers shall turn away from one that is going to be deleted (KEP-3836)."""

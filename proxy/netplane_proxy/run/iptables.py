@@ -13,7 +13,7 @@ import errno
 import time
 from collections.abc import AsyncIterator, Mapping
 
-from netplane.kernel.errors import KernelError
+from netplane.kernel.errors import CommandFailed, KernelError
 from netplane.kernel.xtables import diff, objects, run, stamp, walk
 from netplane.kernel.xtables.objects import Change, Rules, Variant
 from netplane.kernel.xtables.run import Kernel, Xtables
@@ -25,7 +25,7 @@ from netplane_proxy.plan.forwarding import Forwarding
 from netplane_proxy.plan.iptables import book, layout
 from netplane_proxy.plan.iptables.book import Book
 from netplane_proxy.plan.ledger import Changes
-from netplane_proxy.run import localhost
+from netplane_proxy.run import localhost, telemetry
 from netplane_proxy.run.localhost import Localhost
 from netplane_proxy.run.target import Result
 
@@ -109,7 +109,7 @@ class IptablesTarget:
         differences = found[1] if is_known and found else _differences(made, await _observe(self._kernel))
         for family, change in differences.items():
             operations += await _write(self._kernel, family, change)
-        self._end(made)
+        self._end(made, differences)
         return Result(operations, time.perf_counter() - began)
 
     async def commit(self, changes: Changes, revision: str) -> Result:
@@ -120,9 +120,10 @@ class IptablesTarget:
             raise KernelError(errno.ESTALE, "change our iptables chains", "what they hold is not known; compare first")
         self._begin()
         operations = self._loopback.commit(changes) if self._loopback is not None else 0
-        for family, change in made.change(changes).items():
+        differences = made.change(changes)
+        for family, change in differences.items():
             operations += await _write(self._kernel, family, change)
-        self._end(made)
+        self._end(made, differences)
         return Result(operations, time.perf_counter() - began)
 
     async def drift(self) -> AsyncIterator[str]:
@@ -155,6 +156,19 @@ class IptablesTarget:
         await _clean(self._kernel)
         if self._loopback is not None:
             await self._loopback.cleanup()
+
+    async def look(self) -> None:
+        """Read for the metrics what the kernel counts by itself."""
+        kernel = self._kernel
+        if not isinstance(kernel, Xtables):
+            return
+        found = {}
+        with contextlib.suppress(KernelError):
+            found[telemetry.STRAYS] = await asyncio.to_thread(_strays, kernel)
+        if self._loopback is not None:
+            with contextlib.suppress(KernelError):
+                found[telemetry.LOCALHOST] = await asyncio.to_thread(kernel.inside, self._loopback.accepted)
+        telemetry.packets(found)
 
     def account(self) -> dict[str, object]:
         """Say how it stands with what leads to our chains, as JSON values; the packets where they were looked at."""
@@ -223,12 +237,28 @@ class IptablesTarget:
         self._book = self._found = None
         self._turn += 1
 
-    def _end(self, made: Book) -> None:
+    def _end(self, made: Book, written: Differences) -> None:
+        for family, side in made.sides.items():
+            for table, there in side.sizes.items():
+                change = written.get(family, {}).get(table, Change())
+                telemetry.rules(family, table, there=there, written=sum(map(len, change.written.values())))
         self._stamp = self._clock.read()
         self._clock.heard()  # It was us.
         self._was_heard = False
         self._turn += 1
         self._book = made
+
+
+def _strays(kernel: Xtables) -> int:
+    """Count the packets of no known connection that were dropped; there is no chain for them where none may be."""
+    dropped = 0
+    for command in map(layout.command, Family):
+        try:
+            dropped += kernel.packets(command, layout.FILTER, layout.STRAYS).get("DROP", 0)
+        except CommandFailed as error:
+            if error.returncode != 1:
+                raise
+    return dropped
 
 
 def _timed(clock: stamp.Clock) -> tuple[stamp.Stamp, float]:

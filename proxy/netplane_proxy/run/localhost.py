@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
+from netplane.kernel import process
 from netplane.kernel.errors import KernelError
 from netplane.kernel.nft.objects import Batch, Element
 from netplane.kernel.nft.run import Kernel, Socket
@@ -82,6 +86,15 @@ class Localhost:
         self._generation = now
         return f"somebody changed table {', '.join(found)}" if found else ""
 
+    def accepted(self) -> int:
+        """Return how many connections to NodePorts at loopback addresses there were since the tables are."""
+        counted = 0
+        for family, own in self._speakers.items():
+            table = localhost.PORTS[family].table
+            argv = ("nft", "-j", "list", "chain", *str(table).split(), localhost.counter(own))
+            counted += sum(map(_packets, json.loads(process.run_sync(argv).text)["nftables"]))
+        return counted
+
     async def cleanup(self) -> None:
         """Remove the tables."""
         self._speakers, self._ports = {}, {}
@@ -97,10 +110,18 @@ class Localhost:
         target, own = localhost.PORTS[family], self._speakers.get(family)
         if target.table not in self._kernel.tables() or own is None:
             return target.table not in self._kernel.tables() and own is None
-        if sorted(self._kernel.chains(target.table)) != sorted(localhost.chains(family, own)):
+        if sorted(self._kernel.chains(target.table)) != sorted(
+            localhost.chains(family, own) | localhost.counting(family, own)
+        ):
             return False
         try:
             held = {element.key for element in self._kernel.dump(target)}
         except KernelError:
             return False
         return held == {element.key for element in self._wanted(family)}
+
+
+def _packets(item: Mapping[str, Any]) -> int:
+    """Return what a rule counted, among what nft(8) lists as JSON."""
+    said = item.get("rule", {}).get("expr", ())
+    return sum(int(one["counter"]["packets"]) for one in said if "counter" in one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from netplane.kernel.nft import fake as nft
 from netplane.kernel.xtables.fake import Kernel
 from netplane.kernel.xtables.objects import Command, Rules
 from netplane.kernel.xtables.stamp import Stamp
+from netplane.lib import metrics
 from netplane.model.address import Family
 from netplane_proxy.plan.forwarding import PortForwarding
 from netplane_proxy.plan.host import LOOPBACK
@@ -75,6 +77,33 @@ async def test_a_second_look_finds_nothing_to_do_and_loads_nothing() -> None:
     assert (await target.replace(wanted)).operations == 0
     assert (await opened(kernel).replace(wanted)).operations == 0
     assert kernel.loads == loads
+
+
+async def test_rules_are_counted_as_they_stand_in_the_tables() -> None:
+    kernel = Kernel()
+    target = opened(kernel)
+    await target.replace(forwarding(web(1, 2), web(3)._replace(key=web(3).key._replace(service="other")), node=NODE))
+
+    def agree() -> bool:
+        return all(
+            _shown("total", family, table) == sum(map(len, chains.values()))
+            for family, command in ((Family.V4, "iptables"), (Family.V6, "ip6tables"))
+            for table, chains in kernel.tables[cast(Command, command)].items()
+        )
+
+    assert agree()
+    assert _shown("last", Family.V4, "nat") == _shown("total", Family.V4, "nat")
+    await target.commit({web(1).key: web(1, 2, 4)}, "2")
+    assert agree()
+    assert 0 < _shown("last", Family.V4, "nat") < _shown("total", Family.V4, "nat")
+    assert _shown("last", Family.V6, "nat") == 0
+    await target.commit({web(1).key: None}, "3")
+    assert agree()
+
+
+def _shown(what: str, family: Family, table: str) -> float:
+    labels = {"table": table, "ip_family": str(family)}
+    return metrics.REGISTRY.get_sample_value(f"kubeproxy_sync_proxy_rules_iptables_{what}", labels) or 0.0
 
 
 async def test_a_change_loads_one_family_once() -> None:

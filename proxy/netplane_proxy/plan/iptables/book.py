@@ -59,6 +59,8 @@ class Side:
         """Start with the frame."""
         family = given.family
         self.chains: dict[str, dict[str, Rules]] = {layout.FILTER: {}, layout.NAT: {}}
+        self.sizes = dict.fromkeys(layout.TABLES, 0)
+        """How many rules each table holds."""
         self._frame = given
         self._fixed = frame.chains(given)
         self._own: dict[str, Rules] = {}
@@ -147,6 +149,8 @@ class Side:
             want = {chain: rules for chain in chains if (rules := self._rules(table, chain)) is not None}
             made = diff.chains(want, had)
             objects.checked(made.written)
+            gone = sum(len(written.get(chain, ())) for chain in (*made.removed, *made.written))
+            self.sizes[table] += sum(map(len, made.written.values())) - gone
             for chain in made.removed:
                 del written[chain]
             written.update(made.written)

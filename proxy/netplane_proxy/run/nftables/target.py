@@ -18,6 +18,7 @@ from netplane_proxy.plan.nftables import adopt, balance, skeleton
 from netplane_proxy.plan.nftables.book import Book, Change
 from netplane_proxy.plan.nftables.layout import LAYOUTS, TABLE, Pairs
 from netplane_proxy.plan.nftables.skeleton import Parameters
+from netplane_proxy.run import telemetry
 from netplane_proxy.run.nftables import affinity, tables
 from netplane_proxy.run.nftables.tables import State
 from netplane_proxy.run.target import Result
@@ -218,9 +219,14 @@ class NftablesTarget:
         """Remove our tables, or those that stood in for them: empty first."""
         wanted = [tables.ASIDE[family] if aside else sets.table for family, sets in LAYOUTS.items()]
         gone = [table for table in wanted if table in self._kernel.tables()]
-        for make in (tables.emptying, tables.removal) if gone else ():
-            load = self._kernel.load("".join(map(make, gone)))
-            await (load if aside else self._by_nft(load))
+        try:
+            for make in (tables.emptying, tables.removal) if gone else ():
+                load = self._kernel.load("".join(map(make, gone)))
+                await (load if aside else self._by_nft(load))
+        except KernelError:
+            if aside:
+                telemetry.not_cleaned(family for family, table in tables.ASIDE.items() if table in gone)
+            raise
 
     async def _reload(self, made: Book) -> None:
         """Bring the skeletons up to date with what the book asks of them."""
