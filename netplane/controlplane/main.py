@@ -12,8 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import click
+import yaml
 
-from netplane.controlplane.api import access, cluster, pki, storage
+from netplane.controlplane.api import access, auditrules, cluster, pki, storage
 from netplane.controlplane.api import kubeconfig as kubeconfigs
 from netplane.controlplane.api import server as servers
 from netplane.kube import client, election
@@ -58,7 +59,8 @@ class Options:
     etcd_keyfile: Path | None
     pki_dir: Path | None
     audit_log_path: Path | None
-    audit_level: str
+    audit_policy_file: Path | None
+    audit_level: str | None
     max_requests_inflight: int
     max_mutating_requests_inflight: int
     no_controllers: bool
@@ -189,8 +191,10 @@ def _advertised(given: str | None, listening: Sequence[tuple[str, int]]) -> clus
               " Made by the first one; [default: DATA_DIR/pki]")  # fmt: skip
 @click.option("--audit-log-path", type=click.Path(dir_okay=False, path_type=Path),
               help="Append who asked for what to this file, as audit.k8s.io/v1 Events, one in a line.")  # fmt: skip
-@click.option("--audit-level", type=click.Choice(["None", "Metadata", "Request", "RequestResponse"]),
-              default="Metadata", help="How much of it; what is in Secrets, ConfigMaps and tokens never.")  # fmt: skip
+@click.option("--audit-policy-file", type=_FILE,
+              help="How much of which requests (a Policy of audit.k8s.io/v1); what is in Secrets never.")  # fmt: skip
+@click.option("--audit-level", type=click.Choice(auditrules.LEVELS),
+              help="How much of all requests, where no policy says it.  [default: Metadata]")  # fmt: skip
 @click.option("--max-requests-inflight", type=click.IntRange(0), default=800,
               help="How many reads are answered at once before more get 429; 0 is no bound.")  # fmt: skip
 @click.option("--max-mutating-requests-inflight", type=click.IntRange(0), default=400, help="The same for writes.")
@@ -222,8 +226,25 @@ def _settings(options: Options) -> cluster.Settings:
         max_inflight=options.max_requests_inflight,
         max_mutating_inflight=options.max_mutating_requests_inflight,
         audit_path=options.audit_log_path,
-        audit_level=options.audit_level,
+        audit_policy=_audit_policy(options),
     )
+
+
+def _audit_policy(options: Options) -> auditrules.Policy | None:
+    path = options.audit_policy_file
+    if options.audit_log_path is None:
+        if path is not None:
+            raise click.UsageError("--audit-policy-file needs --audit-log-path")
+        return None
+    if path is None:
+        return None if options.audit_level == "None" else auditrules.of_level(options.audit_level or "Metadata")
+    if options.audit_level is not None:
+        raise click.UsageError("--audit-level and --audit-policy-file: choose one of them")
+    try:
+        return auditrules.policy(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, yaml.YAMLError, auditrules.PolicyError) as error:
+        told = " ".join(str(error).split())
+        raise click.UsageError(f"--audit-policy-file {path}: {told}") from error
 
 
 def _client(at: cluster.Cluster, user: str) -> client.Client:

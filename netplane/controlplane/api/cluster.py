@@ -15,6 +15,7 @@ from netplane.controlplane.api import (
     access,
     addresses,
     agents,
+    auditrules,
     authorize,
     callers,
     conditions,
@@ -60,7 +61,7 @@ class Settings:
     max_inflight: int = 800
     max_mutating_inflight: int = 400
     audit_path: Path | None = None
-    audit_level: str = "Metadata"
+    audit_policy: auditrules.Policy | None = None
     etcd: storages.EtcdAccess | None = None
     pki_dir: Path | None = None
 

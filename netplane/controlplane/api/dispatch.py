@@ -90,6 +90,9 @@ _STREAMS: dict[str, Stream] = {
 }
 
 
+_ALLOWED, _FORBIDDEN = ("allow", ""), ("forbid", "")
+
+
 class Api:
     """Serves `/api` and `/apis`; everything else goes to `rest`, the FastAPI application."""
 
@@ -125,7 +128,7 @@ class Api:
     async def _serve_path(self, request: http.Request) -> None:
         """Serve a path that is no resource: discovery, health, metrics, netplane's own."""
         asked = rbac.Attributes(verb=request.method.lower(), path=request.path)
-        self._allow(request, asked)
+        self._decide(request, asked)
         response = await self._discovery.answer(request)
         if response is not None:
             await http.respond(request.send, response)
@@ -213,6 +216,8 @@ class Api:
 
     def _user(self, request: http.Request) -> access.User:
         request.asker = request.user = self._authenticate(request)
+        if request.onlooker is not None:
+            request.onlooker.known()
         if b"impersonate-" not in b" ".join(request.headers):
             return request.user
         return impersonation.effective(
@@ -239,6 +244,7 @@ class Api:
 
     def _authorize(self, request: http.Request, target: route.Target, verb: str) -> None:
         if access.MASTERS in request.user.groups:
+            request.decision = _ALLOWED
             return
         namespace = target.namespace
         if target.plural == "namespaces" and not target.group:
@@ -246,13 +252,18 @@ class Api:
         fields = _limits(request) if verb in _LIMITED else ()
         name = target.name or next((value for path, value in fields if path == "metadata.name"), "")
         asked = rbac.Attributes(verb, target.group, target.plural, target.subresource, namespace, name, fields=fields)
-        self._allow(request, asked)
+        self._decide(request, asked)
 
-    def _allow(self, request: http.Request, asked: rbac.Attributes) -> None:
-        """Raise 403 when nothing allows the user to do this, 401 when nobody knows who it is."""
+    def _decide(self, request: http.Request, asked: rbac.Attributes) -> None:
+        request.decision = _FORBIDDEN
+        request.decision = ("allow", self._allow(request, asked))
+
+    def _allow(self, request: http.Request, asked: rbac.Attributes) -> str:
+        """Return why the user may do this; raise 403 when nothing allows it, 401 when nobody knows who it is."""
         user = request.user
-        if self._at.authorizer.why_allowed(user, asked) is not None:
-            return
+        why = self._at.authorizer.why_allowed(user, asked)
+        if why is not None:
+            return why
         if user is access.ANONYMOUS:
             raise status.unauthorized()
         message = rbac.forbidden_message(user, asked)
@@ -330,8 +341,8 @@ def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.
         scope=scope,
     )
     if http.KEPT in scope:
-        # Only for who asks: the two would hold each other, and with them the connection of a watch, long after its end.
-        scope[http.KEPT] = made
+        made.onlooker = scope[http.KEPT]
+        made.onlooker.request = made
     return made
 
 

@@ -8,7 +8,7 @@ import re
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import orjson
 
@@ -21,8 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
-KEPT = "netplane.request"
-"""Where a scope holds the request that was made of it, for who looks on from outside and has put None there."""
+KEPT = "netplane.onlooker"
+"""Where a scope holds who looks on from outside."""
 BODY_LIMIT = 3 << 20
 JSON = b"application/json"
 _BODY_SECONDS = 60.0
@@ -39,6 +39,15 @@ def _media_type(header: bytes) -> str:
 @functools.lru_cache(256)
 def _agent(header: bytes) -> str:
     return header.decode("latin-1").partition("/")[0][:128] or "unknown"
+
+
+class Onlooker(Protocol):
+    """Who is told of a request: as soon as it is read (`request`), and when it is known from whom it is."""
+
+    request: Request | None
+
+    def known(self) -> None:
+        """Take note of the user who asks."""
 
 
 class Disconnected(Exception):
@@ -64,6 +73,9 @@ class Request:
     kept: tuple[Object, bytes] | None = None
     """What the request wrote, and the bytes that were stored of it: an answer of it need not be encoded again."""
     asker: access.User | None = None
+    decision: tuple[str, str] | None = None
+    """`allow` or `forbid`, and why."""
+    onlooker: Onlooker | None = None
 
     @property
     def accept(self) -> str:

@@ -9,7 +9,7 @@ from netplane.controlplane.api import access, rbac, status
 
 _EXTRA = b"impersonate-extra-"
 _ACCOUNT = "system:serviceaccount:"
-Allow = Callable[[rbac.Attributes], None]
+Allow = Callable[[rbac.Attributes], object]
 """Raises 403 when the asker may not do this."""
 
 

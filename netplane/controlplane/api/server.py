@@ -198,10 +198,10 @@ async def serve(settings: cluster.Settings, parts: Sequence[tuple[str, Part]]) -
 
 
 def _audit(settings: cluster.Settings) -> audit.Audit | None:
-    if settings.audit_path is None or settings.audit_level == "None":
+    if settings.audit_path is None or settings.audit_policy is None:
         return None
     try:
-        return audit.Audit(settings.audit_path, settings.audit_level, clock=clock.SYSTEM)
+        return audit.Audit(settings.audit_path, settings.audit_policy)
     except OSError as error:
         raise UserError(
             f"cannot write the audit log {settings.audit_path}: {error.strerror}; choose another --audit-log-path"
