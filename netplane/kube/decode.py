@@ -133,7 +133,7 @@ def _load_balancer_vips(obj: Object) -> tuple[address.Packed, ...]:
     ingress = _map(_map(obj, "status"), "loadBalancer", "status.").get("ingress") or ()
     vips = []
     for row in ingress:
-        if row.get("ip") and row.get("ipMode", "VIP") == "VIP":
+        if row.get("ip") and (row.get("ipMode") or "VIP") == "VIP":
             with contextlib.suppress(ValueError):
                 vips.append(address.parse(row["ip"]))
     return tuple(vips)

@@ -181,11 +181,14 @@ def of_service(
 
     Not ours are headless Services, ExternalNames, those without a cluster IP yet and those of another proxy
     (kube-proxy's ShouldSkipService and its label selector). A family without a cluster IP has no frontends at all.
+    Nor has an address that would take a loopback address of the node from its programs (`minikube tunnel` says so).
     """
     if service is None or not is_served(service):
         return ()
     rows: dict[PortKey, PortForwarding] = {}
     for cluster_ip in service.cluster_ips:
+        if select.is_no_destination(cluster_ip):
+            continue
         for port in service.ports:
             row = _of_port(service, port, cluster_ip, slices, node)
             rows.setdefault(row.key, row)
@@ -238,9 +241,10 @@ def _frontends(service: Service, port: ServicePort, cluster_ip: Packed, node: No
     if port.node_port:
         by_place[None] = Frontend(None, port.protocol, port.node_port, external)
     for ip in service.external_ips:
-        if address.family(ip) is family:
+        if address.family(ip) is family and not select.is_no_destination(ip):
             by_place[ip] = Frontend(ip, port.protocol, port.port, external)
-    vips = [ip for ip in service.load_balancer_vips if address.family(ip) is family]
+    vips = [ip for ip in service.load_balancer_vips
+            if address.family(ip) is family and not select.is_no_destination(ip)]  # fmt: skip
     allowed = _source_ranges(service.source_ranges, vips, node) if vips else None
     for ip in vips:
         by_place[ip] = Frontend(ip, port.protocol, port.port, external, allowed)

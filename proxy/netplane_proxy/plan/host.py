@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from netplane.model import address
@@ -65,6 +65,20 @@ def facts(settings: Settings, node: Node | None, addresses: tuple[Packed, ...]) 
         masquerade_all=settings.masquerade_all,
         pod_interfaces=pod_interfaces,
     )
+
+
+def follow(former: Node | None, now: Node | None) -> Node | None:
+    """Return the Node to go by, given what was gone by so far and what the API has now.
+
+    One that is deleted stays as it was known, and what one that was made anew does not say yet (a cloud gives it its
+    addresses later) is taken from before: the machine is still there, and so are connections to its NodePorts.
+    kube-proxy passes over such Nodes, too.
+    """
+    if former is None or now is None:
+        return now or former
+    if not (now.internal_ips or now.external_ips):
+        now = replace(now, internal_ips=former.internal_ips, external_ips=former.external_ips)
+    return now if now.pod_cidrs else replace(now, pod_cidrs=former.pod_cidrs)
 
 
 def _global(addresses: tuple[Packed, ...]) -> Iterator[Packed]:

@@ -52,8 +52,8 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """List the endpoints of one Service port in one family, each place once, sorted by backend.
 
-    A place that several slices name (it moves from one to the other) counts as its best row: local before remote,
-    ready before draining.
+    Special addresses are none: see `is_special`. A place that several slices name (it moves from one to the other)
+    counts as its best row: local before remote, ready before draining.
     """
     by_backend: dict[Backend, Candidate] = {}
     first = by_backend.setdefault
@@ -65,13 +65,39 @@ def candidates(
                 continue
             number = endpoint_port.port
             for addresses, ready, serving, terminating, where, _, zones, nodes, _, _ in piece.endpoints:
-                backend = _backend((addresses[0], number))
+                ip = addresses[0]
+                if ip[0] in _SUSPECT and is_special(ip):
+                    continue
+                backend = _backend((ip, number))
                 is_local = where == node_name and where != ""
                 found = _candidate((backend, is_local, ready, serving, serving and terminating, zones, nodes))
                 known = first(backend, found)
                 if known is not found:
                     by_backend[backend] = max(known, found, key=_rank)
     return tuple([by_backend[backend] for backend in sorted(by_backend)])
+
+
+def is_special(ip: Packed) -> bool:
+    """Tell whether an address can be no endpoint's: it would lead into the node itself, to nobody, or to many.
+
+    API servers of Kubernetes refuse such endpoints (CVE-2021-25737), and kube-proxy relies on it. Another API may not:
+    then whoever writes EndpointSlices could lead others to what listens on a loopback address alone, or to a cloud's
+    metadata, and IPVS would refuse the whole change.
+    """
+    return is_no_destination(ip) or address.any_contains(_LINK_LOCAL, ip)
+
+
+def is_no_destination(ip: Packed) -> bool:
+    """Tell whether nobody outside of a node can be reached at an address: loopback, unspecified, or of many."""
+    return ip[0] in _SUSPECT and address.any_contains(_NO_DESTINATION, ip)
+
+
+_NO_DESTINATION = tuple(
+    map(address.prefix, ("0.0.0.0", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255", "::", "::1", "ff00::/8"))
+)
+_LINK_LOCAL = tuple(map(address.prefix, ("169.254.0.0/16", "fe80::/10")))
+_SUSPECT = frozenset((0, 127, 169, *range(224, 240), 254, 255))
+"""With what all of these begin, and few others."""
 
 
 def choose(found: tuple[Candidate, ...], *, node_name: str, zone: str) -> Choice:

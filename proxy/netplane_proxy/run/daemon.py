@@ -167,8 +167,8 @@ class Daemon:
                 slices += 1
                 self._meaning.take_slice(key, new)
             else:
-                self._node = new
-                self.pulse.take_node(self._node)
+                self._node = host.follow(self._node, new)
+                self.pulse.take_node(new)
                 self._take_host()
         telemetry.seen(services=services, slices=slices)
         if self._uncommitted.received is None:

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 
 from netplane.lib import clock, keyed, log
 from netplane.model import address
-from netplane.model.address import Packed
+from netplane.model.address import Family, Packed
 from netplane.model.node import Node
 from netplane.model.service import Key
 from netplane_proxy.plan.health import HealthCheck
@@ -45,9 +45,13 @@ class Pulse:
         telemetry.committed(self.last_updated)
 
     def take_node(self, node: Node | None) -> None:
-        """Note whether the node stays: balancers shall turn away from one that is going to be deleted (KEP-3836)."""
-        is_leaving = node is not None and any(taint.key == _AUTOSCALER_TAINT for taint in node.taints)
-        self._is_node_eligible = not (node is not None and node.is_deleting) and not is_leaving
+        """Note whether the node stays: balancers shall turn away from one that is going to be deleted (KEP-3836).
+
+        Without a Node object it stays as it was.
+        """
+        if node is not None:
+            is_leaving = any(taint.key == _AUTOSCALER_TAINT for taint in node.taints)
+            self._is_node_eligible = not node.is_deleting and not is_leaving
 
     @property
     def is_healthy(self) -> bool:
@@ -138,8 +142,8 @@ class ServiceHealth:
         _LOG.info("health check port closed", service="/".join(served.service), port=served.check.port)
 
     def _answer(self, served: _Served) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def answer(_: web.Request) -> web.Response:
-            count, is_healthy = served.check.local_endpoints, self._pulse.is_healthy
+        async def answer(request: web.Request) -> web.Response:
+            count, is_healthy = served.check.count(_family(request)), self._pulse.is_healthy
             namespace, name = served.service
             body = {
                 "service": {"namespace": namespace, "name": name},
@@ -149,6 +153,12 @@ class ServiceHealth:
             return _json(body, 200 if count and is_healthy else 503, {"X-Load-Balancing-Endpoint-Weight": str(count)})
 
         return answer
+
+
+def _family(request: web.Request) -> Family:
+    """Return by which family somebody asks."""
+    here = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return Family.V6 if here and ":" in here[0] else Family.V4
 
 
 def _json(body: object, status: int, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -37,10 +37,15 @@ def test_only_vip_addresses_of_a_balancer_are_ours() -> None:
         {"ip": "192.0.2.1"},
         {"ip": "192.0.2.2", "ipMode": "Proxy"},
         {"ip": "192.0.2.3", "ipMode": "VIP"},
+        {"ip": "192.0.2.4", "ipMode": None},
         {"hostname": "x"},
     ]
     obj = service_object({"type": "LoadBalancer"}, status={"loadBalancer": {"ingress": ingress}})
-    assert [address.text(ip) for ip in decode.service(obj).load_balancer_vips] == ["192.0.2.1", "192.0.2.3"]
+    assert [address.text(ip) for ip in decode.service(obj).load_balancer_vips] == [
+        "192.0.2.1",
+        "192.0.2.3",
+        "192.0.2.4",
+    ]
 
 
 def test_what_a_load_balancer_wrote_that_is_no_address_does_not_take_the_service_with_it() -> None:

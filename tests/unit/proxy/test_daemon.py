@@ -195,6 +195,22 @@ async def test_the_rules_stay_when_the_api_goes_and_follow_when_it_is_back(world
         await world.until(lambda: world.backends() == ["10.244.2.7:8080"])
 
 
+async def test_a_node_that_is_deleted_and_made_anew_keeps_its_node_ports(world: World) -> None:
+    ip = (address.parse("172.30.0.11"),)
+    async with world.running():
+        await world.until(lambda: world.daemon.report()["verified"])
+        world.api.drop(NODES, "node-1")
+        world.api.seed(SERVICES, objects.service("other", ip="10.96.0.2"))
+        await world.until(lambda: world.backends("other") is not None)
+        assert (world.target.node.node_ips, world.target.node.nodeport_addresses) == (ip, ip)
+        empty = objects.node(**{"topology.kubernetes.io/zone": "zone-b"})
+        world.api.seed(NODES, {**empty, "status": {}})
+        await world.until(lambda: world.target.node.zone == "zone-b")
+        assert world.target.node.nodeport_addresses == ip
+        world.api.seed(NODES, objects.node(ip="172.30.0.12"))
+        await world.until(lambda: world.target.node.node_ips == (address.parse("172.30.0.12"),))
+
+
 async def test_a_node_that_appears_late_is_taken_up(world: World) -> None:
     world.api.drop(NODES, "node-1")
     async with world.running():

@@ -47,6 +47,17 @@ def exposed(**fields: Any) -> Service:
 EXTERNALS = ["172.30.0.11:30080", "192.0.2.10:80", "192.0.2.20:80"]
 
 
+@pytest.mark.parametrize("ip", ["127.0.0.1", "0.0.0.0", "224.0.0.9"])
+def test_no_service_takes_an_address_that_is_of_no_machine_or_of_every(ip: str) -> None:
+    claimed = service(type="LoadBalancer", external_ips=ip_list(ip), load_balancer_vips=ip_list(ip))
+    assert ask(f"node > {ip}:80/tcp", claimed, BOTH) == UNTOUCHED
+    assert ask(f"node > {ip}:80/tcp", service(ips=ip), BOTH) == UNTOUCHED
+
+
+def test_a_service_with_none_but_special_endpoints_rejects() -> None:
+    assert ask(f"{POD} > 10.96.0.1:80/tcp", service(), piece(local("127.0.0.1"))) == REJECT
+
+
 def test_a_pod_reaches_any_backend_with_its_own_address() -> None:
     assert ask(f"{POD} > 10.96.0.1:80/tcp", service(), BOTH) == dnat("10.244.1.7:8080", "10.244.2.9:8080")
 

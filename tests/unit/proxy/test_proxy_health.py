@@ -13,6 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from netplane.lib import clock as clocks
 from netplane.model import address
+from netplane.model.address import Family
 from netplane.model.node import Node, Taint
 from netplane_proxy.plan import health as plan
 from netplane_proxy.plan.health import HealthCheck
@@ -29,7 +30,18 @@ def test_the_check_counts_ready_endpoints_of_this_node_once() -> None:
         piece(local("10.244.1.1"), endpoint("10.244.2.1"), draining(local("10.244.1.2"))),
         piece(local("10.244.1.1"), name="other"),
     )
-    assert plan.of_service(BALANCED, slices, NODE) == HealthCheck(31000, 1)
+    assert plan.of_service(BALANCED, slices, NODE) == HealthCheck(31000, ((Family.V4, 1),))
+
+
+def test_a_pod_of_both_families_is_one_to_those_who_ask_by_either() -> None:
+    balanced = BALANCED._replace(cluster_ips=(*BALANCED.cluster_ips, address.parse("fd00:96::1")))
+    slices = piece(local("10.244.1.1"), local("10.244.1.2")), piece(local("fd00:244::1"), name="v6")
+    check = plan.of_service(balanced, slices, NODE)
+    assert check is not None
+    assert [check.count(family) for family in Family] == [2, 1]
+    alone = plan.of_service(BALANCED, slices, NODE)
+    assert alone is not None
+    assert [alone.count(family) for family in Family] == [2, 2]
 
 
 @pytest.mark.parametrize("other", [service(), service(type="LoadBalancer", external_local=True), None])
@@ -70,6 +82,18 @@ async def test_a_node_that_is_leaving_is_not_healthy_for_balancers(node: Node) -
     assert pulse.is_healthy
 
 
+def test_a_node_object_that_is_gone_changes_nothing_for_balancers() -> None:
+    for node, status in ((Node("n"), 200), (Node("n", is_deleting=True), 503)):
+        pulse = health.Pulse(clocks.Fake())
+        pulse.take_node(node)
+        pulse.take_node(None)
+        assert pulse.healthz(make_mocked_request("GET", "/healthz")).status == status
+
+
+def counted(number: int) -> tuple[tuple[Family, int], ...]:
+    return ((Family.V4, number),)
+
+
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[health.ServiceHealth]:
     served = health.ServiceHealth(health.Pulse(clocks.SYSTEM))
@@ -86,28 +110,37 @@ def free_port() -> int:
         return number
 
 
-async def ask(port: int) -> tuple[int, object, str]:
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/healthz") as answer:
+async def ask(port: int, host: str = "127.0.0.1") -> tuple[int, object, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}/healthz") as answer:
         return answer.status, await answer.json(), answer.headers["X-Load-Balancing-Endpoint-Weight"]
 
 
 async def test_a_health_check_port_follows_the_local_endpoints() -> None:
     port = free_port()
     async with serving() as served:
-        await served.serve({WEB: HealthCheck(port, 2)}, LOOPBACK)
+        await served.serve({WEB: HealthCheck(port, counted(2))}, LOOPBACK)
         assert await ask(port) == (
             200,
             {"service": {"namespace": "default", "name": "web"}, "localEndpoints": 2, "serviceProxyHealthy": True},
             "2",
         )
-        await served.serve({WEB: HealthCheck(port, 0)}, LOOPBACK)
+        await served.serve({WEB: HealthCheck(port, counted(0))}, LOOPBACK)
         assert (await ask(port))[0] == 503
+
+
+async def test_a_health_check_answers_for_the_family_that_it_is_asked_by() -> None:
+    port = free_port()
+    both = (*LOOPBACK, address.parse("::1"))
+    async with serving() as served:
+        await served.serve({WEB: HealthCheck(port, ((Family.V4, 2), (Family.V6, 0)))}, both)
+        found = [await ask(port, host) for host in ("127.0.0.1", "[::1]")]
+        assert [(status, weight) for status, _, weight in found] == [(200, "2"), (503, "0")]
 
 
 async def test_a_health_check_port_closes_with_its_service() -> None:
     port = free_port()
     async with serving() as served:
-        await served.serve({WEB: HealthCheck(port, 2)}, LOOPBACK)
+        await served.serve({WEB: HealthCheck(port, counted(2))}, LOOPBACK)
         await served.serve({}, LOOPBACK)
         with pytest.raises(aiohttp.ClientConnectorError):
             await ask(port)
@@ -119,7 +152,7 @@ async def test_a_port_that_is_taken_is_tried_again() -> None:
         other.listen()
         port = other.getsockname()[1]
         async with serving() as served:
-            await served.serve({WEB: HealthCheck(port, 1)}, LOOPBACK)
+            await served.serve({WEB: HealthCheck(port, counted(1))}, LOOPBACK)
             other.close()
-            await served.serve({WEB: HealthCheck(port, 1)}, LOOPBACK)
+            await served.serve({WEB: HealthCheck(port, counted(1))}, LOOPBACK)
             assert (await ask(port))[0] == 200

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.service import Endpoint
 from netplane_proxy.plan import select
@@ -112,3 +115,36 @@ def test_an_endpoint_that_moves_between_slices_counts_once_and_at_its_best() -> 
 def test_slices_of_the_other_family_do_not_serve() -> None:
     slices = [piece(endpoint("10.244.1.1")), piece(endpoint("fd00:244::1"))]
     assert len(select.candidates(WEB, Family.V6, slices, HERE)) == 1
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "0.0.0.0",
+        "127.0.0.1",
+        "127.9.9.9",
+        "169.254.169.254",
+        "224.0.0.1",
+        "239.1.1.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "febf::1",
+        "ff02::1",
+    ],
+)
+def test_no_endpoint_has_an_address_that_leads_into_the_node_or_to_nobody(ip: str) -> None:
+    good = "10.244.1.1" if "." in ip else "fd00:244::1"
+    family = Family.V4 if "." in ip else Family.V6
+    found = select.candidates(WEB, family, [piece(endpoint(good), local(ip))], HERE)
+    assert [one.backend.ip for one in found] == [address.parse(good)]
+    assert select.candidates(WEB, family, [piece(local(ip))], HERE) == ()
+
+
+@pytest.mark.parametrize(
+    "ip", ["0.1.2.3", "126.0.0.1", "169.253.0.1", "240.0.0.1", "64:ff9b::1", "fec0::1", "fd00::1", "::2", "fe00::1"]
+)
+def test_addresses_near_the_special_ones_are_endpoints(ip: str) -> None:
+    family = address.family(address.parse(ip))
+    assert len(select.candidates(WEB, family, [piece(endpoint(ip))], HERE)) == 1
