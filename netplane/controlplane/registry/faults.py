@@ -41,6 +41,11 @@ def invalid(field: str, value: Any, detail: str) -> Fault:
     return Fault(field, "FieldValueInvalid", f"Invalid value: {shown(value)}: {detail}")
 
 
+def bare(field: str, detail: str) -> Fault:
+    """A value breaks a rule; it is too large to be told again."""
+    return Fault(field, "FieldValueInvalid", f"Invalid value: {detail}")
+
+
 def wrong_type(field: str, value: Any, detail: str) -> Fault:
     """A value is of another type than its schema says."""
     return Fault(field, "FieldValueTypeInvalid", f"Invalid value: {shown(value)}: {detail}")

@@ -67,6 +67,7 @@ def persistent_volume(obj: Object) -> None:
     spec.setdefault("volumeMode", "Filesystem")
     if "hostPath" in spec:
         spec["hostPath"].setdefault("type", "")
+    pods.source(spec)
 
 
 def persistent_volume_claim(obj: Object) -> None:

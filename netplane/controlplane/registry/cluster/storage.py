@@ -10,15 +10,14 @@ import posixpath
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
-from netplane.controlplane.registry.pods.volumes import host_path_faults
-from netplane.controlplane.registry.rules import labels, names
+from netplane.controlplane.registry.pods.claims import claim_spec_faults, class_faults, mode_faults
+from netplane.controlplane.registry.pods.placement import node_selector_faults
+from netplane.controlplane.registry.pods.sources import volume_source_faults
+from netplane.controlplane.registry.rules import names
 from netplane.kube import quantity
 from netplane.kube.types import Object
 
 _IMMUTABLE = "field is immutable"
-_ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
-_ALONE = "ReadWriteOncePod"
-_VOLUME_MODES = ("Block", "Filesystem")
 _BINDING_MODES = ("Immediate", "WaitForFirstConsumer")
 _NO_SOURCE = (
     "capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName", "volumeMode",
@@ -62,7 +61,7 @@ def storage_class_update(new: Object, old: Object) -> list[Fault]:
 def volume(obj: Object) -> list[Fault]:
     """Return every fault of a PersistentVolume."""
     spec = obj.get("spec") or {}
-    found = _modes(spec, "spec") + _capacity(spec.get("capacity") or {})
+    found = mode_faults(spec, "spec") + _capacity(spec.get("capacity") or {})
     reclaim = spec["persistentVolumeReclaimPolicy"]
     if reclaim not in ("Delete", "Recycle", "Retain"):
         at = "spec.persistentVolumeReclaimPolicy"
@@ -71,14 +70,23 @@ def volume(obj: Object) -> list[Fault]:
     if not sources:
         found.append(faults.required("spec", "must specify a volume type"))
     found += [faults.forbidden(f"spec.{each}", "may not specify more than 1 volume type") for each in sources[1:]]
-    if "hostPath" in spec:
-        path = spec["hostPath"].get("path", "")
-        found += [] if path else [faults.required("spec.hostPath.path")]
-        found += host_path_faults(spec["hostPath"], "spec.hostPath")
-        if reclaim == "Recycle" and path and posixpath.normpath(path) == "/":
-            detail = "may not be 'recycle' for a hostPath mount of '/'"
-            found.append(faults.forbidden("spec.persistentVolumeReclaimPolicy", detail))
-    return found + _class_and_mode(spec)
+    for kind in sources[:1]:
+        found += volume_source_faults(kind, spec[kind], f"spec.{kind}")
+    path = (spec.get("hostPath") or {}).get("path")
+    if reclaim == "Recycle" and path and posixpath.normpath(path) == "/":
+        detail = "may not be 'recycle' for a hostPath mount of '/'"
+        found.append(faults.forbidden("spec.persistentVolumeReclaimPolicy", detail))
+    return found + _affinity(spec) + class_faults(spec, "spec")
+
+
+def _affinity(spec: Object) -> list[Fault]:
+    """Which nodes reach a volume: one on a node's own disk must say so."""
+    affinity, at = spec.get("nodeAffinity"), "spec.nodeAffinity"
+    if affinity is None:
+        return [faults.required(at, "Local volume requires node affinity")] if "local" in spec else []
+    if not affinity.get("required"):
+        return [faults.required(f"{at}.required", "must specify required node constraints")]
+    return node_selector_faults(affinity["required"], f"{at}.required")
 
 
 def _capacity(capacity: Object) -> list[Fault]:
@@ -91,14 +99,6 @@ def _capacity(capacity: Object) -> list[Fault]:
             found.append(faults.invalid(at, amount, "must be a valid resource quantity"))
         if value <= 0:
             found.append(faults.invalid(at, amount, "must be greater than zero"))
-    return found
-
-
-def _class_and_mode(spec: Object) -> list[Fault]:
-    name, mode = spec.get("storageClassName") or "", spec.get("volumeMode")
-    found = [faults.invalid("spec.storageClassName", name, each) for each in names.subdomain(name)] if name else []
-    if mode is not None and mode not in _VOLUME_MODES:
-        found.append(faults.not_supported("spec.volumeMode", mode, _VOLUME_MODES))
     return found
 
 
@@ -127,15 +127,7 @@ def _source(spec: Object, before: Object) -> Object:
 def claim(obj: Object) -> list[Fault]:
     """Return every fault of a PersistentVolumeClaim."""
     spec = obj.get("spec") or {}
-    found = _modes(spec, "spec", "at least 1 access mode is required")
-    if spec.get("selector"):
-        found += labels.selector_faults(spec["selector"], "spec.selector")
-    amount = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    if amount is None:
-        found.append(faults.required("spec.resources[storage]"))
-    elif quantity.parse(amount) <= 0:
-        found.append(faults.invalid("spec.resources[storage]", amount, "must be greater than zero"))
-    return found + _class_and_mode(spec)
+    return claim_spec_faults(spec, "spec")
 
 
 def claim_update(new: Object, old: Object) -> list[Fault]:
@@ -172,14 +164,3 @@ def _fixed(obj: Object, old: Object, *, is_bound: bool) -> Object:
         spec.pop("volumeAttributesClassName", None)
         ((spec.get("resources") or {}).get("requests") or {}).pop("storage", None)
     return spec
-
-
-def _modes(spec: Object, path: str, detail: str = "") -> list[Fault]:
-    modes = spec.get("accessModes") or []
-    at = f"{path}.accessModes"
-    if not modes:
-        return [faults.required(at, detail)]
-    found = [faults.not_supported(at, each, _ACCESS_MODES) for each in modes if each not in _ACCESS_MODES]
-    if _ALONE in modes and set(modes) != {_ALONE}:
-        found.append(faults.forbidden(at, f"may not use {_ALONE} with other access modes"))
-    return found

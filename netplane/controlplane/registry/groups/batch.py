@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netplane.controlplane.registry.groups.shared import ALL, STATUS, read
 from netplane.controlplane.registry.types import ResourceType
-from netplane.controlplane.registry.workloads import columns, cron, defaults, validate
+from netplane.controlplane.registry.workloads import columns, cron, defaults, jobs, validate
 from netplane.kube.types import Resource
 
 _DEFINITIONS = "io.k8s.api.batch.v1."
@@ -38,6 +38,7 @@ TYPES = (
         default=defaults.job,
         prepare_create=validate.prepare_job,
         validate=validate.job,
+        validate_create=jobs.new_job,
         validate_update=validate.job_update,
     ),
 )

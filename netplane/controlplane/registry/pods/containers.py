@@ -16,8 +16,10 @@ _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
 _NOT_EPHEMERAL = (
-    "lifecycle", "livenessProbe", "ports", "readinessProbe", "resizePolicy", "resources", "startupProbe",
+    "lifecycle", "livenessProbe", "ports", "readinessProbe", "resizePolicy", "resources", "restartPolicy",
+    "startupProbe",
 )  # fmt: skip
+_RECURSIONS = ("Disabled", "Enabled", "IfPossible")
 _PROPAGATIONS = ("Bidirectional", "HostToContainer", "None")
 
 
@@ -25,16 +27,19 @@ def container_list(spec: Object, path: str) -> list[Fault]:
     """Return every fault of a pod's containers, init containers and ephemeral containers."""
     found: list[Fault] = []
     seen: set[str] = set()
-    volumes = {each.get("name", "") for each in spec.get("volumes") or ()}
+    volumes = {each.get("name", ""): each for each in spec.get("volumes") or ()}
+    grace = spec.get("terminationGracePeriodSeconds", 30)
     containers = spec.get("containers") or []
     if not containers:
         found.append(faults.required(f"{path}.containers"))
     for index, each in enumerate(containers):
         at = f"{path}.containers[{index}]"
-        found += _container(each, at, volumes, seen) + probes.lifecycle_faults(each, at)
+        found += _container(each, at, volumes, seen) + probes.lifecycle_faults(each, at, grace)
+        if each.get("restartPolicy") is not None:
+            found.append(faults.forbidden(f"{at}.restartPolicy", "may not be set for non-init containers"))
     for index, each in enumerate(spec.get("initContainers") or ()):
         at = f"{path}.initContainers[{index}]"
-        found += _container(each, at, volumes, seen) + _init(each, at)
+        found += _container(each, at, volumes, seen) + _init(each, at, grace)
     found += _host_ports(containers, f"{path}.containers", uses_host_network=bool(spec.get("hostNetwork")))
     targets = set(seen)
     for index, each in enumerate(spec.get("ephemeralContainers") or ()):
@@ -70,10 +75,10 @@ def _ephemeral(container: Object, path: str, targets: set[str]) -> list[Fault]:
     return found
 
 
-def _init(container: Object, path: str) -> list[Fault]:
+def _init(container: Object, path: str, grace: int) -> list[Fault]:
     policy = container.get("restartPolicy")
     if policy == "Always":
-        return probes.lifecycle_faults(container, path)
+        return probes.lifecycle_faults(container, path, grace)
     found = [] if policy is None else [faults.not_supported(f"{path}.restartPolicy", policy, ("Always",))]
     for name in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
         if name in container:
@@ -82,7 +87,7 @@ def _init(container: Object, path: str) -> list[Fault]:
     return found
 
 
-def _container(container: Object, path: str, volumes: set[str], seen: set[str]) -> list[Fault]:
+def _container(container: Object, path: str, volumes: dict[str, Object], seen: set[str]) -> list[Fault]:
     name, image = container.get("name", ""), container.get("image", "")
     found: list[Fault] = []
     if not name:
@@ -103,6 +108,8 @@ def _container(container: Object, path: str, volumes: set[str], seen: set[str]) 
     found += environment.environment_faults(container, path)
     if "volumeMounts" in container:
         found += _mounts(container["volumeMounts"], f"{path}.volumeMounts", volumes)
+    if "volumeDevices" in container:
+        found += _devices(container, f"{path}.volumeDevices", volumes)
     found += _resize_policies(container, path)
     found += resource_faults(container.get("resources") or {}, f"{path}.resources")
     return found + _security(container.get("securityContext") or {}, f"{path}.securityContext")
@@ -164,7 +171,32 @@ def _host_ports(containers: list[Object], path: str, *, uses_host_network: bool)
     return found
 
 
-def _mounts(mounts: list[Object], path: str, volumes: set[str]) -> list[Fault]:
+def _devices(container: Object, path: str, volumes: dict[str, Object]) -> list[Fault]:
+    found: list[Fault] = []
+    seen: set[str] = set()
+    mounted = {each.get("mountPath") for each in container.get("volumeMounts") or ()}
+    for index, device in enumerate(container["volumeDevices"]):
+        at, name, target = f"{path}[{index}]", device.get("name", ""), device.get("devicePath", "")
+        if not name:
+            found.append(faults.required(f"{at}.name"))
+        if name not in volumes:
+            found.append(faults.not_found(f"{at}.name", name))
+        elif not {"persistentVolumeClaim", "ephemeral"} & volumes[name].keys():
+            detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"
+            found.append(faults.invalid(f"{at}.name", name, detail))
+        if not target:
+            found.append(faults.required(f"{at}.devicePath"))
+        elif target in seen:
+            found.append(faults.invalid(f"{at}.devicePath", target, "must be unique"))
+        elif ".." in target.split("/"):
+            found.append(faults.invalid(f"{at}.devicePath", target, "must not contain '..'"))
+        if target in mounted:
+            found.append(faults.invalid(f"{at}.devicePath", target, "must not already exist in volumeMounts"))
+        seen.add(target)
+    return found
+
+
+def _mounts(mounts: list[Object], path: str, volumes: dict[str, Object]) -> list[Fault]:
     found: list[Fault] = []
     paths: set[str] = set()
     for index, mount in enumerate(mounts):
@@ -187,6 +219,23 @@ def _mounts(mounts: list[Object], path: str, volumes: set[str]) -> list[Fault]:
             found.append(faults.invalid(f"{at}.subPathExpr", mount["subPathExpr"], detail))
         if "mountPropagation" in mount:
             found += one_of(mount, "mountPropagation", _PROPAGATIONS, at)
+        if "recursiveReadOnly" in mount:
+            found += _recursion(mount, at)
+    return found
+
+
+def _recursion(mount: Object, path: str) -> list[Fault]:
+    at, value = f"{path}.recursiveReadOnly", mount["recursiveReadOnly"]
+    if value not in _RECURSIONS:
+        return [faults.not_supported(at, value, _RECURSIONS)]
+    if value == "Disabled":
+        return []
+    found: list[Fault] = []
+    if not mount.get("readOnly"):
+        found.append(faults.forbidden(at, "may only be specified when readOnly is true"))
+    if mount.get("mountPropagation", "None") != "None":
+        detail = "may only be specified when mountPropagation is None or not specified"
+        found.append(faults.forbidden(at, detail))
     return found
 
 
@@ -201,7 +250,7 @@ def relative_path(text: str, field: str) -> list[Fault]:
 def _security(context: Object, path: str) -> list[Fault]:
     found: list[Fault] = []
     for name in ("runAsUser", "runAsGroup"):
-        if context.get(name, 0) < 0:
+        if not 0 <= context.get(name, 0) < 2**31:
             detail = "must be between 0 and 2147483647, inclusive"
             found.append(faults.invalid(f"{path}.{name}", context[name], detail))
     if context.get("allowPrivilegeEscalation") is False:
@@ -214,4 +263,4 @@ def _security(context: Object, path: str) -> list[Fault]:
             found.append(faults.invalid(path, context, detail))
     if context.get("procMount") and context["procMount"] not in ("Default", "Unmasked"):
         found.append(faults.not_supported(f"{path}.procMount", context["procMount"], ("Default", "Unmasked")))
-    return found + contexts.seccomp_faults(context, path)
+    return found + contexts.seccomp_faults(context, path) + contexts.app_armor_faults(context, path)

@@ -18,6 +18,11 @@ _SEGMENT = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 _SYSCTL = rf"({_SEGMENT}[\./])*{_SEGMENT}"
 _sysctl = re.compile(_SYSCTL).fullmatch
 _PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
+_CHOICES = {
+    "fsGroupChangePolicy": ("Always", "OnRootMismatch"),
+    "supplementalGroupsPolicy": ("Merge", "Strict"),
+    "seLinuxChangePolicy": ("MountOption", "Recursive"),
+}
 _POLICIES = ("PreemptLowerPriority", "Never")
 
 
@@ -59,6 +64,25 @@ def seccomp_faults(context: Object, path: str) -> list[Fault]:
     return found
 
 
+def app_armor_faults(context: Object, path: str) -> list[Fault]:
+    """Return the faults of a security context's AppArmor profile, a container's too."""
+    profile = context.get("appArmorProfile")
+    if profile is None:
+        return []
+    at, kind = f"{path}.appArmorProfile", profile.get("type", "")
+    local, where = profile.get("localhostProfile"), f"{path}.appArmorProfile.localhostProfile"
+    if not kind:
+        return [faults.required(f"{at}.type", "type is required when appArmorProfile is set")]
+    if kind not in _PROFILES:
+        return [faults.not_supported(f"{at}.type", kind, _PROFILES)]
+    if kind != "Localhost":
+        detail = "can only be set when AppArmor type is Localhost"
+        return [] if local is None else [faults.invalid(where, local, detail)]
+    if not (local or "").strip():
+        return [faults.required(where, "must be set when AppArmor type is Localhost")]
+    return [] if local == local.strip() else [faults.invalid(where, local, "must not be padded with whitespace")]
+
+
 def _security(spec: Object, path: str) -> list[Fault]:
     context = spec["securityContext"]
     if not context:
@@ -80,7 +104,10 @@ def _security(spec: Object, path: str) -> list[Fault]:
         elif name in seen:
             found.append(faults.duplicate(at, name))
         seen.add(name)
-    return found + seccomp_faults(context, path)
+    for name, supported in _CHOICES.items():
+        if name in context and context[name] not in supported:
+            found.append(faults.not_supported(f"{path}.{name}", context[name], supported))
+    return found + seccomp_faults(context, path) + app_armor_faults(context, path)
 
 
 def _gates(spec: Object, path: str) -> list[Fault]:

@@ -9,6 +9,12 @@ from netplane.kube.types import Object
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _HOOKS = ("postStart", "preStop")
 _FILE_MODE = 0o644
+_SOURCES: dict[str, dict[str, str | bool]] = {
+    "azureDisk": {"cachingMode": "ReadWrite", "kind": "Shared", "fsType": "ext4", "readOnly": False},
+    "iscsi": {"iscsiInterface": "default"},
+    "rbd": {"pool": "rbd", "user": "admin", "keyring": "/etc/ceph/keyring"},
+    "scaleIO": {"storageMode": "ThinProvisioned", "fsType": "xfs"},
+}
 
 
 def pod(obj: Object) -> None:
@@ -62,7 +68,9 @@ def _container(container: Object) -> None:
     for port in container.get("ports", ()):
         port.setdefault("protocol", "TCP")
     for variable in container.get("env", ()):
-        _field_reference((variable.get("valueFrom") or {}).get("fieldRef"))
+        source = variable.get("valueFrom") or {}
+        _field_reference(source.get("fieldRef"))
+        _resource_reference(source.get("resourceFieldRef"))
     for name in _PROBES:
         if name in container:
             _probe(container[name])
@@ -100,6 +108,11 @@ def _field_reference(reference: Object | None) -> None:
         reference["apiVersion"] = reference.get("apiVersion") or "v1"
 
 
+def _resource_reference(reference: Object | None) -> None:
+    if reference is not None:
+        reference.setdefault("divisor", "0")
+
+
 def _requests_from_limits(resources: Object) -> None:
     limits: Mapping[str, str] = resources.get("limits") or {}
     if limits:
@@ -116,18 +129,28 @@ def _volume(volume: Object) -> None:
             volume[name].setdefault("defaultMode", _FILE_MODE)
     if "hostPath" in volume:
         volume["hostPath"].setdefault("type", "")
-    if "iscsi" in volume:
-        volume["iscsi"].setdefault("iscsiInterface", "default")
+    source(volume)
+    if "image" in volume and "pullPolicy" not in volume["image"]:
+        volume["image"]["pullPolicy"] = _pull_policy(volume["image"].get("reference", ""))
     if "ephemeral" in volume:
         claim = volume["ephemeral"].get("volumeClaimTemplate") or {}
         claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
     _downward(volume.get("downwardAPI") or {})
-    for source in (volume.get("projected") or {}).get("sources", ()):
-        _downward(source.get("downwardAPI") or {})
-        if "serviceAccountToken" in source:
-            source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+    for each in (volume.get("projected") or {}).get("sources", ()):
+        _downward(each.get("downwardAPI") or {})
+        if "serviceAccountToken" in each:
+            each["serviceAccountToken"].setdefault("expirationSeconds", 3600)
 
 
-def _downward(source: Object) -> None:
-    for item in source.get("items", ()):
+def source(volume: Object) -> None:
+    """Fill in where a volume of a pod, or a PersistentVolume, has its data."""
+    for name, fields in _SOURCES.items():
+        if name in volume:
+            for field, value in fields.items():
+                volume[name].setdefault(field, value)
+
+
+def _downward(files: Object) -> None:
+    for item in files.get("items", ()):
         _field_reference(item.get("fieldRef"))
+        _resource_reference(item.get("resourceFieldRef"))

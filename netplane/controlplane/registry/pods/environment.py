@@ -19,6 +19,7 @@ _RESOURCES = (
     "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
     "requests.memory",
 )  # fmt: skip
+_DIVISORS = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 _SUBSCRIPT = re.compile(r"metadata\.(annotations|labels)\['(.*)'\]").fullmatch
 
 
@@ -86,7 +87,19 @@ def resource_field_faults(reference: Object, path: str, *, needs_container: bool
         found.append(faults.required(f"{path}.resource"))
     elif resource not in _RESOURCES and not resource.startswith(("limits.hugepages-", "requests.hugepages-")):
         found.append(faults.not_supported(f"{path}.resource", resource, _RESOURCES))
+    else:
+        found += _divisor(resource, reference.get("divisor", "0"), f"{path}.divisor")
     return found
+
+
+def _divisor(resource: str, divisor: str, path: str) -> list[Fault]:
+    kind = resource.partition(".")[2].partition("-")[0]
+    known = ("1m", "1") if kind == "cpu" else _DIVISORS
+    if divisor == "0" or divisor in known:
+        return []
+    told = "1m and 1" if kind == "cpu" else ", ".join(known)
+    what = {"ephemeral": "local ephemeral storage"}.get(kind, kind)
+    return [faults.invalid(path, resource, f"only divisor's values {told} are supported with the {what} resource")]
 
 
 def _key(reference: Object, path: str) -> list[Fault]:

@@ -10,6 +10,7 @@ from netplane.kube.types import Object
 _NODE_OPERATORS = ("DoesNotExist", "Exists", "Gt", "In", "Lt", "NotIn")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _UNSATISFIABLE = ("DoNotSchedule", "ScheduleAnyway")
+_INCLUSIONS = ("Honor", "Ignore")
 
 
 def placement_faults(spec: Object, path: str) -> list[Fault]:
@@ -28,17 +29,21 @@ def _affinity(affinity: Object, path: str) -> list[Fault]:
     required = node.get("requiredDuringSchedulingIgnoredDuringExecution")
     at = f"{path}.nodeAffinity"
     if required is not None:
-        where = f"{at}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
-        terms = required.get("nodeSelectorTerms") or []
-        if not terms:
-            found.append(faults.required(where, "must have at least one node selector term"))
-        for index, term in enumerate(terms):
-            found += _node_term(term, f"{where}[{index}]")
+        found += node_selector_faults(required, f"{at}.requiredDuringSchedulingIgnoredDuringExecution")
     for index, each in enumerate(node.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
         where = f"{at}.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
         found += _weight(each, where) + _node_term(each.get("preference") or {}, f"{where}.preference")
     for kind in ("podAffinity", "podAntiAffinity"):
         found += _pod_affinity(affinity.get(kind) or {}, f"{path}.{kind}")
+    return found
+
+
+def node_selector_faults(selector: Object, path: str) -> list[Fault]:
+    """Return every fault of a NodeSelector."""
+    where, terms = f"{path}.nodeSelectorTerms", selector.get("nodeSelectorTerms") or []
+    found = [] if terms else [faults.required(where, "must have at least one node selector term")]
+    for index, term in enumerate(terms):
+        found += _node_term(term, f"{where}[{index}]")
     return found
 
 
@@ -94,12 +99,30 @@ def _pod_term(term: Object, path: str) -> list[Fault]:
     for name in ("labelSelector", "namespaceSelector"):
         if name in term:
             found += labels.selector_faults(term[name], f"{path}.{name}")
+    for name in ("matchLabelKeys", "mismatchLabelKeys"):
+        found += _label_keys(term, name, path)
+    matched = term.get("matchLabelKeys") or ()
+    for index, each in enumerate(term.get("mismatchLabelKeys") or ()):
+        if each in matched:
+            detail = "exists in both matchLabelKeys and mismatchLabelKeys"
+            found.append(faults.invalid(f"{path}.mismatchLabelKeys[{index}]", each, detail))
     for each in term.get("namespaces") or ():
         found += [faults.invalid(f"{path}.namespace", each, text) for text in names.label(each)]
     key = term.get("topologyKey", "")
     if not key:
         return [*found, faults.required(f"{path}.topologyKey", "can not be empty")]
     return found + [faults.invalid(f"{path}.topologyKey", key, text) for text in names.qualified(key)]
+
+
+def _label_keys(term: Object, name: str, path: str) -> list[Fault]:
+    keys, at = term.get(name) or (), f"{path}.{name}"
+    if not keys:
+        return []
+    if "labelSelector" not in term:
+        return [faults.forbidden(at, "must not be specified when labelSelector is not set")]
+    return [
+        faults.invalid(f"{at}[{index}]", key, text) for index, key in enumerate(keys) for text in names.qualified(key)
+    ]
 
 
 def _toleration(toleration: Object, path: str) -> list[Fault]:
@@ -144,6 +167,21 @@ def _spread(constraints: list[Object], path: str) -> list[Fault]:
         if "minDomains" in each and action != "DoNotSchedule":
             detail = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
             found.append(faults.invalid(f"{at}.minDomains", each["minDomains"], detail))
-        if "labelSelector" in each:
-            found += labels.selector_faults(each["labelSelector"], f"{at}.labelSelector")
+        for name in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
+            if name in each and each[name] not in _INCLUSIONS:
+                found.append(faults.not_supported(f"{at}.{name}", each[name], _INCLUSIONS))
+        found += _spread_selector(each, at)
     return found
+
+
+def _spread_selector(constraint: Object, path: str) -> list[Fault]:
+    found = _label_keys(constraint, "matchLabelKeys", path)
+    if "labelSelector" not in constraint:
+        return found
+    selector = constraint["labelSelector"]
+    selected = {*(selector.get("matchLabels") or ()), *(e.get("key") for e in selector.get("matchExpressions") or ())}
+    for index, key in enumerate(constraint.get("matchLabelKeys") or ()):
+        if key in selected:
+            detail = "exists in both matchLabelKeys and labelSelector"
+            found.append(faults.invalid(f"{path}.matchLabelKeys[{index}]", key, detail))
+    return found + labels.selector_faults(selector, f"{path}.labelSelector")

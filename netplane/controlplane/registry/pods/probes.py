@@ -14,13 +14,17 @@ _SCHEMES = ("HTTP", "HTTPS")
 _COUNTS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
 
 
-def lifecycle_faults(container: Object, path: str) -> list[Fault]:
-    """Return every fault of a container's probes and hooks."""
+def lifecycle_faults(container: Object, path: str, grace: int) -> list[Fault]:
+    """Return every fault of a container's probes and hooks; `grace` is how many seconds its pod may take to end."""
     found: list[Fault] = []
     for name in ("postStart", "preStop"):
         hook = (container.get("lifecycle") or {}).get(name)
         if hook is not None:
             found += _handler(hook, f"{path}.lifecycle.{name}")
+            seconds = (hook.get("sleep") or {}).get("seconds", 0)
+            if not 0 <= seconds <= grace:
+                detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+                found.append(faults.invalid(f"{path}.lifecycle.{name}.sleep", seconds, detail))
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         probe = container.get(name)
         if probe is None:

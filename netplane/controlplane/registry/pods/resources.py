@@ -24,6 +24,9 @@ def resource_faults(resources: Object, path: str) -> list[Fault]:
             found += _against_limit(name, amount, limit, f"{path}.requests")
         elif limit is None and not _may_overcommit(name):
             found.append(faults.required(f"{path}.limits", "Limit must be set for non overcommitable resources"))
+    asked = {*limits, *requests}
+    if any(name.startswith("hugepages-") for name in asked) and not asked & {"cpu", "memory"}:
+        found.append(faults.forbidden(path, "HugePages require cpu or memory"))
     return found
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
+from netplane.controlplane.registry.pods.claims import claim_spec_faults
 from netplane.controlplane.registry.pods.containers import relative_path
 from netplane.controlplane.registry.pods.environment import VOLUME_FIELDS, field_faults, resource_field_faults
-from netplane.controlplane.registry.rules import names
+from netplane.controlplane.registry.pods.sources import source_faults
+from netplane.controlplane.registry.rules import metadata, names
+from netplane.kube import quantity
 from netplane.kube.types import Object
 
 _MODE = "must be a number between 0 and 0777 (octal), both inclusive"
-_HOST_PATH_TYPES = ("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
-_NEEDED = {
-    "secret": ("secretName",), "configMap": ("name",), "hostPath": ("path",), "nfs": ("server", "path"),
-    "persistentVolumeClaim": ("claimName",), "csi": ("driver",), "gitRepo": ("repository",),
-    "iscsi": ("targetPortal", "iqn"), "image": (),
-}  # fmt: skip
 
 
 def volume_list(volumes: list[Object], path: str) -> list[Fault]:
@@ -44,31 +41,39 @@ def _source(volume: Object, path: str) -> list[Fault]:
     kind = given[0]
     source = volume[kind]
     at = f"{path}.{kind}"
-    found += [faults.required(f"{at}.{each}") for each in _NEEDED.get(kind, ()) if not source.get(each)]
-    found += _mode(source, "defaultMode", at)
-    if kind == "hostPath":
-        found += host_path_faults(source, at)
-    if kind == "emptyDir" and source.get("medium", "") not in ("", "Memory") and "HugePages" not in source["medium"]:
-        found.append(faults.not_supported(f"{at}.medium", source["medium"], ("", "HugePages", "Memory")))
+    found += source_faults(kind, source, at) + _mode(source, "defaultMode", at)
+    if kind == "emptyDir":
+        found += _empty_dir(source, at)
+    if kind == "gitRepo" and source.get("directory"):
+        found += relative_path(source["directory"], f"{at}.directory")
     if kind in ("secret", "configMap"):
         found += _items(source.get("items") or [], f"{at}.items")
     if kind == "downwardAPI":
         found += _downward(source, at)
     if kind == "projected":
         found += _projected(source, at)
-    if kind == "ephemeral" and not source.get("volumeClaimTemplate"):
-        found.append(faults.required(f"{at}.volumeClaimTemplate"))
+    if kind == "ephemeral":
+        found += _claim_template(source.get("volumeClaimTemplate"), f"{at}.volumeClaimTemplate")
     return found
 
 
-def host_path_faults(source: Object, path: str) -> list[Fault]:
-    """Return the faults of a path on the node: one that stays where it says, of a known type."""
+def _empty_dir(source: Object, path: str) -> list[Fault]:
+    medium = source.get("medium", "")
     found: list[Fault] = []
-    if ".." in source.get("path", "").split("/"):
-        found.append(faults.invalid(f"{path}.path", source["path"], "must not contain '..'"))
-    if source.get("type", "") not in _HOST_PATH_TYPES:
-        found.append(faults.not_supported(f"{path}.type", source["type"], _HOST_PATH_TYPES))
+    if medium not in ("", "Memory") and "HugePages" not in medium:
+        found.append(faults.not_supported(f"{path}.medium", medium, ("", "HugePages", "Memory")))
+    if quantity.parse(source.get("sizeLimit", "0")) < 0:
+        found.append(faults.forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity"))
     return found
+
+
+def _claim_template(template: Object | None, path: str) -> list[Fault]:
+    if template is None:
+        return [faults.required(path)]
+    meta = template.get("metadata") or {}
+    found = metadata.label_faults(meta.get("labels") or {}, f"{path}.metadata.labels")
+    found += metadata.annotation_faults(meta.get("annotations") or {}, f"{path}.metadata.annotations")
+    return found + claim_spec_faults(template.get("spec") or {}, f"{path}.spec")
 
 
 def _mode(source: Object, name: str, path: str) -> list[Fault]:
@@ -115,6 +120,7 @@ def _downward(source: Object, path: str) -> list[Fault]:
 
 def _projected(source: Object, path: str) -> list[Fault]:
     found: list[Fault] = []
+    taken: set[str] = set()
     for index, each in enumerate(source.get("sources") or ()):
         at = f"{path}.sources[{index}]"
         given = list(each)
@@ -129,6 +135,24 @@ def _projected(source: Object, path: str) -> list[Fault]:
             found += _downward(each["downwardAPI"], f"{at}.downwardAPI")
         if "serviceAccountToken" in each:
             found += _token(each["serviceAccountToken"], f"{at}.serviceAccountToken")
+        found += _conflicts(each, at, taken)
+    return found
+
+
+def _conflicts(source: Object, path: str, taken: set[str]) -> list[Fault]:
+    """Return the faults of files that a source before puts at the same place; remember this one's."""
+    found: list[Fault] = []
+    for kind in ("secret", "configMap", "downwardAPI"):
+        for item in (source.get(kind) or {}).get("items") or ():
+            place = item.get("path", "")
+            if place and place in taken:
+                told = source[kind].get("name", place)
+                found.append(faults.invalid(f"{path}.{kind}", told, f"conflicting duplicate paths: {place}"))
+            taken.add(place)
+    place = (source.get("serviceAccountToken") or {}).get("path", "")
+    if place and place in taken:
+        found.append(faults.invalid(f"{path}.serviceAccountToken", place, "conflicting duplicate paths"))
+    taken.add(place)
     return found
 
 

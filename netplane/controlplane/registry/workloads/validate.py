@@ -8,6 +8,7 @@ from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.pods.validate import template_faults
 from netplane.controlplane.registry.rules import labels, names
+from netplane.controlplane.registry.workloads import jobs
 from netplane.kube.types import Object
 
 _MISMATCH = "`selector` does not match template `labels`"
@@ -22,7 +23,7 @@ def deployment(obj: Object) -> list[Fault]:
     """Return every fault of a Deployment."""
     spec = obj["spec"]
     found = _not_negative(spec, "replicas", "minReadySeconds", "revisionHistoryLimit")
-    found += _selector(spec, "deployment") + _template(spec, ("Always",))
+    found += _selector(spec, "deployment") + _template(spec, "ReplicaSet")
     strategy = spec["strategy"]
     if strategy["type"] == "Recreate":
         if strategy.get("rollingUpdate") is not None:
@@ -48,7 +49,7 @@ def replica_set(obj: Object) -> list[Fault]:
     return (
         _not_negative(spec, "replicas", "minReadySeconds")
         + _selector(spec, "deployment")
-        + _template(spec, ("Always",))
+        + _template(spec, "ReplicaSet")
     )
 
 
@@ -64,14 +65,14 @@ def replication_controller(obj: Object) -> list[Fault]:
     carried = _labels(spec)
     if any(carried.get(key) != value for key, value in selector.items()):
         found.append(faults.invalid("spec.template.metadata.labels", carried, _MISMATCH))
-    return found + _template(spec, ("Always",))
+    return found + _template(spec, "ReplicationController")
 
 
 def daemon_set(obj: Object) -> list[Fault]:
     """Return every fault of a DaemonSet."""
     spec = obj["spec"]
     found = _not_negative(spec, "minReadySeconds", "revisionHistoryLimit") + _selector(spec, "daemonset")
-    found += _template(spec, ("Always",))
+    found += _template(spec, "DaemonSet")
     strategy = spec["updateStrategy"]
     if strategy["type"] == "RollingUpdate":
         found += _daemon_rolling(strategy.get("rollingUpdate") or {}, "spec.updateStrategy.rollingUpdate")
@@ -84,22 +85,39 @@ def stateful_set(obj: Object) -> list[Fault]:
     """Return every fault of a StatefulSet."""
     spec = obj["spec"]
     found = _not_negative(spec, "replicas", "minReadySeconds", "revisionHistoryLimit") + _selector(spec, "statefulset")
-    found += _template(spec, ("Always",))
+    found += _template(spec, "StatefulSet")
     policy = spec["podManagementPolicy"]
     if policy not in ("OrderedReady", "Parallel"):
         detail = "must be 'OrderedReady' or 'Parallel'"
         found.append(faults.invalid("spec.podManagementPolicy", policy, detail))
-    kind = spec["updateStrategy"]["type"]
-    if kind not in ("RollingUpdate", "OnDelete"):
-        found.append(
-            faults.invalid("spec.updateStrategy", spec["updateStrategy"], "must be 'RollingUpdate' or 'OnDelete'")
-        )
+    found += _stateful_update_strategy(spec["updateStrategy"], "spec.updateStrategy")
+    start = (spec.get("ordinals") or {}).get("start", 0)
+    if start < 0:
+        found.append(faults.invalid("spec.ordinals.start", start, names.NOT_NEGATIVE))
     retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
     for name in ("whenDeleted", "whenScaled"):
         value = retention.get(name, "Retain")
         if value not in ("Retain", "Delete"):
             path = f"spec.persistentVolumeClaimRetentionPolicy.{name}"
             found.append(faults.not_supported(path, value, ("Delete", "Retain")))
+    return found
+
+
+def _stateful_update_strategy(strategy: Object, path: str) -> list[Fault]:
+    kind, rolling = strategy["type"], strategy.get("rollingUpdate")
+    if kind not in ("RollingUpdate", "OnDelete"):
+        return [faults.invalid(path, strategy, "must be 'RollingUpdate' or 'OnDelete'")]
+    if rolling is None:
+        return []
+    at = f"{path}.rollingUpdate"
+    if kind == "OnDelete":
+        return [faults.invalid(at, rolling, "only allowed for updateStrategy 'RollingUpdate'")]
+    found = _not_negative(rolling, "partition", path=at)
+    unavailable = rolling.get("maxUnavailable")
+    if unavailable is not None:
+        found += _amount(unavailable, f"{at}.maxUnavailable") + _over_all(unavailable, f"{at}.maxUnavailable")
+        if _is_zero(unavailable):
+            found.append(faults.invalid(f"{at}.maxUnavailable", unavailable, "cannot be 0"))
     return found
 
 
@@ -116,19 +134,12 @@ def job(obj: Object) -> list[Fault]:
 
 def job_spec(spec: Object, path: str) -> list[Fault]:
     """Return every fault of a JobSpec but its selector."""
-    counts = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
-    found = _not_negative(spec, *counts, path=path)
-    mode = spec.get("completionMode", "NonIndexed")
-    if mode not in ("NonIndexed", "Indexed"):
-        found.append(faults.not_supported(f"{path}.completionMode", mode, ("Indexed", "NonIndexed")))
-    if mode == "Indexed" and "completions" not in spec:
-        found.append(faults.required(f"{path}.completions", "when completion mode is Indexed"))
-    found += template_faults(spec["template"], f"{path}.template")
-    policy = (spec["template"].get("spec") or {}).get("restartPolicy", "")
-    if policy not in ("OnFailure", "Never"):
-        supported = ("OnFailure", "Never")
-        found.append(_unsupported_restart(f"{path}.template.spec.restartPolicy", policy, supported))
-    return found
+    counts = (
+        "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex", "maxFailedIndexes",
+    )  # fmt: skip
+    found = _not_negative(spec, *counts, path=path) + jobs.progress_faults(spec, path)
+    return found + template_faults(spec["template"], f"{path}.template") + jobs.restart_faults(spec, path)
 
 
 def cron_job(obj: Object) -> list[Fault]:
@@ -144,7 +155,13 @@ def cron_job(obj: Object) -> list[Fault]:
     name = obj["metadata"].get("name", "")
     if len(name) > 52:
         found.append(faults.invalid("metadata.name", name, "must be no more than 52 characters"))
-    return found + job_spec(spec["jobTemplate"]["spec"], "spec.jobTemplate.spec")
+    wanted, path = spec["jobTemplate"]["spec"], "spec.jobTemplate.spec"
+    found += job_spec(wanted, path)
+    if wanted.get("selector") is not None:
+        found.append(faults.invalid(f"{path}.selector", wanted["selector"], "`selector` will be auto-generated"))
+    if wanted.get("manualSelector"):
+        found.append(faults.not_supported(f"{path}.manualSelector", True, ("nil", "false")))
+    return found
 
 
 def prepare_job(obj: Object) -> None:
@@ -240,7 +257,8 @@ def _labels(spec: Object) -> dict[str, str]:
 def _selector(spec: Object, what: str) -> list[Fault]:
     selector = spec.get("selector")
     if selector is None:
-        return [faults.required("spec.selector")]
+        mismatch = faults.invalid("spec.template.metadata.labels", _labels(spec), _MISMATCH)
+        return [faults.required("spec.selector"), mismatch]
     found = labels.selector_faults(selector, "spec.selector")
     if labels.is_empty(selector):
         found.append(faults.invalid("spec.selector", selector, f"empty selector is invalid for {what}"))
@@ -249,20 +267,16 @@ def _selector(spec: Object, what: str) -> list[Fault]:
     return found
 
 
-def _template(spec: Object, restart_policies: tuple[str, ...]) -> list[Fault]:
+def _template(spec: Object, kind: str) -> list[Fault]:
     found = template_faults(spec["template"], "spec.template")
     pod = spec["template"].get("spec") or {}
-    if pod.get("restartPolicy") not in restart_policies:
+    if pod.get("restartPolicy") != "Always":
         at = "spec.template.spec.restartPolicy"
-        found.append(_unsupported_restart(at, pod.get("restartPolicy"), restart_policies))
+        found.append(faults.not_supported(at, pod.get("restartPolicy") or "", ("Always",)))
     if pod.get("activeDeadlineSeconds") is not None:
-        detail = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        detail = f"activeDeadlineSeconds in {kind} is not Supported"
         found.append(faults.forbidden("spec.template.spec.activeDeadlineSeconds", detail))
     return found
-
-
-def _unsupported_restart(path: str, value: Any, supported: tuple[str, ...]) -> Fault:
-    return faults.not_supported(path, value or "", supported)
 
 
 def _amount(value: Any, path: str) -> list[Fault]:
