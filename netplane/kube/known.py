@@ -11,7 +11,38 @@ import orjson
 from netplane.kube.types import Object
 
 
-class Known(dict[str, Any]):
+def _refuse(self: object, *_: Any, **__: Any) -> Never:
+    raise TypeError("what is known is not changed: take a copy")
+
+
+class _Fixed(dict[str, Any]):
+    """A dict that stays as it is."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __copy__(self) -> Object:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Object:
+        return {name: copy.deepcopy(part, memo) for name, part in self.items()}
+
+
+class _FixedList(list[Any]):
+    """A list that stays as it is."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __copy__(self) -> list[Any]:
+        return list(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return [copy.deepcopy(part, memo) for part in self]
+
+
+class Known(_Fixed):
     """A part of an object as JSON reads it, with that JSON. It stays as it is, and so must everything within."""
 
     __slots__ = ("text",)
@@ -20,21 +51,33 @@ class Known(dict[str, Any]):
         super().__init__(part)
         self.text = text
 
-    def _refuse(self, *_: Any, **__: Any) -> Never:
-        raise TypeError("what is known is not changed: take a copy")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-    def __copy__(self) -> Object:
-        return dict(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Object:
-        return copy.deepcopy(dict(self), memo)
-
 
 def read(text: bytes) -> Known:
     """Return the object that a text holds, with the text."""
     return Known(orjson.loads(text), text)
+
+
+def shared(text: bytes) -> Known:
+    """Return what `read` does, for many objects to have in common: nothing within can be changed either."""
+    return Known({name: _fixed(part) for name, part in orjson.loads(text).items()}, text)
+
+
+def _fixed(part: Any) -> Any:
+    if isinstance(part, dict):
+        return _Fixed({name: _fixed(each) for name, each in part.items()})
+    return _FixedList(map(_fixed, part)) if isinstance(part, list) else part
+
+
+def copied(obj: Object) -> Object:
+    """Return a copy of an object that may be changed, but for its known parts: those are the same ones."""
+    return {name: part if part.__class__ is Known else copy.deepcopy(part) for name, part in obj.items()}
+
+
+def thaw(obj: Object, name: str) -> None:
+    """Make a known part of an object one that may be changed."""
+    part = obj.get(name)
+    if part.__class__ is Known:
+        obj[name] = orjson.loads(part.text)
 
 
 def encoded(obj: Object) -> bytes:

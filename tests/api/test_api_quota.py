@@ -119,11 +119,27 @@ def test_limit_ranges_fill_in_and_forbid(api: Client, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/limitranges"
     assert api.ask("POST", path, {"metadata": {"name": "l"}, "spec": {"limits": [item]}})[0] == 201
     pods = f"/api/v1/namespaces/{namespace}/pods"
-    _, made = api.ask("POST", pods, pod("p", namespace))
-    assert made["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}}
-    assert "LimitRanger plugin set" in made["metadata"]["annotations"]["kubernetes.io/limit-ranger"]
+    for name in ("p", "another-of-its-template"):
+        _, made = api.ask("POST", pods, {"apiVersion": "v1", "kind": "Pod", **pod(name, namespace)})
+        assert made["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}}
+        assert "LimitRanger plugin set" in made["metadata"]["annotations"]["kubernetes.io/limit-ranger"]
     large = pod("q", namespace)
     large["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "2"}}
     code, refused = api.ask("POST", pods, large)
     assert code == 403
     assert "maximum cpu usage per Container is 1, but limit is 2" in refused["message"]
+
+
+def test_pods_of_one_template_are_each_given_a_token_of_their_own(api: Client, namespace: str) -> None:
+    accounts, pods = f"/api/v1/namespaces/{namespace}/serviceaccounts", f"/api/v1/namespaces/{namespace}/pods"
+    assert api.ask("POST", accounts, {"metadata": {"name": "robot"}})[0] == 201
+    body = {"apiVersion": "v1", "kind": "Pod", **pod("", namespace, serviceAccountName="robot")}
+    body["metadata"] = {"generateName": "p-"}
+    shown = [api.ask("POST", pods, body)[1] for _ in range(3)]
+    names = {made["spec"]["volumes"][0]["name"] for made in shown}
+    assert len(names) == len({made["metadata"]["name"] for made in shown}) == 3
+    for made in shown:
+        assert [each["name"] for each in made["spec"]["volumes"]] == [
+            mount["name"] for mount in made["spec"]["containers"][0]["volumeMounts"]
+        ]
+        assert api.ask("GET", f"{pods}/{made['metadata']['name']}")[1]["spec"] == made["spec"]

@@ -18,7 +18,7 @@ from netplane.controlplane.api import (
 )
 from netplane.controlplane.registry import schema, types
 from netplane.controlplane.registry.pods import admission as pod_admission
-from netplane.kube import apply
+from netplane.kube import apply, known
 from netplane.kube.types import Object
 
 _FOR_EVER = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
@@ -59,6 +59,7 @@ def _admit_pod(at: cluster.Cluster, of: types.ResourceType, pod: Object, namespa
     account_name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     account = at.get("", "v1", "serviceaccounts", namespace, account_name)
     if account is not None:
+        known.thaw(pod, "spec")
         pod_admission.mount_token(pod, account, suffix=cluster.name_suffix())
     elif account_name != "default":
         name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "")
@@ -68,7 +69,10 @@ def _admit_pod(at: cluster.Cluster, of: types.ResourceType, pod: Object, namespa
             plural="pods",
             name=name,
         )
-    why = pod_admission.set_priority(pod, _priority_class(at, pod))
+    priority = _priority_class(at, pod)
+    if priority is not None:
+        known.thaw(pod, "spec")
+    why = pod_admission.set_priority(pod, priority)
     if not why and "overhead" in spec:
         why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
     if why:

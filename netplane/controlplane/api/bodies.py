@@ -11,6 +11,8 @@ from netplane.controlplane.api import status
 from netplane.kube import protobuf
 from netplane.kube.types import Object
 
+PLAIN = frozenset({"", "application/json"})
+"""The media types that are nothing but JSON."""
 _ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _PROTOBUF_MAGIC = b"k8s\x00"
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -30,7 +32,7 @@ def _decode(body: bytes, content_type: str) -> Any:
             return protobuf.decode(body)
         except ValueError as error:
             raise status.bad_request(f"the protobuf body cannot be decoded: {error}") from error
-    if content_type in ("", "application/json") or content_type.endswith("+json"):
+    if content_type in PLAIN or content_type.endswith("+json"):
         return json(body)
     if content_type in ("application/yaml", "text/yaml") or content_type.endswith("+yaml"):
         return from_yaml(body)

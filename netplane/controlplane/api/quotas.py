@@ -18,6 +18,7 @@ from netplane.controlplane.api import cluster, status
 from netplane.controlplane.registry import types
 from netplane.controlplane.registry.quota import limits, usage
 from netplane.controlplane.store import protocol
+from netplane.kube import known
 from netplane.kube.types import Key, Object
 
 _QUOTAS, _RANGES = "resourcequotas", "limitranges"
@@ -30,6 +31,7 @@ _CHANGING = frozenset({"pods", "persistentvolumeclaims", "services"})
 def fill(at: cluster.Cluster, of: types.ResourceType, obj: Object, namespace: str) -> None:
     """Give a new pod what its namespace's LimitRanges say by default."""
     if of.plural == "pods" and not of.group and at.store.cache(_RANGES).records:
+        known.thaw(obj, "spec")
         limits.fill(obj, _in(at, _RANGES, namespace))
 
 

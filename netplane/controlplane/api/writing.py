@@ -24,6 +24,7 @@ from netplane.controlplane.api import (
 from netplane.controlplane.registry import faults, strategy, types
 from netplane.controlplane.registry.pods import parts
 from netplane.controlplane.store import history, protocol
+from netplane.kube import known
 from netplane.kube.types import Object
 
 _NAME_ATTEMPTS = 8
@@ -56,7 +57,8 @@ class Stored:
 async def read_body(request: http.Request, of: types.ResourceType, writing: options.Writing) -> Object:
     """Return the object in the body, canonical; raise 400 for what cannot be one, note unknown fields as warnings."""
     body = await request.body()
-    obj = bodies.obj(body, request.content_type)
+    begun = strategy.begun(of, body) if request.content_type in bodies.PLAIN else None
+    obj = begun if begun is not None else bodies.obj(body, request.content_type)
     check_kind(obj, of)
     if request.query:
         duplicates.check(request, body, of=strategy.cannot_be(of))
@@ -131,7 +133,7 @@ async def create_object(
     is_generated = bool(prefix) and not metadata.get("name")
     for attempt in range(_NAME_ATTEMPTS):
         # What is filled in on the way must not stay for another attempt.
-        tried = copy.deepcopy(obj) if is_generated or of.kind == "Service" else obj
+        tried = known.copied(obj) if is_generated or of.kind == "Service" else obj
         if is_generated:
             tried["metadata"]["name"] = strategy.generated_name(prefix, cluster.name_suffix())
         try:
@@ -165,13 +167,13 @@ async def _create_once(
         raise protocol.Exists(name)
     admission.allocate(at, of, obj, None)
     if managed is None:
-        admission.track(of, obj, None, writing, now=at.now(), part="")
+        admission.track(of, obj, None, writing, now=obj["metadata"]["creationTimestamp"], part="")
     else:
         obj["metadata"]["managedFields"] = managed
     if writing.is_dry_run:
         return obj
     if of.conversion is None:
-        request.kept = obj, (await keep(at.store.create(cluster.storage(of), obj))).value
+        request.kept = obj, (await at.store.create(of.storage, obj)).value
         return obj
     kept = await at.converter.stored(of, obj)
     admission.check_namespace(at, of, obj, namespace)
@@ -190,6 +192,7 @@ async def _admitted(
     """Return a new object as all who have a say want it, filled in; raise the first one's objection."""
     admission.before_create(at, request.user, of, obj, namespace)
     if at.webhooks.any_mutating():
+        known.thaw(obj, "spec")
         obj = await admitting.changed(at, request, of, _placed(of, obj, namespace), None, writing)
         admission.before_create(at, request.user, of, obj, namespace)
     found = strategy.create(of, obj, namespace=namespace, now=at.now(), uid=cluster.new_uid())

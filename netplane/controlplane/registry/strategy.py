@@ -20,10 +20,10 @@ from netplane.kube.types import Object
 
 FieldValidation = Literal["Strict", "Warn", "Ignore"]
 
-_SERVER_OWNED = (
+_SERVER_OWNED = frozenset({
     "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink",
     "resourceVersion",
-)  # fmt: skip
+})  # fmt: skip
 _KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
 _MAX_PREFIX = 58
 
@@ -37,6 +37,14 @@ class Read:
 
 
 _READ = Read()
+
+
+def begun(rt: ResourceType, body: bytes) -> Object | None:
+    """Return the object in a body of JSON when its spec is as one that was read before, None when it must be decoded.
+
+    Its spec must not be changed then. It is still to be read. Of pods there are the most, alike by the hundred.
+    """
+    return decode.begun(schema.shape_of(rt), body) if rt.kind == "Pod" and not rt.group else None
 
 
 def read(rt: ResourceType, obj: Object, *, validation: FieldValidation = "Strict") -> Read:
@@ -65,8 +73,8 @@ def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str)
     `now` is RFC 3339 in whole seconds. A generated name must be in place already.
     """
     metadata = obj.setdefault("metadata", {})
-    for name in _SERVER_OWNED:
-        metadata.pop(name, None)
+    for name in _SERVER_OWNED & metadata.keys():
+        del metadata[name]
     obj["apiVersion"], obj["kind"] = rt.api_version, rt.kind
     if rt.namespaced:
         metadata["namespace"] = namespace
@@ -74,12 +82,12 @@ def create(rt: ResourceType, obj: Object, *, namespace: str, now: str, uid: str)
     metadata["creationTimestamp"] = now
     if rt.has_generation:
         metadata["generation"] = 1
+    if rt.kind == "Pod" and not rt.group and remembered.complete(obj):
+        return _metadata_faults(rt, metadata)
     if rt.has_status and rt.crd is not None:
         obj.pop("status", None)
     elif rt.has_status and not rt.creates_with_status:
         obj["status"] = _blank_status(rt)
-    if rt.kind == "Pod" and not rt.group and remembered.complete(obj):
-        return _metadata_faults(rt, metadata)
     rt.default(obj)
     rt.prepare_create(obj)
     return _metadata_faults(rt, metadata) + (rt.validate(obj) or rt.validate_create(obj))

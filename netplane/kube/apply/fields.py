@@ -80,16 +80,31 @@ def tree(obj: Any, shape: Shape, *, is_member: bool = True) -> dict[str, Any] | 
     return {".": {}, **below} if is_member else below
 
 
-def tree_of_new(obj: dict[str, Any], shape: Shape) -> Known:
-    """Return the tree of what was made with a `spec`, remembered: a template makes the same again and again."""
+def tree_of_new(obj: dict[str, Any], shape: Shape) -> Known | None:
+    """Return the tree of what was made with a `spec`, remembered: a template makes the same again and again.
+
+    None when the spec has other fields than its shape names.
+    """
     spec = obj["spec"]
-    text = spec.text if isinstance(spec, Known) else orjson.dumps(spec)
+    if spec.__class__ is Known:
+        text: bytes = spec.text
+    elif _is_plain(spec, shape.child("spec")):
+        text = orjson.dumps(spec)
+    else:
+        return None
     return _remembered_whole(orjson.dumps({**obj, "spec": None}), text, shape)
 
 
+def _is_plain(spec: Any, shape: Shape) -> bool:
+    named = isinstance(spec, dict) and shape.kind == "object" and shape.fields.keys() >= spec.keys()
+    return named and not shape.is_atomic
+
+
 @lru_cache(256)
-def _remembered_whole(rest: bytes, text: bytes, shape: Shape) -> Known:
+def _remembered_whole(rest: bytes, text: bytes, shape: Shape) -> Known | None:
     spec, of_spec = orjson.loads(text), shape.child("spec")
+    if not _is_plain(spec, of_spec):
+        return None
     steps = {name: _remembered(orjson.dumps(spec[name]), of_spec.child(name)) for name in sorted(spec)}
     below = {"f:" + name: node for name, node in steps.items() if node is not None}
     around = tree(orjson.loads(rest), shape, is_member=False) or {}

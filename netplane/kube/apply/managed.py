@@ -151,12 +151,8 @@ def _first_entry(new: Object, me: Manager, shape: Shape, now: str, ignored: Iter
     mine = {name: value for name, value in new.items() if name not in skipped and name != "metadata"}
     if metadata and "metadata" not in skipped:
         mine["metadata"] = metadata
-    spec, of_spec = mine.get("spec"), shape.child("spec")
-    is_plain = isinstance(spec, dict) and of_spec.kind == "object" and of_spec.fields.keys() >= spec.keys()
-    owned: Object
-    if spec and is_plain and not of_spec.is_atomic:
-        owned = fields.tree_of_new(mine, shape)
-    else:
+    owned: Object | None = fields.tree_of_new(mine, shape) if mine.get("spec") else None
+    if owned is None:
         owned = fields.tree(mine, shape, is_member=False) or {}
     return [_written(me, owned, now)] if owned else []
 

@@ -50,6 +50,37 @@ def test_what_is_known_is_not_changed(change: Callable[[Object], object]) -> Non
     assert part == orjson.loads(SPEC)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part: part["a"].update(b=2),
+        lambda part: part["a"]["c"].append(3),
+        lambda part: part["a"]["c"].__iadd__([3]),
+        lambda part: part["a"]["c"].sort(),
+    ],
+)
+def test_within_what_is_shared_nothing_is_changed_either(change: Callable[[Object], object]) -> None:
+    part = known.shared(SPEC)
+    with pytest.raises(TypeError, match="take a copy"):
+        change(part)
+    assert part == orjson.loads(SPEC)
+    assert known.encoded({"within": part["a"]}) == b'{"within":{"c":[1,2]}}'
+    plain = copy.deepcopy(part)
+    plain["a"]["c"].append(3)
+    assert plain == {"b": 1, "a": {"c": [1, 2, 3]}}
+
+
+def test_a_copy_around_what_is_known_keeps_it_and_what_is_thawed_may_be_changed() -> None:
+    obj: Object = {"metadata": {"labels": {}}, "spec": known.shared(SPEC)}
+    other = known.copied(obj)
+    other["metadata"]["labels"]["a"] = "b"
+    known.thaw(other, "spec")
+    known.thaw(other, "metadata")
+    other["spec"]["a"]["c"].append(3)
+    assert obj == {"metadata": {"labels": {}}, "spec": orjson.loads(SPEC)}
+    assert other == {"metadata": {"labels": {"a": "b"}}, "spec": {"b": 1, "a": {"c": [1, 2, 3]}}}
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, dict, known.Known.copy])
 def test_a_copy_is_plain_and_may_be_changed(copied: Callable[[Object], Object]) -> None:
     part = copied(known.read(SPEC))

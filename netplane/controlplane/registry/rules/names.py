@@ -77,6 +77,8 @@ def _subdomain_faults(text: str) -> tuple[str, ...]:
 
 def subdomain(text: str) -> list[str]:
     """A DNS-1123 subdomain, the name of most objects."""
+    if len(text) <= 253 and _subdomain(text):  # most are new ones: nothing is gained by remembering them
+        return []
     return list(_subdomain_faults(text))
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
+import msgspec
 import orjson
 
 from netplane.controlplane.registry.rules import times
 from netplane.controlplane.registry.types import Reading
 from netplane.kube import quantity
+from netplane.kube.known import Known, shared
 from netplane.kube.shape import Shape
 
 Path = tuple[Any, Any] | None
@@ -22,6 +24,7 @@ Reader = Callable[[Any, Path, str, "Reading"], Any]
 """(value, path, name of the enclosing type, where to report) to the canonical value, None to keep the value."""
 
 _LONGEST = 16384
+_LONGEST_SHARED = 8192
 """The bytes of a spec that is remembered: what one template makes has the same spec again and again."""
 
 
@@ -31,6 +34,8 @@ def read(shape: Shape, obj: dict[str, Any]) -> Reading:
     The errors are worded like those of the real API's JSON decoder.
     """
     spec, part = obj.get("spec"), shape.fields.get("spec")
+    if spec.__class__ is Known:
+        return _read_around(shape, obj, spec)
     if spec.__class__ is not dict or part is None or part.kind != "object":
         return _read(shape, obj)
     text = orjson.dumps(spec)
@@ -39,11 +44,54 @@ def read(shape: Shape, obj: dict[str, Any]) -> Reading:
     canonical = _canonical(part, text)
     if canonical is None:
         return _read(shape, obj)
-    # The spec has been read before, and only the rest is new.
+    return _read_around(shape, obj, orjson.loads(canonical) if canonical else spec)
+
+
+def _read_around(shape: Shape, obj: dict[str, Any], spec: dict[str, Any]) -> Reading:
+    """Read an object whose spec has been read before: only the rest is new."""
     obj["spec"] = {}
     reading = _read(shape, obj)
-    obj["spec"] = orjson.loads(canonical) if canonical else spec
+    obj["spec"] = spec
     return reading
+
+
+class _Json(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """An object's JSON as far as it is looked at: what else it might say is for all who read to hear of."""
+
+    api_version: str
+    kind: str
+    metadata: msgspec.Raw
+    spec: msgspec.Raw
+    status: msgspec.Raw = msgspec.Raw()
+
+
+_parts = msgspec.json.Decoder(_Json).decode
+
+
+def begun(shape: Shape, body: bytes) -> dict[str, Any] | None:
+    """Return the object that a JSON text holds, with its spec read: known where the same spec was read before.
+
+    None when there is anything to be told of it, or it is not worth remembering.
+    """
+    try:
+        found = _parts(body)
+        spec = _spec(shape.fields["spec"], bytes(found.spec)) if len(found.spec) <= _LONGEST_SHARED else None
+        if spec is None:
+            return None
+        metadata = orjson.loads(memoryview(found.metadata))
+        obj = {"apiVersion": found.api_version, "kind": found.kind, "metadata": metadata, "spec": spec}
+        if len(found.status):
+            obj["status"] = orjson.loads(memoryview(found.status))
+        return obj
+    except (msgspec.DecodeError, orjson.JSONDecodeError, RecursionError):
+        return None
+
+
+@lru_cache(128)
+def _spec(shape: Shape, text: bytes) -> Known | None:
+    spec = orjson.loads(text)
+    reading = _read(shape, spec)
+    return None if reading.errors or reading.unknown or not spec else shared(orjson.dumps(spec))
 
 
 @lru_cache(512)
