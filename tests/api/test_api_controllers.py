@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from netplane.controlplane.controllers.clusterroles import CLUSTERROLES
+from netplane.controlplane.controllers.protection import CLAIMS, VOLUMES
 from netplane.kube import errors
 from netplane.kube.client import Client, load
 from netplane.kube.types import CONFIGMAPS, DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, REPLICASETS, SERVICES, Object
@@ -96,6 +97,27 @@ async def test_a_namespace_goes_with_all_it_holds(own_server: apiserver.Server) 
         await api.delete(NAMESPACES, "shop")
         await _until_gone(api, (NAMESPACES, "", "shop"))
         assert not [pod for pod in (await api.list(PODS)).items if pod["metadata"]["namespace"] == "shop"]
+
+
+async def test_a_claim_that_is_deleted_stays_as_long_as_its_pod(own_server: apiserver.Server) -> None:
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    volume = {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/tmp"}}
+    uses = [{"name": "v", "persistentVolumeClaim": {"claimName": "used"}}]
+    user = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}], "volumes": uses}
+    async with Client(load(str(own_server.kubeconfig))) as api:
+        asked = _named({"apiVersion": "v1", "kind": "PersistentVolumeClaim"}, "used", spec=claim)
+        made = await api.create(CLAIMS, asked)
+        kind = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": volume}
+        shown = await api.create(VOLUMES, kind)
+        assert made["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
+        assert shown["metadata"]["finalizers"] == ["kubernetes.io/pv-protection"]
+        await api.create(PODS, _named({"apiVersion": "v1", "kind": "Pod"}, "user", spec=user))
+        await api.delete(CLAIMS, "used", namespace="default")
+        await api.delete(VOLUMES, "v")
+        await _until_gone(api, (VOLUMES, "", "v"))
+        assert (await api.get(CLAIMS, "used", namespace="default"))["metadata"]["deletionTimestamp"]
+        await api.delete(PODS, "user", namespace="default", grace_seconds=0)
+        await _until_gone(api, (CLAIMS, "default", "used"))
 
 
 async def test_deleting_in_the_foreground_takes_the_dependents_first(own_server: apiserver.Server) -> None:

@@ -17,6 +17,7 @@ from netplane.controlplane.api import (
     status,
 )
 from netplane.controlplane.registry import schema, types
+from netplane.controlplane.registry.cluster import volumes
 from netplane.controlplane.registry.pods import admission as pod_admission
 from netplane.kube import apply, known
 from netplane.kube.types import Object
@@ -35,8 +36,10 @@ def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType
     escalation.check(at, user, of, obj, None, namespace)
     if of.kind == "CertificateSigningRequest":
         signing.note_requestor(obj, user)
-    elif of.kind in ("PersistentVolumeClaim", "Ingress"):
+    elif of.kind in ("PersistentVolumeClaim", "PersistentVolume", "Ingress"):
         classes.fill(at, of, obj)
+        if of.group == "":
+            volumes.protect(of.kind, obj)
     if of.group == "" and of.kind == "Pod" and not references.is_mirror(obj):
         _admit_pod(at, of, obj, namespace)
         quotas.fill(at, of, obj, namespace)

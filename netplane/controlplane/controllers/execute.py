@@ -94,6 +94,8 @@ class Executor:
                 await self._finalize(write)
             case writes.Vacate():
                 await self._vacate(write)
+            case writes.Release():
+                await self._release(write)
             case _:
                 raise AssertionError(f"{write} is no request")
 
@@ -185,6 +187,15 @@ class Executor:
             if write.keeps(address for service in page.items for address in addresses.held(service)):
                 raise Stale(f"a Service still has an address of {key_text(write.patch.key)}")
         await self._patch(write.patch)
+
+    async def _release(self, write: writes.Release) -> None:
+        async for page in self._api.pages(write.among, namespace=write.namespace):
+            if any(write.uses(each) for each in page.items):
+                raise Stale(f"{key_text(write.patch.key)} is used by {write.among.group_resource}")
+        try:
+            await self._patch(write.patch)
+        except errors.NotFound:
+            pass
 
     async def _holds(self, resource: Resource, namespace: str) -> bool:
         try:

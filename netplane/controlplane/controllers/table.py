@@ -24,6 +24,7 @@ from netplane.controlplane.controllers import (
     nodeipam,
     nodelifecycle,
     podgc,
+    protection,
     replicaset,
     serviceaccount,
     servicecidrs,
@@ -191,6 +192,14 @@ def _objects(config: ControllerConfig) -> tuple[Controller, ...]:
             clusterroles.decide,
             {clusterroles.CLUSTERROLES: clusterroles.aggregated},
             workers=1,
+        ),
+        Controller(
+            "persistentvolumeclaim-protection-controller",
+            protection.decide_claim,
+            {protection.CLAIMS: triggers.itself, PODS: protection.of_pod},
+        ),
+        Controller(
+            "persistentvolume-protection-controller", protection.decide_volume, {protection.VOLUMES: triggers.itself}
         ),
         Controller("garbage-collector", garbage.decide, {None: garbage.touched}, workers=8),
         Controller(

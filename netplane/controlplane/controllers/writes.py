@@ -93,6 +93,16 @@ class Vacate:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """Make a patch that lets an object go, unless the API itself lists one in the namespace that `uses` it."""
+
+    among: Resource
+    namespace: str
+    uses: Callable[[Object], bool]
+    patch: Patch
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Post an Event about an object."""
 
@@ -109,7 +119,7 @@ class Requeue:
     seconds: float
 
 
-Write = Create | Update | UpdateStatus | Patch | Delete | DeleteAll | Finalize | Vacate | Event | Requeue
+Write = Create | Update | UpdateStatus | Patch | Delete | DeleteAll | Finalize | Vacate | Release | Event | Requeue
 
 
 def with_status(obj: Object, status: Object) -> Object:

@@ -10,7 +10,17 @@ from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.types import Column
 from netplane.kube.types import Object
 
+CLAIM_FINALIZER, VOLUME_FINALIZER = "kubernetes.io/pvc-protection", "kubernetes.io/pv-protection"
+"""What keeps a claim or a volume that is deleted, until nothing uses it."""
+_FINALIZERS = {"PersistentVolumeClaim": CLAIM_FINALIZER, "PersistentVolume": VOLUME_FINALIZER}
 _UNSET = "<unset>"
+
+
+def protect(kind: str, obj: Object) -> None:
+    """Give a new claim or volume of the core group the finalizer that keeps it while it is used."""
+    finalizers = obj["metadata"].setdefault("finalizers", [])
+    if _FINALIZERS[kind] not in finalizers:
+        finalizers.append(_FINALIZERS[kind])
 
 
 def _spec(obj: Object) -> Object:
