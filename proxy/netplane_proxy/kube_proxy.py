@@ -21,6 +21,7 @@ KIND = "KubeProxyConfiguration"
 _SAME_MEANING = {
     "clientConnection.kubeconfig": "kubeconfig",
     "hostnameOverride": "node_name",
+    "bindAddressHardFail": "bind_address_hard_fail",
     "mode": "mode",
     "clusterCIDR": "cluster_cidr",
     "nodePortAddresses": "nodeport_addresses",
@@ -43,11 +44,12 @@ _ANY_SECTION = "nftables", "iptables"
 """Where no mode is named: kube-proxy's is iptables then, so that section says what was wanted."""
 
 _ALL = ["0.0.0.0/0", "::/0"]
-"""Where NodePorts listen in kube-proxy's iptables and IPVS modes if nothing is said; primary is nftables' default."""
+_ON_ALL = "iptables", "ipvs"
+"""Where NodePorts listen in these modes of kube-proxy if nothing is said; primary is nftables' default."""
 
 _NOT_MISSED = frozenset(
     (
-        *("apiVersion", "kind", "bindAddressHardFail", "configSyncPeriod", "portRange", "udpIdleTimeout"),
+        *("apiVersion", "kind", "configSyncPeriod", "portRange", "udpIdleTimeout"),
         *("resourceContainer", "winkernel", "windowsRunAsService", "showHiddenMetricsForVersion", "logging"),
         *(f"clientConnection.{field}" for field in ("acceptContentTypes", "contentType", "qps", "burst")),
         *(f"{section}.{field}" for section in ("iptables", "ipvs", "nftables")
@@ -84,11 +86,13 @@ _BY_COMMAS = "cluster_cidr"
 _LISTED = "nodeport_addresses"
 """The option whose flag may come several times, each with several values."""
 
-_SWITCHES = frozenset(("masquerade-all", "localhost-nodeports", "iptables-localhost-nodeports"))
+_SWITCHES = frozenset(
+    ("masquerade-all", "localhost-nodeports", "iptables-localhost-nodeports", "bind-address-hard-fail")
+)
 FLAGS_NOT_MISSED = frozenset(
     (
         *("config-sync-period", "iptables-sync-period", "iptables-min-sync-period", "ipvs-sync-period"),
-        *("ipvs-min-sync-period", "ipvs-exclude-cidrs", "ipvs-strict-arp", "bind-address-hard-fail"),
+        *("ipvs-min-sync-period", "ipvs-exclude-cidrs", "ipvs-strict-arp"),
         *("kube-api-burst", "kube-api-qps", "kube-api-content-type", "show-hidden-metrics-for-version"),
         *("v", "vmodule", "log-flush-frequency", "log-json-info-buffer-size", "log-json-split-stream"),
         *("log-text-info-buffer-size", "log-text-split-stream"),
@@ -114,7 +118,7 @@ FLAGS_REFUSED = {
     "init-only": "the proxy needs CAP_NET_ADMIN alone, from its start",
 }
 _FLAGS_WITHOUT_VALUE = _SWITCHES | {
-    *("bind-address-hard-fail", "conntrack-tcp-be-liberal", "init-only", "ipvs-strict-arp", "profiling", "cleanup"),
+    *("conntrack-tcp-be-liberal", "init-only", "ipvs-strict-arp", "profiling", "cleanup"),
     *("log-json-split-stream", "log-text-split-stream"),
 }
 FLAGS_RENAMED = {"logging-format": "log-format"}
@@ -141,7 +145,10 @@ class Command(click.Group):
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Read the command line as kube-proxy would."""
-        return super().parse_args(context, list(translated(args)))
+        ours = list(translated(args))
+        if mode_of(ours) in _ON_ALL:
+            context.default_map = {_LISTED: _ALL, **(context.default_map or {})}
+        return super().parse_args(context, ours)
 
 
 def translated(args: Sequence[str]) -> Iterator[str]:
@@ -169,6 +176,16 @@ def translated(args: Sequence[str]) -> Iterator[str]:
             yield f"--{FLAGS_RENAMED[name]}{equals}{value}" if name in FLAGS_RENAMED else arg
 
 
+def mode_of(args: Sequence[str]) -> str:
+    """Return the mode that kube-proxy's own flag names; "" without it."""
+    found = ""
+    for arg, following in zip(args, (*args[1:], ""), strict=True):
+        name, equals, value = arg.partition("=")
+        if name == "--proxy-mode":
+            found = value if equals else following
+    return found
+
+
 def _switched(name: str, value: str) -> Iterator[str]:
     if value not in ("true", "false"):
         raise click.UsageError(f"--{name}: {value!r} is neither true nor false")
@@ -192,7 +209,7 @@ def read_file(path: Path) -> dict[str, Any] | None:
         return None
     _check(content, path)
     mode = str(content.get("mode") or "")
-    found: dict[str, Any] = {_LISTED: _ALL} if mode in ("iptables", "ipvs") else {}
+    found: dict[str, Any] = {_LISTED: _ALL} if mode in _ON_ALL else {}
     for field, option in _fields(mode):
         value = _at(content, field)
         if value in (None, "", []):

@@ -31,6 +31,7 @@ from netplane_proxy.run import backends, iptables, ipvs, marks
 from netplane_proxy.run import kube_proxy as leftovers
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
+from netplane_proxy.run.health import patient
 from netplane_proxy.run.ipvs.host import LINK
 from netplane_proxy.run.memory import Memory
 from netplane_proxy.run.target import Target
@@ -92,6 +93,11 @@ def _joined(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> s
 )
 @click.option("--healthz-bind-address", default="0.0.0.0:10256", help="Where /healthz answers; empty: nowhere.")
 @click.option("--metrics-bind-address", default=_METRICS, help="Where /metrics and /status answer; empty: nowhere.")
+@click.option(
+    "--bind-address-hard-fail/--no-bind-address-hard-fail",
+    default=False,
+    help="End when one of these two addresses cannot be had, instead of trying again.",
+)
 @click.option("--state-dir", default="/var/lib/netplane/proxy", type=click.Path(path_type=Path), help="For start-up "
               "without an API server.")  # fmt: skip
 @click.option("--resync-seconds", default=600.0, type=click.FloatRange(1), help="How often to compare with the kernel.")
@@ -179,8 +185,11 @@ async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, target: Targe
         return daemon.is_ready
 
     pulse: dict[str, health.Route] = {"/healthz": daemon.pulse.healthz, "/livez": daemon.pulse.livez}
+    must = options["bind_address_hard_fail"]
     if healthz is not None:
-        await stack.enter_async_context(health.server(*healthz, ready=is_ready, routes=pulse))
+        await stack.enter_async_context(
+            patient(lambda: health.server(*healthz, ready=is_ready, routes=pulse), must=must)
+        )
     if metrics is not None:
         routes: dict[str, health.Route] = {
             **pulse,
@@ -188,7 +197,9 @@ async def _serve(stack: contextlib.AsyncExitStack, daemon: Daemon, target: Targe
             "/status": lambda _: web.json_response({"mode": options["mode"], **daemon.report(), **_account(target)}),
         }
         look = target.look if isinstance(target, iptables.IptablesTarget) else None
-        await stack.enter_async_context(health.server(*metrics, ready=is_ready, routes=routes, refresh=look))
+        await stack.enter_async_context(
+            patient(lambda: health.server(*metrics, ready=is_ready, routes=routes, refresh=look), must=must)
+        )
 
 
 def _account(target: Target) -> dict[str, object]:

@@ -21,7 +21,7 @@ def of_options(options: Mapping[str, Any]) -> host.Settings:
     """Return the settings that options say. `UserError` names the option at fault."""
     nodeports = options["nodeport_addresses"]
     return host.Settings(
-        node_name=options["node_name"],
+        node_name=_node_name(options["node_name"]),
         nodeport_prefixes=None if nodeports.strip() in ("", "primary") else prefixes("nodeport-addresses", nodeports),
         cluster_cidrs=prefixes("cluster-cidr", options["cluster_cidr"]),
         service_cidrs=prefixes("service-cidr", options["service_cidr"]),
@@ -31,6 +31,14 @@ def of_options(options: Mapping[str, Any]) -> host.Settings:
         masquerade_all=options["masquerade_all"],
         has_localhost_nodeports=options["localhost_nodeports"],
     )
+
+
+def _node_name(text: str) -> str:
+    """Read a node's name, which has no capitals: a host's may, and kube-proxy takes it so."""
+    name = text.strip().lower()
+    if not name:
+        raise cli.UserError("--node-name is empty; give the name of this node's Node object")
+    return name
 
 
 def _pod_interface(options: Mapping[str, Any]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from aiohttp import web
 from prometheus_client import Counter
 
-from netplane.lib import clock, keyed, log
+from netplane.lib import cli, clock, keyed, log
 from netplane.model import address
 from netplane.model.address import Family, Packed
 from netplane.model.node import Node
@@ -19,6 +22,7 @@ from netplane_proxy.run import telemetry
 
 _LOG = log.get("proxy")
 _LATE_SECONDS = 60.0
+_AGAIN_SECONDS = 5.0
 _AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
@@ -73,6 +77,43 @@ class Pulse:
         updated = now if is_healthy else self.last_updated
         times = {"lastUpdated": clock.rfc3339_micro(updated), "currentTime": clock.rfc3339_micro(now)}
         return _json({**times, **more}, status)
+
+
+@contextlib.asynccontextmanager
+async def patient(
+    server: Callable[[], AbstractAsyncContextManager[int]], *, must: bool, time: clock.Clock = clock.SYSTEM
+) -> AsyncIterator[None]:
+    """Serve while inside, as soon as the address can be had: a kube-proxy that shall go may hold it yet.
+
+    Nobody's packets wait for that. With `must` an address that cannot be had at once is a UserError.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(server())
+        except cli.UserError as error:
+            if must:
+                raise
+            _LOG.error("not served yet", reason=error, again_after=_AGAIN_SECONDS)
+        else:
+            yield
+            return
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(_serve_later(stack, server, time))
+            try:
+                yield
+            finally:
+                waiting.cancel()
+
+
+async def _serve_later(
+    stack: contextlib.AsyncExitStack, server: Callable[[], AbstractAsyncContextManager[int]], time: clock.Clock
+) -> None:
+    while True:
+        await time.sleep(_AGAIN_SECONDS)
+        with contextlib.suppress(cli.UserError):
+            port = await stack.enter_async_context(server())
+            _LOG.info("served now", port=port)
+            return
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -11,7 +12,9 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from netplane.lib import cli
 from netplane.lib import clock as clocks
+from netplane.lib import health as http
 from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.node import Node, Taint
@@ -142,6 +145,33 @@ async def test_a_health_check_port_closes_with_its_service() -> None:
     async with serving() as served:
         await served.serve({WEB: HealthCheck(port, counted(2))}, LOOPBACK)
         await served.serve({}, LOOPBACK)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await ask(port)
+
+
+async def test_an_address_that_another_program_holds_is_served_once_it_is_free() -> None:
+    time = clocks.Fake()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        def server() -> contextlib.AbstractAsyncContextManager[int]:
+            return http.server("127.0.0.1", port, ready=lambda: True)
+
+        with pytest.raises(cli.UserError, match="cannot listen"):
+            async with health.patient(server, must=True, time=time):
+                pass
+        async with health.patient(server, must=False, time=time):
+            await time.advance(6)
+            other.close()
+            for _ in range(300):
+                await time.advance(6)
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/livez") as got:
+                        assert got.status == 200
+                        break
+                await asyncio.sleep(0.05)
+            else:
+                raise AssertionError("never served")
         with pytest.raises(aiohttp.ClientConnectorError):
             await ask(port)
 

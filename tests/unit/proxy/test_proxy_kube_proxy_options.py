@@ -53,6 +53,7 @@ def test_kubeadms_file_is_taken_without_a_word(tmp_path: Path, capsys: pytest.Ca
         "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf",
         "cluster_cidr": "10.244.0.0/16",
         "masquerade_all": False,
+        "bind_address_hard_fail": False,
     }
     assert capsys.readouterr().err == ""
 
@@ -154,6 +155,7 @@ def test_every_flag_of_kube_proxy_is_known() -> None:
         ("--masquerade-all=false status", "--no-masquerade-all status"),
         ("--iptables-localhost-nodeports=true", "--iptables-localhost-nodeports"),
         ("--cleanup=false", ""),
+        ("--bind-address-hard-fail=false", "--no-bind-address-hard-fail"),
         ("-v 2 --v=4 status", "status"),
         ("--iptables-sync-period 30s --proxy-mode ipvs", "--proxy-mode ipvs"),
         ("--ipvs-strict-arp --ipvs_sync_period=5s status -o json", "status -o json"),

@@ -85,6 +85,23 @@ def test_a_file_says_where_node_ports_listen_and_flags_replace_it(
     assert seen["nodeport_addresses"] == "10.9.0.0/16"
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("--proxy-mode=iptables", "0.0.0.0/0,::/0"),
+        ("--proxy-mode ipvs", "0.0.0.0/0,::/0"),
+        ("--proxy-mode nftables", "primary"),
+        ("--mode iptables", "primary"),
+        ("--proxy-mode=iptables --nodeport-addresses 10.9.0.0/16", "10.9.0.0/16"),
+    ],
+)
+def test_node_ports_listen_where_kube_proxys_flag_for_a_mode_has_them(
+    seen: dict[str, Any], given: str, expected: str
+) -> None:
+    run(*given.split(), "status")
+    assert seen["nodeport_addresses"] == expected
+
+
 def test_the_environment_lists_node_port_addresses_by_commas(seen: dict[str, Any]) -> None:
     run("status", NETPLANE_NODEPORT_ADDRESSES="10.0.0.0/8,192.0.2.0/24")
     assert seen["nodeport_addresses"] == "10.0.0.0/8,192.0.2.0/24"

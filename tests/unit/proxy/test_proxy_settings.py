@@ -130,3 +130,9 @@ def test_a_bind_address_reads(text: str, expected: object) -> None:
 def test_a_bind_address_that_is_none_is_named(text: str) -> None:
     with pytest.raises(cli.UserError, match="--healthz-bind-address"):
         settings.bind("healthz-bind-address", text)
+
+
+def test_a_nodes_name_has_no_capitals() -> None:
+    assert settings.of_options({**OPTIONS, "node_name": " Node-1 "}).node_name == "node-1"
+    with pytest.raises(cli.UserError, match="--node-name is empty"):
+        settings.of_options({**OPTIONS, "node_name": " "})
