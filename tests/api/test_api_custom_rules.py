@@ -79,3 +79,13 @@ def test_a_definition_whose_rule_does_not_compile_is_refused_with_its_path(api: 
     path = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule"
     assert refused["details"]["causes"][0]["field"] == path
     assert "undefined field 'minimum'" in refused["message"]
+
+
+def test_a_type_that_is_gone_is_not_there_for_who_asked_for_it_before(api: Client, ranges: str) -> None:
+    for _ in range(3):
+        assert api.ask("GET", ranges)[0] == 200
+    assert api.ask("DELETE", f"{CRDS}/ranges.rules.example.com")[0] == 200
+    deadline = time.monotonic() + 15
+    while (code := api.ask("GET", ranges)[0]) != 404 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert code == 404

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from netplane.controlplane.api import (
     access,
     admitting,
+    asked,
     cluster,
     deleting,
     discovery,
     eviction,
-    heads,
     http,
     impersonation,
     inflight,
@@ -33,7 +33,7 @@ from netplane.controlplane.api import (
     watching,
     writing,
 )  # fmt: skip
-from netplane.controlplane.registry import types
+from netplane.controlplane.registry import catalog, types
 from netplane.controlplane.store import protocol
 from netplane.kube import select
 from netplane.lib import log
@@ -91,6 +91,16 @@ _STREAMS: dict[str, Stream] = {
 
 
 _ALLOWED, _FORBIDDEN = ("allow", ""), ("forbid", "")
+
+
+class _Plan(NamedTuple):
+    """What a head that is answered at once leads to, as long as the registry is the same."""
+
+    registry: catalog.Registry
+    verb: str
+    meters: metrics.Meters
+    of: types.ResourceType
+    act: Verb
 
 
 class Api:
@@ -165,33 +175,29 @@ class Api:
 
     async def _serve(self, request: http.Request, target: route.Target) -> None:
         at = self._at
-        verb = _verb(request, target)
-        meters = _meters(request, target, verb)
+        plan = _known_plan(request, at.registry)
+        verb = plan.verb if plan is not None else _verb(request, target)
+        meters = plan.meters if plan is not None else _meters(request, target, verb)
         started, code = at.clock.monotonic(), 200
         meters.inflight.inc()
         try:
             self._authorize(request, target, verb)
-            of = at.type_of(target.group, target.version, target.plural)
+            of = plan.of if plan is not None else at.type_of(target.group, target.version, target.plural)
             if of.deprecation:
                 request.warnings.append(of.deprecation)
                 request.annotations["k8s.io/deprecated"] = "true"
-            await _catch_up(at, request, verb)
-            if verb == "watch" and "watch" in of.verbs:
-                with meters.watchers.track_inprogress():
-                    await watching.watch(at, request, of)
-                return
-            stream = _stream(of, target.subresource)
-            if stream is not None:
-                await admitting.check_connection(at, request, of)
-                await stream(at, request, of)
-                return
+            if plan is None:
+                if await self._streamed(request, of, verb, meters):
+                    return
+                plan = _planned(request, at.registry, verb, meters, of)
             self._inflight.enter(request.user, verb)
             try:
-                response = await self._answer(request, of, verb)
+                response = await self._answer(request, plan)
             finally:
                 self._inflight.leave(verb)
             code = response.code
-            await http.respond(request.send, response, more_headers=http.warning_headers(request.warnings))
+            if request.warnings or not http.answered(request.send, response):
+                await http.respond(request.send, response, more_headers=http.warning_headers(request.warnings))
         except status.ApiStatus as refusal:
             code = refusal.code
             await self._refuse(request, refusal)
@@ -199,11 +205,27 @@ class Api:
             meters.inflight.dec()
             meters.done(code, at.clock.monotonic() - started)
 
-    async def _answer(self, request: http.Request, of: types.ResourceType, verb: str) -> http.Response:
-        assert request.target is not None
-        act = _act(of, verb, request.target.subresource)
+    async def _streamed(self, request: http.Request, of: types.ResourceType, verb: str, meters: metrics.Meters) -> bool:
+        """Serve a watch or another stream, whose end nobody knows; return False for what is no such request."""
+        at = self._at
+        stream = _stream(of, request.target.subresource if request.target is not None else "")
+        if verb == "watch" and "watch" in of.verbs:
+            await _catch_up(at, request, verb)
+            with meters.watchers.track_inprogress():
+                await watching.watch(at, request, of)
+            return True
+        if stream is None:
+            return False
+        await _catch_up(at, request, verb)
+        await admitting.check_connection(at, request, of)
+        await stream(at, request, of)
+        return True
+
+    async def _answer(self, request: http.Request, plan: _Plan) -> http.Response:
         try:
-            return await act(self._at, request, of)
+            if not _is_content(self._at, request, plan.verb):
+                await self._at.store.fresh()
+            return await plan.act(self._at, request, plan.of)
         except protocol.Unavailable as error:
             raise status.unavailable(str(error)) from error
         except protocol.TooLarge as error:
@@ -218,7 +240,7 @@ class Api:
         request.asker = request.user = self._authenticate(request)
         if request.onlooker is not None:
             request.onlooker.known()
-        if b"impersonate-" not in b" ".join(request.headers):
+        if not request.asked.impersonates:
             return request.user
         return impersonation.effective(
             request.user, request.scope["headers"], lambda asked: self._allow(request, asked)
@@ -228,16 +250,15 @@ class Api:
         by_certificate = transport.user_of(request.scope, self._at.clock)
         if by_certificate is not None:
             return by_certificate
-        header = request.headers.get(b"authorization", b"").decode("latin-1")
-        scheme, _, token = header.partition(" ")
-        if not header:
+        if request.asked.credentials is None:
             return access.ANONYMOUS
-        if scheme.lower() != "bearer":
+        scheme, token = request.asked.credentials
+        if scheme != "bearer":
             raise status.unauthorized()
         try:
             now = self._at.clock.now()
-            by_token = tokens.authenticate(self._at.store, token.strip(), now=now)
-            return by_token or self._at.keys.authenticate(token.strip(), now=now, is_alive=self._at.is_alive)
+            by_token = tokens.authenticate(self._at.store, token, now=now)
+            return by_token or self._at.keys.authenticate(token, now=now, is_alive=self._at.is_alive)
         except access.BadToken as error:
             _LOG.info("token refused", client=request.client, why=error)
             raise status.unauthorized() from error
@@ -275,17 +296,33 @@ class Api:
 
 async def _catch_up(at: cluster.Cluster, request: http.Request, verb: str) -> None:
     """See what other servers were told, unless the request is content with what was seen before."""
-    if verb in _READING and (options.text(request.query, "continue") or _is_seen(at, request)):
-        return
     try:
-        await at.store.fresh()
+        if not _is_content(at, request, verb):
+            await at.store.fresh()
     except protocol.Unavailable as error:
         raise status.unavailable(str(error)) from error
 
 
-def _is_seen(at: cluster.Cluster, request: http.Request) -> bool:
+def _is_content(at: cluster.Cluster, request: http.Request, verb: str) -> bool:
+    if verb not in _READING or not request.query:
+        return False
+    if options.text(request.query, "continue"):
+        return True
     revision = options.revision(request.query)
     return revision is not None and revision <= at.store.revision
+
+
+def _known_plan(request: http.Request, registry: catalog.Registry) -> _Plan | None:
+    plan: _Plan | None = request.asked.plan
+    return plan if plan is not None and plan.registry is registry else None
+
+
+def _planned(
+    request: http.Request, registry: catalog.Registry, verb: str, meters: metrics.Meters, of: types.ResourceType
+) -> _Plan:
+    assert request.target is not None
+    request.asked.plan = plan = _Plan(registry, verb, meters, of, _act(of, verb, request.target.subresource))
+    return plan
 
 
 def _limits(request: http.Request) -> tuple[tuple[str, str], ...]:
@@ -321,47 +358,23 @@ def _act(of: types.ResourceType, verb: str, subresource: str) -> Verb:
 
 
 def _request(scope: http.Scope, receive: http.Receive, send: http.Send) -> http.Request:
-    head: heads.Head | None = scope.get(heads.READ)
-    asked: _Asked | None = head.asked if head is not None else None
-    if asked is None:
-        asked = _asked(scope)
-        if head is not None:
-            head.asked = asked
-    client = scope.get("client")
+    read = asked.of(scope)
     made = http.Request(
         method=scope["method"],
-        path=asked.path,
-        query=asked.query,
-        headers=asked.headers,
-        target=asked.target,
+        path=read.path,
+        query=read.query,
+        headers=read.headers,
+        target=read.target,
         user=access.ANONYMOUS,
         receive=receive,
         send=send,
-        client=f"{client[0]}:{client[1]}" if client else "",
         scope=scope,
+        asked=read,
     )
     if http.KEPT in scope:
         made.onlooker = scope[http.KEPT]
         made.onlooker.request = made
     return made
-
-
-class _Asked(NamedTuple):
-    """What a request's head asks for, whoever sends it. Nobody changes it."""
-
-    path: str
-    query: options.Query
-    headers: dict[bytes, bytes]
-    target: route.Target | None
-
-
-def _asked(scope: http.Scope) -> _Asked:
-    raw = scope.get("raw_path") or scope["path"].encode()
-    path = raw.partition(b"?")[0].decode("latin-1")
-    query = options.query(scope["query_string"])
-    if "/watch/" in path and (watched := route.unwatched(path)) is not None:
-        path, query = watched, {**query, "watch": ("true",)}
-    return _Asked(path, query, dict(scope["headers"]), route.parse(path))
 
 
 def _meters(request: http.Request, target: route.Target, verb: str) -> metrics.Meters:

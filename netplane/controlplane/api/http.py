@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 import orjson
 
-from netplane.controlplane.api import access, options, route, status, transport
+from netplane.controlplane.api import access, asked, options, route, status, transport
 from netplane.kube.types import Object
 
 Scope = MutableMapping[str, Any]
@@ -66,7 +66,6 @@ class Request:
     user: access.User
     receive: Receive
     send: Send
-    client: str = ""
     scope: Scope = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
@@ -76,6 +75,13 @@ class Request:
     decision: tuple[str, str] | None = None
     """`allow` or `forbid`, and why."""
     onlooker: Onlooker | None = None
+    asked: asked.Asked = field(default_factory=asked.nothing)
+
+    @property
+    def client(self) -> str:
+        """Where it comes from: `ADDRESS:PORT`."""
+        client = self.scope.get("client")
+        return f"{client[0]}:{client[1]}" if client else ""
 
     @property
     def accept(self) -> str:
@@ -94,6 +100,11 @@ class Request:
 
     async def body(self) -> bytes:
         """Read the whole body; raise 413 past the limit, 408 when it does not come, Disconnected without a client."""
+        there = transport.arrived(self.receive)
+        if there is not None:
+            if len(there) > BODY_LIMIT:
+                raise status.too_large(BODY_LIMIT)
+            return there
         reading = self._read()
         try:
             waited_for = reading.send(None)
@@ -177,10 +188,15 @@ def warning_headers(warnings: Sequence[str]) -> Headers:
     return lines
 
 
+def answered(send: Send, response: Response) -> bool:
+    """Send a response if nothing is special about it and nothing to be waited for; return whether that was done."""
+    is_plain = not response.headers and response.chunks is None
+    return is_plain and transport.answered(send, response.code, response.content_type, response.body)
+
+
 async def respond(send: Send, response: Response, *, more_headers: Headers = ()) -> None:
     """Send a response; chunks go out one by one with a turn for others between them."""
-    is_plain = not (response.headers or more_headers) and response.chunks is None
-    if is_plain and transport.answered(send, response.code, response.content_type, response.body):
+    if not more_headers and answered(send, response):
         return
     headers = [(b"content-type", response.content_type), *response.headers, *more_headers]
     if response.chunks is None:

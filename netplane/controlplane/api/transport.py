@@ -111,6 +111,19 @@ class Line:
         self._connection.write(_chunk(body))
 
 
+def arrived(receive: object) -> bytes | None:
+    """Return a request's body as `receive` would in one message; None when it must be asked, or awaited."""
+    cycle = getattr(receive, "__self__", None)
+    if type(cycle) is not httptools_impl.RequestResponseCycle or cycle.more_body or cycle.waiting_for_100_continue:
+        return None
+    if cycle.disconnected or cycle.response_complete or not cycle.message_event.is_set():
+        return None
+    cycle.flow.resume_reading()
+    cycle.message_event.clear()
+    body, cycle.body = cycle.body, bytearray()
+    return bytes(body)
+
+
 def answered(send: object, code: int, content_type: bytes, body: bytes) -> bool:
     """Answer a request as `send` would in two messages, and return whether that was done.
 
@@ -187,9 +200,8 @@ class Protocol(httptools_impl.HttpToolsProtocol):
 
     def _begin(self, head: heads.Head, body: bytes) -> None:
         """Start a request as the parser's callbacks would have."""
-        scope = head.scope.copy()
-        scope.update(server=self.server, client=self.client, scheme=self.scheme, state=self.app_state.copy())
-        scope[heads.READ] = head
+        of_connection = {"server": self.server, "client": self.client, "scheme": self.scheme}
+        scope = {**head.scope, **of_connection, "state": self.app_state.copy(), heads.READ: head}
         self.scope = cast(Any, scope)
         self.headers = head.scope["headers"]
         arrived = asyncio.Event()

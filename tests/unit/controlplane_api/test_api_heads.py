@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from netplane.controlplane.api import heads, transport
+from netplane.controlplane.api import asked, heads, transport
 
 POST = b"POST /api/v1/pods?dryRun=All&a=%20 HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nContent-Length: 4\r\n\r\n"
 GET = b"GET /api HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -186,3 +186,37 @@ async def test_a_client_that_waits_for_its_answer_or_is_still_asking_is_not_hung
     assert not line.socket.is_closed
     line.protocol.connection_lost(None)
     assert line.protocol.timeout_keep_alive_task is None
+
+
+@pytest.mark.parametrize(
+    ("header", "credentials"),
+    [
+        (b"Bearer a.b.c", ("bearer", "a.b.c")),
+        (b"bearer  a.b.c ", ("bearer", "a.b.c")),
+        (b"Basic YTpi", ("basic", "YTpi")),
+        (b"a", ("a", "")),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_a_head_says_who_asks(header: bytes | None, credentials: tuple[str, str] | None) -> None:
+    told = [] if header is None else [(b"authorization", header)]
+    scope: dict[str, Any] = {"path": "/api/v1/pods", "query_string": b"", "headers": told}
+    assert asked.of(scope).credentials == credentials
+
+
+def test_what_a_known_head_asks_for_is_found_out_once() -> None:
+    scope: dict[str, Any] = {
+        "path": "/api/v1/watch/namespaces/a/pods",
+        "query_string": b"a=b",
+        "headers": [(b"impersonate-user", b"a")],
+    }
+    known = {**scope, heads.READ: heads.Head(scope, 0)}
+    one, other = asked.of(known), asked.of({**known})
+    assert one is other
+    assert (one.path, one.query, one.impersonates) == (
+        "/api/v1/namespaces/a/pods",
+        {"a": ("b",), "watch": ("true",)},
+        True,
+    )
+    assert asked.of(scope) is not asked.of(scope)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from uvicorn.protocols.http import flow_control, httptools_impl
 
-from netplane.controlplane.api import access, http, transport
+from netplane.controlplane.api import access, http, status, transport
 
 _HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -103,6 +103,53 @@ async def test_who_stops_reading_a_body_ends_the_wait() -> None:
     reading.cancel()
     (ended,) = await asyncio.gather(reading, return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError)
+
+
+def _asking(cycle: httptools_impl.RequestResponseCycle) -> http.Request:
+    return http.Request(
+        "POST", "/", {}, {}, None, access.ANONYMOUS, cast(http.Receive, cycle.receive), cast(http.Send, cycle.send)
+    )
+
+
+async def test_a_body_that_is_there_is_taken_once_and_past_asgi() -> None:
+    cycle = _cycle(_Socket())
+    cycle.body += b"whole"
+    cycle.more_body = False
+    cycle.message_event.set()
+    assert await _asking(cycle).body() == b"whole"
+    assert transport.arrived(cycle.receive) is None
+    hung_up = asyncio.ensure_future(cycle.receive())
+    await asyncio.sleep(0)
+    assert not hung_up.done()
+    cycle.disconnected = True
+    cycle.message_event.set()
+    assert await hung_up == {"type": "http.disconnect"}
+
+
+async def test_a_body_of_which_more_is_to_come_or_whose_client_has_gone_is_asked_for() -> None:
+    coming, gone = _cycle(_Socket()), _cycle(_Socket())
+    coming.body += b"one "
+    coming.message_event.set()
+    reading = asyncio.ensure_future(_asking(coming).body())
+    await asyncio.sleep(0)
+    coming.body += b"two"
+    coming.more_body = False
+    coming.message_event.set()
+    assert await reading == b"one two"
+    gone.more_body, gone.disconnected = False, True
+    gone.message_event.set()
+    with pytest.raises(http.Disconnected):
+        await _asking(gone).body()
+
+
+async def test_a_body_that_is_too_large_is_refused_though_it_is_there() -> None:
+    cycle = _cycle(_Socket())
+    cycle.body += bytes(http.BODY_LIMIT + 1)
+    cycle.more_body = False
+    cycle.message_event.set()
+    with pytest.raises(status.ApiStatus) as refused:
+        await _asking(cycle).body()
+    assert refused.value.code == 413
 
 
 def _cycle(socket: _Socket, *, method: str = "GET", keep_alive: bool = True) -> httptools_impl.RequestResponseCycle:
