@@ -20,19 +20,17 @@ import click
 from aiohttp import web
 
 from netplane.kernel.errors import KernelError
-from netplane.kernel.link.run import Socket
 from netplane.kube import client, errors
 from netplane.lib import cli, clock, config, health, notify
-from netplane.model.address import Packed
 from netplane_proxy import kube_proxy, settings
 from netplane_proxy.plan.host import LOCAL_MODES
 from netplane_proxy.plan.ipvs.rows import SCHEDULERS
 from netplane_proxy.run import backends, iptables, ipvs, marks
 from netplane_proxy.run import kube_proxy as leftovers
+from netplane_proxy.run.addresses import Addresses
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Conntrack, Sweeper
 from netplane_proxy.run.health import patient
-from netplane_proxy.run.ipvs.host import LINK
 from netplane_proxy.run.memory import Memory
 from netplane_proxy.run.target import Target
 
@@ -162,10 +160,10 @@ async def _run(options: Mapping[str, Any]) -> None:
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(_client(options["kubeconfig"]))
         target = stack.enter_context(contextlib.closing(open_target(options["mode"], options["ipvs_scheduler"])))
-        links = stack.enter_context(Socket())
+        links = stack.enter_context(contextlib.closing(Addresses()))
         conntrack = stack.enter_context(contextlib.closing(Conntrack()))
         sweeper = Sweeper(conntrack, clock=clock.SYSTEM)
-        parts = Parts(api, target, sweeper, memory, lambda: _addresses(links), options["mode"])
+        parts = Parts(api, target, sweeper, memory, links.read, links.changed, options["mode"])
         gc.set_threshold(_GARBAGE_AT_START)
         is_forwarding = asyncio.Event()
         daemon = Daemon(wanted, parts, resync_seconds=options["resync_seconds"], on_ready=is_forwarding.set)
@@ -242,12 +240,6 @@ def open_target(mode: str, scheduler: str) -> Target:
             raise
         reason = "the kernel module ip_vs is missing; load it (modprobe ip_vs) or use another mode"
         raise cli.UserError(f"--mode ipvs cannot forward: {reason}") from error
-
-
-def _addresses(links: Socket) -> tuple[Packed, ...]:
-    """Return the node's addresses, without those that stand there for IPVS alone."""
-    ours = links.link(LINK)
-    return tuple(sorted({one.address for one in links.addresses() if ours is None or one.index != ours.index}))
 
 
 def need_net_admin() -> None:

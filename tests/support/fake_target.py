@@ -58,7 +58,16 @@ class FakeTarget:
     def interfere(self) -> None:
         """Drop everything behind the daemon's back, and tell."""
         self.rows.clear()
-        self._drift.put_nowait("pid 812 (nft) flushed table ip netplane")
+        self.tell("pid 812 (nft) flushed table ip netplane")
+
+    def tell(self, line: str) -> None:
+        """Tell of a foreign change."""
+        self._drift.put_nowait(line)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the daemon has taken every line."""
+        return self._drift.empty()
 
     def _fail(self) -> None:
         if self.failures:

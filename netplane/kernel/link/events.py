@@ -12,6 +12,7 @@ from netplane.kernel.netlink import wire as netlink
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
+ADDRESSES = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
 GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE
 BUFFER = 4 << 20
 
@@ -43,7 +44,7 @@ class Event:
 class Monitor:
     """A socket that hears the changes in the namespace where it was made. `fileno` is readable when there are any."""
 
-    def __init__(self, unheard: hearing.Unheard | None = None) -> None:
+    def __init__(self, unheard: hearing.Unheard | None = None, *, groups: int = GROUPS) -> None:
         try:
             opened = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
@@ -51,7 +52,7 @@ class Monitor:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
             if unheard is not None:
                 hearing.attach(opened, unheard)
-            opened.bind((0, GROUPS))
+            opened.bind((0, groups))
         except OSError as error:
             raise from_os(error, "listen to rtnetlink") from error
         self._socket = opened

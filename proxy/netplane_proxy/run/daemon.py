@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,8 @@ _LOG = log.get("proxy")
 _OURS = f"!{decode.HEADLESS_LABEL},!{decode.PROXY_NAME_LABEL}"
 _PATIENCE_WITH_API = 3.0
 _RECORD_FIRST, _RECORD_EVERY = 1.0, 30.0
-_ADDRESSES_EVERY = 30.0
+_ADDRESSES_REST = 0.1
+"""Of addresses several come at once: a link's, of both families."""
 _NAMES_LOGGED = 5
 _BURST, _BURST_SECONDS = 4, 0.1
 """What comes within so many seconds after so many changes at once is taken together: reading and commits in small
@@ -54,6 +55,7 @@ class Parts:
     sweeper: Sweeper | None = None
     memory: Memory | None = None
     addresses: Callable[[], tuple[Packed, ...]] = tuple
+    addresses_changed: Callable[[], Awaitable[None]] | None = None
     mode: str = "nftables"
     clock: clocks.Clock = clocks.SYSTEM
 
@@ -107,6 +109,8 @@ class Daemon:
         self._backends = 0
         self._has_news_to_record = asyncio.Event()
         self._node: Node | None = None
+        self._is_informed = False
+        self._recalled: Forwarding | None = None
         self.pulse = Pulse(parts.clock)
         self.service_health = ServiceHealth(self.pulse)
         self.is_ready = False
@@ -120,8 +124,8 @@ class Daemon:
                 group.create_task(self._follow())
                 group.create_task(self._loop.run())
                 group.create_task(self._watch_drift())
-                if self._settings.nodeport_prefixes is not None:
-                    group.create_task(self._watch_addresses())
+                if self._settings.nodeport_prefixes is not None and self._parts.addresses_changed is not None:
+                    group.create_task(self._watch_addresses(self._parts.addresses_changed))
                 if self._parts.sweeper is not None:
                     group.create_task(self._parts.sweeper.run(self._forwarding))
                 if self._parts.memory is not None:
@@ -158,6 +162,7 @@ class Daemon:
                 await self._informers.rest(_BURST_SECONDS)
 
     def _take(self, batch: Batch) -> None:
+        self._is_informed = True
         services = slices = 0
         for resource, key, _, new in batch.changes:
             if resource is SERVICES:
@@ -273,18 +278,26 @@ class Daemon:
             if self._kernel.locked():
                 # Maybe our own nft(8) at work, and maybe a change of what was read already: look again, in silence.
                 async with self._kernel:
-                    self._loop.verify()
-                continue
-            _LOG.warning("foreign change of our rules", what=line)
-            telemetry.DRIFT.inc()
-            self._loop.verify()
+                    pass
+            else:
+                _LOG.warning("foreign change of our rules", what=line)
+                telemetry.DRIFT.inc()
+            await self._repair()
 
-    async def _watch_addresses(self) -> None:
+    async def _repair(self) -> None:
+        """Compare everything soon: with what is known already, for a cluster that nobody told of looks empty."""
+        if self._is_informed:
+            self._loop.verify()
+        elif self._recalled is not None:
+            await self._restore(self._recalled)
+
+    async def _watch_addresses(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Follow addresses that come to and go from the node's links, where NodePorts depend on them."""
         while True:
-            await self._clock.sleep(_ADDRESSES_EVERY)
             if self._take_host():
-                self._loop.verify()
+                await self._repair()
+            await changed()
+            await self._clock.sleep(_ADDRESSES_REST)
 
     async def _start_from_memory(self, memory: Memory) -> None:
         """Forward what a former boot knew when no API server answers soon."""
@@ -294,16 +307,22 @@ class Daemon:
         known = memory.recall()
         if known is None:
             _LOG.warning("no API server answers; the rules in the kernel stay as they are")
-            return
+        elif await self._restore(known):
+            ports = len(known.ports)
+            _LOG.warning("no API server answers; forwarding as last known", revision=known.revision, ports=ports)
+
+    async def _restore(self, known: Forwarding) -> bool:
+        """Forward what a former boot knew, and go by it until an API server answers; return whether that is done."""
         async with self._kernel:
-            if self.is_ready:
-                return
+            if self._is_informed:
+                return False
             try:
                 await self._parts.target.replace(known)
             except KernelError as error:
                 _LOG.error("last known state not loaded", reason=error)
-                return
-        _LOG.warning("no API server answers; forwarding as last known", revision=known.revision, ports=len(known.ports))
+                return False
+            self._recalled = known
+        return True
 
     async def _record(self, memory: Memory) -> None:
         """Write down what is forwarded: soon after the start, then now and then, and when the process ends."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
+import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -18,25 +21,29 @@ from netplane.model import address
 from netplane.model.address import Family
 from netplane.model.service import Protocol
 from netplane_proxy.plan import host, stale
-from netplane_proxy.plan.forwarding import Backend
+from netplane_proxy.plan.forwarding import Backend, PortForwarding, PortKey
 from netplane_proxy.run.daemon import Daemon, Parts
 from netplane_proxy.run.flows import Sweeper
+from netplane_proxy.run.memory import Memory
 from tests.support import kube_objects as objects
+from tests.support.clusters import NODE, backend
 from tests.support.fake_target import FakeTarget
+from tests.support.ports import cluster_ip, forwarding, service_port
 
+KEY = PortKey("default", "web", "", Protocol.TCP, Family.V4)
 SETTINGS = host.Settings("node-1", cluster_cidrs=(address.prefix("10.244.0.0/16"),))
 
 
 class World:
     """An API, a kernel and a daemon between them."""
 
-    def __init__(self, clock: clocks.Clock = clocks.SYSTEM) -> None:
+    def __init__(self, clock: clocks.Clock = clocks.SYSTEM, memory: Memory | None = None) -> None:
         self.api = FakeApi()
         self.target = FakeTarget()
         self.flows = FakeFlows()
         self.clock = clock
         sweeper = Sweeper(self.flows, clock=clock)
-        self.daemon = Daemon(SETTINGS, Parts(self.api, self.target, sweeper, clock=clock))
+        self.daemon = Daemon(SETTINGS, Parts(self.api, self.target, sweeper, memory, clock=clock))
 
     def backends(self, service: str = "web") -> list[str] | None:
         """What the kernel has for a Service; None without it."""
@@ -195,6 +202,43 @@ async def test_the_rules_stay_when_the_api_goes_and_follow_when_it_is_back(world
         await world.until(lambda: world.backends() == ["10.244.2.7:8080"])
 
 
+async def test_while_no_api_ever_answered_a_foreign_change_does_not_empty_the_kernel() -> None:
+    world = World()
+    world.api.go_down()
+    stood = {KEY: PortForwarding(KEY)}
+    world.target.rows = dict(stood)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(world.daemon.run())
+        world.target.tell("pid 812 (nft) added rules of table ip netplane")
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if world.target.is_told:
+                break
+        await asyncio.sleep(0.1)
+        assert (world.target.rows, world.target.acts) == (stood, [])
+        task.cancel()
+
+
+async def test_what_was_known_is_put_right_while_no_api_answers(tmp_path: Path) -> None:
+    (tmp_path / "forwarding.json").write_text("")
+    memory = Memory(tmp_path / "forwarding.json")
+    memory.keep_now(forwarding(service_port(cluster_ip(Family.V4), cluster=[backend("10.244.2.1:80")]), node=NODE))
+    content = json.loads((tmp_path / "forwarding.json").read_text())
+    (tmp_path / "forwarding.json").write_text(json.dumps({**content, "boot": "another"}))
+    time = clocks.Fake()
+    world = World(time, memory)
+    world.api.go_down()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(world.daemon.run())
+        await asyncio.sleep(0)
+        await time.advance(4)
+        await world.until(lambda: world.backends() == ["10.244.2.1:80"])
+        world.target.interfere()
+        await world.until(lambda: world.backends() == ["10.244.2.1:80"] and world.target.acts.count("replace") == 2)
+        assert not world.daemon.is_ready
+        task.cancel()
+
+
 async def test_a_node_that_is_deleted_and_made_anew_keeps_its_node_ports(world: World) -> None:
     ip = (address.parse("172.30.0.11"),)
     async with world.running():
@@ -209,6 +253,23 @@ async def test_a_node_that_is_deleted_and_made_anew_keeps_its_node_ports(world: 
         assert world.target.node.nodeport_addresses == ip
         world.api.seed(NODES, objects.node(ip="172.30.0.12"))
         await world.until(lambda: world.target.node.node_ips == (address.parse("172.30.0.12"),))
+
+
+async def test_node_ports_follow_the_nodes_addresses_as_they_come(world: World) -> None:
+    has, is_changed = [address.parse("172.30.0.11")], asyncio.Event()
+
+    async def changed() -> None:
+        await is_changed.wait()
+        is_changed.clear()
+
+    wanted = dataclasses.replace(SETTINGS, nodeport_prefixes=(address.prefix("0.0.0.0/0"),))
+    parts = Parts(world.api, world.target, addresses=lambda: tuple(has), addresses_changed=changed)
+    world.daemon = Daemon(wanted, parts)
+    async with world.running():
+        assert world.target.node.nodeport_addresses == (has[0],)
+        has.append(address.parse("192.0.2.7"))
+        is_changed.set()
+        await world.until(lambda: world.target.node.nodeport_addresses == tuple(has))
 
 
 async def test_a_node_that_appears_late_is_taken_up(world: World) -> None:
