@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -132,3 +133,6 @@ class Api(Protocol):
         With `send_initial_events` (WatchList) first what there is as ADDED, then a bookmark that says so.
         What the `reader` understands may come as `read` instead of as object.
         """
+
+    def unread(self) -> contextlib.AbstractContextManager[None]:
+        """Let what the watches send lie until the block ends, as far as there is room: to read it then costs less."""

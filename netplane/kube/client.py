@@ -5,8 +5,9 @@ Bytes and TLS are `transport`'s, the watch's framing is `watch`'s, keeping a cop
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -38,6 +39,7 @@ class Client:
         self.config = config
         self._clock = clock
         self._transport = transport.Transport(config, user_agent=user_agent, clock=clock)
+        self._watched: set[asyncio.Transport] = set()
 
     async def __aenter__(self) -> Client:
         await self._transport.__aenter__()
@@ -190,11 +192,36 @@ class Client:
                 raise errors.from_response(answer.status, await answer.read(), retry_after=wait)
             if resource_version:
                 yield watching.resumed(resource_version)
-            async for chunk in answer.content.iter_any():
-                for event in decoder.feed(chunk, received=self._clock.monotonic()):
-                    yield event
-                if decoder.error:
-                    raise decoder.error
+            with self._watching(answer):
+                async for chunk in answer.content.iter_any():
+                    for event in decoder.feed(chunk, received=self._clock.monotonic()):
+                        yield event
+                    if decoder.error:
+                        raise decoder.error
+
+    @contextlib.contextmanager
+    def unread(self) -> Iterator[None]:
+        """Let what the watches send lie in the kernel, as long as it is not much, until the block ends."""
+        held = tuple(self._watched)
+        for stream in held:
+            transport.hold(stream, is_held=True)
+        try:
+            yield
+        finally:
+            for stream in held:
+                transport.hold(stream, is_held=False)
+
+    @contextlib.contextmanager
+    def _watching(self, answer: aiohttp.ClientResponse) -> Iterator[None]:
+        stream = answer.connection.transport if answer.connection is not None else None
+        if stream is None:
+            yield
+            return
+        self._watched.add(stream)
+        try:
+            yield
+        finally:
+            self._watched.discard(stream)
 
     async def request(
         self,

@@ -8,6 +8,7 @@ watches with history. `tests/support` has the same behind HTTP.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -225,6 +226,10 @@ class FakeApi:
         new["metadata"].setdefault("deletionTimestamp", clocks.rfc3339(self._clock.now()))
         new["metadata"]["deletionGracePeriodSeconds"] = grace
         self._write(resource, old, new)
+
+    def unread(self) -> contextlib.AbstractContextManager[None]:
+        """Change nothing: what is in memory costs nothing to read."""
+        return contextlib.nullcontext()
 
     async def watch(
         self,

@@ -69,6 +69,7 @@ class Informers:
         patience: float = 20.0,
     ) -> None:
         """`patience`: for how many seconds to take initial events before a server counts as one without WatchList."""
+        self._api = api
         self._clock = clock
         self._pending = Pending()
         self._changed = asyncio.Event()
@@ -123,7 +124,8 @@ class Informers:
         """
         self._may_read.clear()
         try:
-            await self._clock.sleep(seconds)
+            with self._api.unread():
+                await self._clock.sleep(seconds)
         finally:
             self._may_read.set()
         await self._clock.sleep(0)  # The followers' turn: what lies there they read without another wait.

@@ -1,5 +1,6 @@
 """The client against a real HTTP server: verbs, pages, watches, and each way the transport fails."""
 
+import asyncio
 import contextlib
 import dataclasses
 import socket
@@ -80,6 +81,39 @@ async def test_a_watch_tells_changes_until_the_server_ends_it() -> None:
             else:
                 server.api.cut_watches()
         assert told == [("ADDED", "a"), ("ADDED", "b")]
+
+
+async def test_what_a_watch_sends_meanwhile_lies_unread_until_it_is_wanted() -> None:
+    async with pair() as (server, client):
+        server.api.seed(CONFIGMAPS, configmap("a"))
+        events = client.watch(CONFIGMAPS)
+        assert (await anext(events)).object["metadata"]["name"] == "a"
+        coming = asyncio.ensure_future(anext(events))
+        with client.unread():
+            for name in ("b", "c"):
+                await client.create(CONFIGMAPS, configmap(name))
+            await asyncio.sleep(0.2)
+            assert not coming.done()
+        async with asyncio.timeout(15):
+            assert [(await coming).object["metadata"]["name"], (await anext(events)).object["metadata"]["name"]] == [
+                "b",
+                "c",
+            ]
+            coming = asyncio.ensure_future(anext(events))
+            await client.create(CONFIGMAPS, configmap("d"))
+            assert (await coming).object["metadata"]["name"] == "d"
+
+
+async def test_much_that_a_watch_sends_is_read_whatever_is_wanted() -> None:
+    large = {**configmap("b"), "data": {"k": "v" * 600_000}}
+    async with pair() as (server, client):
+        server.api.seed(CONFIGMAPS, configmap("a"))
+        events = client.watch(CONFIGMAPS)
+        assert (await anext(events)).object["metadata"]["name"] == "a"
+        with client.unread():
+            await client.create(CONFIGMAPS, large)
+        async with asyncio.timeout(15):
+            assert (await anext(events)).object["data"] == large["data"]
 
 
 async def test_a_watch_from_a_forgotten_revision_is_gone() -> None:
