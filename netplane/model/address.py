@@ -19,6 +19,8 @@ class Family(enum.IntEnum):
     V4 = 4
     V6 = 6
 
+    __hash__ = int.__hash__  # Enum's own is Python, and keys of what changes are hashed again and again.
+
     @property
     def bits(self) -> int:
         """The length of an address in bits."""

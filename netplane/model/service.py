@@ -22,6 +22,8 @@ class Protocol(enum.IntEnum):
     UDP = 17
     SCTP = 132
 
+    __hash__ = int.__hash__  # Enum's own is Python, and keys of what changes are hashed again and again.
+
     def __str__(self) -> str:
         """Name it as nftables and people do: `tcp`."""
         return self.name.lower()

@@ -85,6 +85,10 @@ class Ledger:
         else:
             self._wanted.pop(service, None)
 
+    def wanted(self, service: Key) -> tuple[PortForwarding, ...]:
+        """Return the rows of one Service as they were taken."""
+        return self._wanted.get(service, ())
+
     def services(self) -> Iterable[Key]:
         """List the Services that have rows."""
         return self._wanted.keys()
@@ -156,8 +160,12 @@ def by_place(ports: Mapping[PortKey, PortForwarding]) -> dict[_Spot, tuple[PortF
 
 def _stand_alike(former: tuple[PortForwarding, ...], rows: tuple[PortForwarding, ...]) -> bool:
     """Tell whether only the backends differ: the common change, which no other Service can notice."""
-    pairs = zip(former, rows, strict=False)
-    return len(former) == len(rows) and all(one.key == two.key and one.frontends == two.frontends for one, two in pairs)
+    if len(former) != len(rows):
+        return False
+    for one, two in zip(former, rows, strict=True):
+        if one.key != two.key or one.frontends != two.frontends:
+            return False
+    return True
 
 
 def _spots(row: PortForwarding) -> Iterable[tuple[_Spot, Frontend]]:

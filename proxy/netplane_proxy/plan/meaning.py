@@ -26,7 +26,8 @@ class Meaning:
         """Whether `health_checks` changed; the one who looks resets it."""
         self._service_by_slice: dict[Key, Key] = {}
         self._ledger = Ledger()
-        self._touched: dict[Key, None] = {}
+        self._touched: dict[Key, bool] = {}
+        """Which Services to decide for anew, and whether more than their slices changed."""
 
     @property
     def ports(self) -> Mapping[PortKey, PortForwarding]:
@@ -44,7 +45,7 @@ class Meaning:
             self.services.pop(key, None)
         else:
             self.services[key] = service
-        self._touched[key] = None
+        self._touched[key] = True
 
     def take_slice(self, key: Key, piece: EndpointSlice | None) -> None:
         """Take an EndpointSlice as it is now; None when it is gone. It may have moved to another Service."""
@@ -56,18 +57,18 @@ class Meaning:
             if not pieces:
                 del self.slices_by_service[former]
             del self._service_by_slice[key]
-            self._touched[former] = None
+            self._touched.setdefault(former, False)
         if owner is not None and piece is not None:
             self.slices_by_service.setdefault(owner, {})[key] = piece
             self._service_by_slice[key] = owner
-            self._touched[owner] = None
+            self._touched.setdefault(owner, False)
 
     def take_node(self, node: NodeFacts) -> bool:
         """Take the node's facts. Returns whether they changed; every Service is then planned anew."""
         if node == self.node:
             return False
         self.node = node
-        self._touched.update(dict.fromkeys(self.services))
+        self._touched.update(dict.fromkeys(self.services, True))
         return True
 
     def settle(self) -> Steps:
@@ -76,9 +77,14 @@ class Meaning:
         for key in sorted(self._touched):
             service = self.services.get(key)
             slices = tuple(self.slices_by_service.get(key, _NO_SLICES).values())
-            for port, step in self._ledger.replace(key, forwarding.of_service(service, slices, self.node)).items():
+            if service is None or self._touched[key]:
+                rows = forwarding.of_service(service, slices, self.node)
+            else:
+                rows = forwarding.of_slices(self._ledger.wanted(key), service, slices, self.node)
+            for port, step in self._ledger.replace(key, rows).items():
                 steps[port] = Step(steps[port].former, step.now) if port in steps else step
-            self._watch_health(key, of_service(service, slices, self.node))
+            if (service is not None and service.health_check_node_port) or key in self.health_checks:
+                self._watch_health(key, of_service(service, slices, self.node))
         self._touched = {}
         return {port: step for port, step in steps.items() if step.former != step.now}
 

@@ -47,6 +47,37 @@ class Choice(NamedTuple):
     here: frozenset[Packed]
 
 
+_choice: Callable[[tuple[Any, ...]], Choice] = partial(tuple.__new__, Choice)
+_NOBODY: frozenset[Packed] = frozenset()
+
+
+def plain(port: ServicePort, family: Family, slices: Iterable[EndpointSlice], node_name: str) -> Choice | None:
+    """Choose among the endpoints where all are ready and none has hints, as nearly always; None where it is not so."""
+    found: list[Backend] = []
+    local: list[Backend] = []
+    for piece in slices:
+        if piece.family is not family or piece.proxy_name is not None:
+            continue
+        for name, protocol, number, _ in piece.ports:
+            if name != port.name or protocol is not port.protocol:
+                continue
+            for addresses, ready, _, _, where, _, zones, nodes, _, _ in piece.endpoints:
+                ip = addresses[0]
+                if not ready or zones or nodes or (ip[0] in _SUSPECT and is_special(ip)):
+                    return None
+                backend = _backend((ip, number))
+                found.append(backend)
+                if where == node_name and where:
+                    local.append(backend)
+    if len(set(found)) < len(found):
+        return None
+    found.sort()
+    if not local:
+        return _choice((tuple(found), (), _NOBODY))
+    local.sort()
+    return _choice((tuple(found), tuple(local), frozenset([backend.ip for backend in local])))
+
+
 def candidates(
     port: ServicePort, family: Family, slices: Iterable[EndpointSlice], node_name: str
 ) -> tuple[Candidate, ...]:
@@ -115,9 +146,6 @@ def choose(found: tuple[Candidate, ...], *, node_name: str, zone: str) -> Choice
     # Whoever of `cluster` is on this node is among `local`, too.
     here = frozenset([backend.ip for backend in local]) if local else _NOBODY
     return Choice(tuple([one.backend for one in cluster]), tuple(local), here)
-
-
-_NOBODY: frozenset[Packed] = frozenset()
 
 
 def serving(found: tuple[Candidate, ...]) -> tuple[Backend, ...]:

@@ -32,6 +32,10 @@ def web(*numbers: int, affinity: int = 0, name: str = "web") -> PortForwarding:
     return service_port(cluster_ip(V4), cluster=backends(*numbers), affinity=affinity, name=name, family=V4)
 
 
+def bare(*numbers: int) -> PortForwarding:
+    return web(*numbers)._replace(hairpin=())
+
+
 def lines(change: Change) -> list[str]:
     return str(change.batch()).splitlines()
 
@@ -51,6 +55,38 @@ def test_whoever_stays_keeps_the_index_unless_a_hole_must_be_filled(before: list
     moved = [one for at, one in enumerate(then) if one in first and first.index(one) != at]
     gone, come = len(set(before) - set(after)), len(set(after) - set(before))
     assert len(moved) <= max(0, gone - come)
+
+
+@given(numbers, numbers)
+def test_a_turnover_is_what_any_change_is(before: list[int], after: list[int]) -> None:
+    def is_pod(ip: bytes) -> bool:
+        return ip[3] % 3 > 0
+
+    former, port = rows.row(bare(*before), list_id=7, affinity_class=0), bare(*after)
+    now = rows.row(port, list_id=7, affinity_class=0, cluster=former.cluster)
+    made = rows.turnover(former, port)
+    if len(before) != len(after):
+        assert made is None
+        return
+    assert made is not None
+    assert made.row == now
+    assert (made.removed, made.added) == rows.step(former, now)
+    assert rows.hosts(former.port, made.gone, is_pod) == rows.uses(former.port, is_pod, but=port)
+    assert rows.hosts(port, made.came, is_pod) == rows.uses(port, is_pod, but=former.port)
+
+
+def test_more_than_a_turnover_is_none() -> None:
+    there = rows.row(bare(1, 2), list_id=7, affinity_class=0)
+    sticky = rows.row(bare(1, 2)._replace(affinity_seconds=10), list_id=7, affinity_class=1)
+    now = bare(1, 3)
+    local = now._replace(frontends=(cluster_ip(V4, local=True),))
+    assert rows.turnover(there, now) is not None
+    assert rows.turnover(sticky, now._replace(affinity_seconds=10)) is None
+    assert rows.turnover(there, now._replace(affinity_seconds=10)) is None
+    assert rows.turnover(there, now._replace(hairpin=(bytes((10, 244, 1, 3)),))) is None
+    assert rows.turnover(there, now._replace(frontends=(cluster_ip(V4, 2),))) is None
+    assert rows.turnover(there, now._replace(local=backends(3))) is None
+    assert rows.turnover(rows.row(local, list_id=7, affinity_class=0), local._replace(cluster=backends(1, 4))) is None
 
 
 @given(numbers)

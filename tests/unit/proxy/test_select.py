@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netplane.model import address
 from netplane.model.address import Family
@@ -28,6 +30,30 @@ def zoned(ip: str, *zones: str) -> Endpoint:
 
 def noded(ip: str, *nodes: str) -> Endpoint:
     return endpoint(ip, node_hints=frozenset(nodes), zone_hints=frozenset(["zone-a"]))
+
+
+ENDPOINTS = st.builds(
+    Endpoint,
+    st.sampled_from([10, 10, 10, 10, 10, 127]).flatmap(
+        lambda first: st.integers(1, 9).map(lambda last: (bytes((first, 244, 1, last)),))
+    ),
+    ready=st.sampled_from([True, True, True, False]),
+    node_name=st.sampled_from(["", HERE, "node-b"]),
+    zone_hints=st.sampled_from([frozenset[str](), frozenset[str](), frozenset(["zone-a"])]),
+    node_hints=st.sampled_from([frozenset[str](), frozenset[str](), frozenset([HERE])]),
+)
+
+
+@given(st.lists(st.lists(ENDPOINTS, max_size=4), max_size=3))
+def test_the_short_way_chooses_as_the_long_one(pieces: list[list[Endpoint]]) -> None:
+    slices = [piece(*endpoints, ports="8080/tcp 9090/udp") for endpoints in pieces]
+    chosen = select.plain(WEB, Family.V4, slices, HERE)
+    found = select.candidates(WEB, Family.V4, slices, HERE)
+    is_plain = all(one.ready and not one.zone_hints and not one.node_hints for some in pieces for one in some)
+    assert (chosen is not None) == (is_plain and len(found) == sum(map(len, pieces)))  # None is special or twice there.
+    if chosen is not None:
+        assert chosen == select.choose(found, node_name=HERE, zone="zone-a")
+        assert chosen.cluster == select.serving(found)
 
 
 def test_only_ready_endpoints_serve() -> None:

@@ -110,6 +110,9 @@ class Book:
         shared: dict[tuple[Set, bytes], bool] = {}
         for key, port in changes.items():
             former = self.rows.get(key)
+            if former is not None and port is not None and (made := rows.turnover(former, port)) is not None:
+                self._turn_over(former, made, change, shared)
+                continue
             self._count(former.port if former is not None else None, port, shared)
             if port is None:
                 if former is not None:
@@ -121,6 +124,17 @@ class Book:
                 self._provide(row, change)
         self._settle(shared, change)
         return change
+
+    def _turn_over(
+        self, former: Row, made: rows.Turnover, change: Change, shared: dict[tuple[Set, bytes], bool]
+    ) -> None:
+        self.rows[made.row.port.key] = made.row
+        change.removed += made.removed
+        change.added += made.added
+        for use in rows.hosts(former.port, made.gone, self._is_pod):
+            self._use(use, -1, shared)
+        for use in rows.hosts(made.row.port, made.came, self._is_pod):
+            self._use(use, 1, shared)
 
     def place(self, port: PortForwarding, former: Row | None = None) -> Row:
         """Give a port its row, numbers included. `former` is the row that stands."""

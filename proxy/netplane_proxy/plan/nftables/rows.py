@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 from netplane.kernel.nft import objects
@@ -53,6 +55,9 @@ class Row(NamedTuple):
             list_id: frozenset(slots[at : at + width] for at in range(0, len(slots), width))
             for list_id, slots in self.lists
         }
+
+
+_row: Callable[[tuple[int, int, bytes, bytes, PortForwarding]], Row] = partial(tuple.__new__, Row)
 
 
 def row(port: PortForwarding, *, list_id: int, affinity_class: int, cluster: bytes = b"", local: bytes = b"") -> Row:
@@ -152,15 +157,21 @@ def uses(
         found += [(sets.cluster_ips, ip) for ip in _cluster_ips(port) if ip not in _cluster_ips(other)]
     if port.hairpin != other.hairpin:
         found += [(sets.hairpin, ip + ip) for ip in port.hairpin if ip not in other.hairpin]
+    own = set(port.cluster)
+    own.update(port.local)
+    own.difference_update(other.cluster, other.local)
+    return found + sorted(hosts(port, own, is_pod), key=itemgetter(1))
+
+
+def hosts(
+    port: PortForwarding, backends: Iterable[Backend], is_pod: Callable[[Packed], bool]
+) -> list[tuple[Set, bytes]]:
+    """List the elements of those backends whose stray packets are known by address and port, for they are no pods."""
     protocol = port.key.protocol
-    if forwarding.may_stray(protocol):
-        own = set(port.cluster)
-        own.update(port.local)
-        own.difference_update(other.cluster, other.local)
-        strays = [backend for backend in own if not is_pod(backend[0])]
-        if strays:
-            found += [(sets.hosts, layout.place_key(ip, protocol, number)) for ip, number in sorted(strays)]
-    return found
+    if not forwarding.may_stray(protocol):
+        return []
+    target = LAYOUTS[port.key.family].hosts
+    return [(target, layout.place_key(ip, protocol, number)) for ip, number in backends if not is_pod(ip)]
 
 
 _NOTHING = PortForwarding(PortKey("", "", "", Protocol.TCP, Family.V4))
@@ -207,6 +218,55 @@ def _step_of_backends(former: Row, now: Row) -> tuple[Pairs, Pairs]:
                 added.append((sets.lists, after))
         _move(sets, list_id, had, has, removed, added)
     return removed, added
+
+
+class Turnover(NamedTuple):
+    """What becomes of a row when as many backends come as go: elements, and who went and came."""
+
+    row: Row
+    removed: Pairs
+    added: Pairs
+    gone: list[Backend]
+    came: list[Backend]
+
+
+def turnover(former: Row, port: PortForwarding) -> Turnover | None:
+    """Do what `row`, `step` and `uses` do, in a third of the time, for the change that is by far the most common.
+
+    It is that backends of the cluster's list are replaced and nothing else differs; None when it is another.
+    """
+    was = former.port
+    had, has = was.cluster, port.cluster
+    if not (
+        len(had) == len(has) <= layout.MAX_BACKENDS
+        and was.frontends == port.frontends
+        and was.hairpin == port.hairpin
+        and not (was.local or port.local or former.affinity_class or port.affinity_seconds)
+        and port.frontends
+        and port.frontends[0].kind is not Kind.INTERNAL_LOCAL  # There may be no list of the cluster's then.
+    ):
+        return None
+    stays = set(had).intersection(has)
+    gone = [one for one in had if one not in stays]
+    came = [one for one in has if one not in stays]
+    sets, order, head, made = former.layout, former.cluster, u32(former.id), objects.element
+    target, width = sets.endpoints, sets.slots.width
+    removed: Pairs = []
+    added: Pairs = []
+    for at, one in zip(sorted([_place(order, slot(one), width) for one in gone]), came, strict=True):
+        key, after = head + _INDEXES[at // width], slot(one)
+        removed.append((target, made((key, order[at : at + width], "", None))))
+        added.append((target, made((key, after, "", None))))
+        order = order[:at] + after + order[at + width :]
+    return Turnover(_row((former.id, 0, order, former.local, port)), removed, added, gone, came)
+
+
+def _place(order: bytes, wanted: bytes, width: int) -> int:
+    """Return where a backend's slot begins."""
+    at = order.index(wanted)
+    while at % width:
+        at = order.index(wanted, at + 1)
+    return at
 
 
 def _move(sets: Layout, list_id: int, had: bytes, has: bytes, removed: Pairs, added: Pairs) -> None:
