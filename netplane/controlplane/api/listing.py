@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
 
 from netplane.controlplane.api import options, status
-from netplane.controlplane.registry import types
+from netplane.controlplane.registry import faults, types
 from netplane.controlplane.store import cache, history
 from netplane.kube import select
 from netplane.kube.types import Key
 
+_MATCHES = ("Exact", "NotOlderThan", "")
 Matches = Callable[[history.Record], bool]
 
 
@@ -91,23 +92,34 @@ class Asked:
 
 
 def asked(query: options.Query) -> Asked:
-    """Read limit, continue, resourceVersion and resourceVersionMatch; raise 400 for what the API does not allow."""
+    """Read limit, continue, resourceVersion and its match; raise 400 and 422 for what the API does not allow."""
     limit = max(options.number(query, "limit") or 0, 0)  # below zero there is no limit, as in Kubernetes
     token, match = options.text(query, "continue"), options.text(query, "resourceVersionMatch")
     revision = options.revision(query)
-    if match and match not in ("Exact", "NotOlderThan"):
-        raise status.bad_request(f'resourceVersionMatch: Unsupported value: "{match}"')
-    if match and revision is None:
-        raise status.bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if found := list(_faults(query, token, match, revision)):
+        raise status.invalid_options("ListOptions", *found)
     if token:
-        if revision or match:
+        if revision:
             raise status.bad_request("specifying resource version is not allowed when using continue")
         return _continued(token, limit)
-    if match == "Exact" and revision == 0:
-        raise status.bad_request('resourceVersionMatch "Exact" is forbidden for resourceVersion "0"')
     # With a limit and no match rule a revision means exactly that one: the API's first meaning of it, kept.
     is_exact = match == "Exact" or (limit > 0 and bool(revision) and not match)
     return Asked(revision if is_exact else None, revision or 0, limit, None)
+
+
+def _faults(query: options.Query, token: str, match: str, revision: int | None) -> Iterator[faults.Fault]:
+    """Yield what makes no sense (ValidateListOptions of k8s.io/apimachinery)."""
+    field = "resourceVersionMatch"
+    if match and revision is None:
+        yield faults.forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if match and token:
+        yield faults.forbidden(field, "resourceVersionMatch is forbidden when continue is provided")
+    if match not in _MATCHES:
+        yield faults.not_supported(field, match, _MATCHES)
+    if match == "Exact" and revision == 0:
+        yield faults.forbidden(field, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    if "sendInitialEvents" in query:
+        yield faults.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
 
 
 def _continued(token: str, limit: int) -> Asked:

@@ -9,9 +9,12 @@ from typing import cast
 from urllib.parse import parse_qsl
 
 from netplane.controlplane.api import status
-from netplane.controlplane.registry import strategy
+from netplane.controlplane.registry import faults, strategy
 from netplane.kube.types import Object
 
+_KINDS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}
+_VALIDATIONS = ("Ignore", "Strict", "Warn")
+_LONGEST_MANAGER = 128
 Query = Mapping[str, tuple[str, ...]]
 
 
@@ -67,21 +70,22 @@ class Writing:
     force: bool
 
 
-def writing(asked: Query, *, default_manager: str) -> Writing:
-    """Return the write options; the manager falls back to the client's name as Kubernetes does."""
+def writing(asked: Query, *, default_manager: str, method: str) -> Writing:
+    """Return the write options; the manager falls back to the client's name as Kubernetes does. Raises 422."""
     if not asked:
         return _unasked(default_manager)
-    dry = asked.get("dryRun", ())
+    dry, validation = asked.get("dryRun", ()), text(asked, "fieldValidation") or "Warn"
+    manager, found = text(asked, "fieldManager"), []
     if any(value not in ("All", "") for value in dry):
-        raise status.bad_request(f'Invalid value: "{",".join(dry)}": dryRun: supported values: "All"')
-    validation = text(asked, "fieldValidation") or "Warn"
-    if validation not in ("Strict", "Warn", "Ignore"):
-        raise status.bad_request(
-            f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
-        )
-    manager = text(asked, "fieldManager")
-    if len(manager) > 128 or not manager.isprintable():
-        raise status.bad_request("fieldManager: at most 128 printable characters")
+        found.append(faults.not_supported("dryRun", ",".join(dry), ("All",)))
+    if validation not in _VALIDATIONS:
+        found.append(faults.not_supported("fieldValidation", validation, _VALIDATIONS))
+    if len(manager.encode()) > _LONGEST_MANAGER:
+        found.append(faults.too_long("fieldManager", _LONGEST_MANAGER))
+    if not manager.isprintable():
+        found.append(faults.invalid("fieldManager", manager, "should only contain printable characters"))
+    if found:
+        raise status.invalid_options(_KINDS.get(method, "CreateOptions"), *found)
     chosen = cast(strategy.FieldValidation, validation)
     return Writing("All" in dry, manager or default_manager, chosen, flag(asked, "force"))
 

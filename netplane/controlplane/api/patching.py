@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from netplane.controlplane.api import admission, bodies, cluster, duplicates, http, options, reading, status, writing
-from netplane.controlplane.registry import schema, types
+from netplane.controlplane.registry import faults, schema, types
 from netplane.kube import apply
 from netplane.kube import patch as patches
 from netplane.kube.shape import Shape
@@ -21,17 +21,37 @@ _ACCEPTED = (JSON_PATCH, MERGE, STRATEGIC, APPLY)
 
 async def patch(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
     """Answer a PATCH of an object or of its status."""
-    wanted = options.writing(request.query, default_manager=request.user_agent)
+    wanted = options.writing(request.query, default_manager=request.user_agent, method=request.method)
     if request.content_type == APPLY:
         return await _apply(at, request, of, wanted)
+    if "force" in request.query:
+        told = faults.forbidden("force", "may not be specified for non-apply patch")
+        raise status.invalid_options("PatchOptions", told)
     change = await read_patch(request, None if of.crd is not None else schema.shape_of(of))
 
     def changed(current: Object) -> Object:
         new = change(current)
         writing.check_kind(new, of)
-        return writing.read(request, of, new, wanted)
+        new = writing.read(request, of, new, wanted)
+        _check_place(request, new, current)
+        return new
 
     return reading.answer(at, request, of, await writing.modify(at, request, of, changed, wanted))
+
+
+def _check_place(request: http.Request, new: Object, current: Object) -> None:
+    """Raise 400 when a patch would give an object another name or namespace."""
+    metadata, before = new.get("metadata") or {}, current["metadata"]
+    name, namespace = metadata.get("name") or before["name"], metadata.get("namespace") or before.get("namespace")
+    if name != before["name"]:
+        raise status.bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({before['name']})"
+        )
+    if namespace != before.get("namespace"):
+        raise status.bad_request(
+            f"the namespace of the object ({namespace}) does not match the namespace on the URL"
+            f" ({before.get('namespace', '')})"
+        )
 
 
 async def _apply(
@@ -73,14 +93,18 @@ async def _configuration(request: http.Request, of: types.ResourceType, wanted: 
     """Return the configuration in the body of an apply; raise 400 for what no apply may hold."""
     assert request.target is not None
     if not options.text(request.query, "fieldManager"):
-        raise status.bad_request(
-            "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply patch"
-        )
+        told = faults.required("fieldManager", "is required for apply patch")
+        raise status.invalid_options("PatchOptions", told)
     body = await request.body()
     config = bodies.from_yaml(body)
     duplicates.check(request, body, of="error decoding YAML: ")
     if not isinstance(config, dict):
         raise status.bad_request("the applied configuration is not an object")
+    if not config.get("apiVersion") or not config.get("kind"):
+        found = f"{config.get('apiVersion') or '/'}, Kind={config.get('kind') or ''}"
+        raise status.bad_request(
+            f"Incorrect version specified in apply patch. Specified patch version: {found}, expected: {of.api_version}"
+        )
     writing.check_kind(config, of)
     metadata = config.setdefault("metadata", {})
     if metadata.get("managedFields"):

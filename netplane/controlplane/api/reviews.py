@@ -17,7 +17,7 @@ async def create(at: cluster.Cluster, request: http.Request, of: types.ResourceT
     answer = _ANSWERS.get(of.kind)
     if answer is None:
         raise status.method_not_allowed(of, "create")
-    wanted = options.writing(request.query, default_manager=request.user_agent)
+    wanted = options.writing(request.query, default_manager=request.user_agent, method=request.method)
     obj = await writing.read_body(request, of, wanted)
     obj.setdefault("metadata", {})
     obj["status"] = answer(at, request, obj)

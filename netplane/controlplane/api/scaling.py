@@ -77,7 +77,7 @@ async def _change(
     at: cluster.Cluster, request: http.Request, of: types.ResourceType, change: writing.Change
 ) -> http.Response:
     paths = _paths(of)
-    wanted = options.writing(request.query, default_manager=request.user_agent)
+    wanted = options.writing(request.query, default_manager=request.user_agent, method=request.method)
 
     def changed(current: Object) -> Object:
         scale = change(scale_of(paths, current))

@@ -95,6 +95,13 @@ def invalid(of: types.ResourceType, name: str, found: Sequence[faults.Fault]) ->
     return ApiStatus(422, "Invalid", f'{group_kind} "{name}" is invalid: {listed}', details=details)
 
 
+def invalid_options(kind: str, *found: faults.Fault) -> ApiStatus:
+    """422: options of a request that make no sense, as `ListOptions`."""
+    causes = [each.cause() for each in found]
+    details = {"group": "meta.k8s.io", "kind": kind, "causes": causes}
+    return ApiStatus(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {faults.summary(found)}', details=details)
+
+
 def bad_request(message: str) -> ApiStatus:
     """400: the request makes no sense as it stands."""
     return ApiStatus(400, "BadRequest", message)

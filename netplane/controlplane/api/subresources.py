@@ -46,7 +46,7 @@ async def _assigned(at: cluster.Cluster, request: http.Request, of: types.Resour
     node = target.get("name") or ""
     if not node or target.get("kind") not in (None, "", "Node"):
         raise status.bad_request("target.name: Required value: a Binding names the Node of the pod")
-    wanted = options.writing(request.query, default_manager=request.user_agent)
+    wanted = options.writing(request.query, default_manager=request.user_agent, method=request.method)
 
     def bound(pod: Object) -> Object:
         if pod["metadata"].get("deletionTimestamp"):
@@ -87,7 +87,7 @@ def _scheduled(pod: Object, now: str) -> None:
 async def finalize(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
     """Answer a PUT of a namespace's finalizers: the last one gone, a marked namespace ends."""
     body = await writing.read_any(request)
-    wanted = options.writing(request.query, default_manager=request.user_agent)
+    wanted = options.writing(request.query, default_manager=request.user_agent, method=request.method)
     asked = (body.get("metadata") or {}).get("resourceVersion")
 
     def finalized(namespace: Object) -> Object:

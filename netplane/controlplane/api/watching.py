@@ -21,7 +21,7 @@ from netplane.controlplane.api import (
     status,
     transport,
 )  # fmt: skip
-from netplane.controlplane.registry import tables, types
+from netplane.controlplane.registry import faults, tables, types
 from netplane.controlplane.store import cache, history
 from netplane.kube.types import EventType, Object
 
@@ -43,21 +43,26 @@ def _start(query: options.Query) -> _Start:
     revision = options.revision(query)
     wanted = options.text(query, "sendInitialEvents")
     match = options.text(query, "resourceVersionMatch")
-    if not wanted:
-        if match:
-            raise _invalid("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch")
+    if not wanted and not match:
         return _Start(not revision, ends_initial=False, revision=revision or None)
-    if match != "NotOlderThan":
-        raise _invalid(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        )
+    if found := list(_faults(wanted, match)):
+        raise status.invalid_options("ListOptions", *found)
     if options.flag(query, "sendInitialEvents"):
         return _Start(sends_initial=True, ends_initial=True, revision=revision or None)
     return _Start(sends_initial=False, ends_initial=False, revision=revision or None)
 
 
-def _invalid(message: str) -> status.ApiStatus:
-    return status.ApiStatus(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: {message}')
+def _faults(wanted: str, match: str) -> Iterator[faults.Fault]:
+    """Yield what makes no sense (validateWatchOptions of k8s.io/apimachinery)."""
+    field = "resourceVersionMatch"
+    if wanted and match != "NotOlderThan":
+        yield faults.forbidden(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+    if match and not wanted:
+        yield faults.forbidden(
+            field, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        )
+    if match not in ("", "NotOlderThan"):
+        yield faults.not_supported(field, match, ("NotOlderThan",))
 
 
 class Watch:

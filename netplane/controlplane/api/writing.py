@@ -107,7 +107,7 @@ def read(request: http.Request, of: types.ResourceType, obj: Object, writing: op
 async def create(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:
     """Answer a POST to a collection."""
     assert request.target is not None
-    writing = options.writing(request.query, default_manager=request.user_agent)
+    writing = options.writing(request.query, default_manager=request.user_agent, method=request.method)
     obj = await read_body(request, of, writing)
     metadata = obj.setdefault("metadata", {})
     if metadata.get("resourceVersion") not in (None, "", "0"):
@@ -233,7 +233,7 @@ async def update(at: cluster.Cluster, request: http.Request, of: types.ResourceT
     """Answer a PUT of an object or of its status."""
     assert request.target is not None
     target = request.target
-    writing = options.writing(request.query, default_manager=request.user_agent)
+    writing = options.writing(request.query, default_manager=request.user_agent, method=request.method)
     body = await read_body(request, of, writing)
     metadata = body.setdefault("metadata", {})
     if metadata.setdefault("name", target.name) != target.name:

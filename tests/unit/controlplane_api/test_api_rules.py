@@ -77,17 +77,20 @@ def test_an_unknown_format_is_not_acceptable() -> None:
     assert refused.value.code == 406
 
 
-@pytest.mark.parametrize("query", [b"dryRun=Some", b"fieldValidation=Maybe", b"limit=x", b"resourceVersion=-1"])
-def test_a_bad_option_is_a_bad_request_that_names_it(query: bytes) -> None:
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [(b"dryRun=Some", 422), (b"fieldValidation=Maybe", 422), (b"limit=x", 400), (b"resourceVersion=-1", 400)],
+)
+def test_a_bad_option_is_refused_with_its_name(query: bytes, code: int) -> None:
     asked = options.query(query)
 
     def read() -> None:
-        options.writing(asked, default_manager="m")
+        options.writing(asked, default_manager="m", method="POST")
         listing.asked(asked)
 
     with pytest.raises(status.ApiStatus) as refused:
         read()
-    assert refused.value.code == 400
+    assert refused.value.code == code
     assert query.partition(b"=")[0].decode() in refused.value.message
 
 
