@@ -115,6 +115,8 @@ STORIES: dict[str, tuple[str, ...]] = {
         "delete clusterrole {n}-r {n}-a => deleted",
         "delete clusterrolebinding {n}-b => deleted",
         "delete pc {n}-p => deleted",
+        "get pc system-node-critical => 2000001000",
+        "! delete pc system-node-critical => this is a system priority class and cannot be deleted",
     ),
     "a deployment is applied, changed, rolled and scaled": (
         "apply -f {d}/web.yaml => created",
@@ -138,6 +140,7 @@ STORIES: dict[str, tuple[str, ...]] = {
         "get deploy web -o jsonpath={{.spec.template.spec.containers[0].image}} => nginx:1",
         "scale deploy/web --replicas=1 --current-replicas=2 => scaled",
         "patch deploy web --subresource=scale --type=merge -p '{{\"spec\":{{\"replicas\":3}}}}' => patched",
+        "get deploy web --subresource=scale => DESIRED",
         "get deploy web --subresource=status -o jsonpath={{.spec.replicas}} => 3",
         "events --for=deploy/web => ScalingReplicaSet",
         "get events --sort-by=.lastTimestamp => ScalingReplicaSet",

@@ -117,8 +117,12 @@ def before_update(
 def before_delete(user: access.User, of: types.ResourceType, obj: Object) -> None:
     """Check a deletion; raise what forbids it."""
     restriction.delete(user, cluster.storage(of), obj)
-    if of.kind == "Namespace" and obj["metadata"]["name"] in _FOR_EVER:
-        name = obj["metadata"]["name"]
+    name = obj["metadata"]["name"]
+    if of.kind == "PriorityClass" and of.group == "scheduling.k8s.io" and name.startswith("system-"):
+        why = "this is a system priority class and cannot be deleted"
+        text = f'priorityclasses.scheduling.k8s.io "{name}" is forbidden: {why}'
+        raise status.forbidden(text, plural="priorityclasses", name=name)
+    if of.kind == "Namespace" and name in _FOR_EVER:
         raise status.forbidden(
             f'namespaces "{name}" is forbidden: this namespace may not be deleted', plural="namespaces", name=name
         )

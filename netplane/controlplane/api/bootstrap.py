@@ -217,6 +217,28 @@ def namespaced_roles() -> list[Object]:
     ]
 
 
+def priority_classes() -> list[Object]:
+    """Return the PriorityClasses of what a cluster cannot do without."""
+    described = (
+        ("system-node-critical", 2000001000, " that must not be moved from their current node"),
+        (
+            "system-cluster-critical",
+            2000000000,
+            " that must run in the cluster, but can be moved to another node if necessary",
+        ),
+    )
+    return [
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+            "description": f"Used for system critical pods{which}.",
+        }
+        for name, value, which in described
+    ]
+
+
 def _local(name: str, namespace: str, rule: Object, subjects: Sequence[tuple[str, str]]) -> list[Object]:
     role, binding = _role(name, [rule]), _binding(name, name, *subjects)
     for obj in (role, binding):

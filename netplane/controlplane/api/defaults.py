@@ -25,6 +25,8 @@ async def ensure(at: cluster.Cluster) -> None:
         await _ensure(at, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for role in (*bootstrap.cluster_roles(), *bootstrap.cluster_role_bindings(), *bootstrap.namespaced_roles()):
         await _ensure(at, role, keeps=("rules", "aggregationRule", "roleRef", "subjects"))
+    for priority in bootstrap.priority_classes():
+        await _ensure(at, priority)
     await ensure_service(at)
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from netplane.controlplane.api import cluster, http, options, patching, render, status, writing
+from netplane.controlplane.api import cluster, http, options, patching, reading, render, status, writing
 from netplane.controlplane.registry import faults, schema, types
+from netplane.controlplane.registry.workloads import columns
 from netplane.kube import select
-from netplane.kube.types import Object
+from netplane.kube.types import Object, Resource
 
 _DEFINITION = "io.k8s.api.autoscaling.v1.Scale"
+_AS_TABLE = types.ResourceType(
+    resource=Resource("autoscaling", "v1", "scales", "Scale"),
+    singular="scale",
+    definition=_DEFINITION,
+    columns=columns.SCALE,
+    cells=columns.scale,
+)
+"""A Scale is no type of its own: it is only shown as one."""
 
 
 def scale_of(paths: types.ScalePaths, obj: Object) -> Object:
@@ -58,7 +67,8 @@ async def get(at: cluster.Cluster, request: http.Request, of: types.ResourceType
     record = at.record(of, (request.target.namespace, request.target.name))
     if record is None:
         raise status.not_found(of, request.target.name)
-    return http.json(200, scale_of(_paths(of), render.decoded(of, await at.converter.record(of, record))))
+    scale = scale_of(_paths(of), render.decoded(of, await at.converter.record(of, record)))
+    return reading.answer(at, request, _AS_TABLE, scale)
 
 
 async def update(at: cluster.Cluster, request: http.Request, of: types.ResourceType) -> http.Response:

@@ -25,6 +25,7 @@ _SERVER_OWNED = frozenset({
     "resourceVersion",
 })  # fmt: skip
 _KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
+_ABSENT_WHEN_EMPTY = ("labels", "annotations", "finalizers", "ownerReferences")
 _MAX_PREFIX = 58
 
 
@@ -48,10 +49,17 @@ def begun(rt: ResourceType, body: bytes) -> Object | None:
 
 
 def read(rt: ResourceType, obj: Object, *, validation: FieldValidation = "Strict") -> Read:
-    """Read a request body as an object of the type: drop nulls and unknown fields, make values canonical."""
+    """Read a request body as an object of the type: drop nulls, unknown fields and what of metadata is empty.
+
+    Values are made canonical.
+    """
     reading = rt.read(obj) if rt.read else decode.read(schema.shape_of(rt), obj)
     if reading.errors:
         return Read(cannot_be(rt) + reading.errors[0])
+    metadata = obj.get("metadata") or {}
+    for name in _ABSENT_WHEN_EMPTY:
+        if name in metadata and not metadata[name]:
+            del metadata[name]
     if reading.unknown and validation == "Strict":
         return Read(f"{cannot_be(rt)}strict decoding error: {', '.join(reading.unknown)}")
     return Read(warnings=tuple(reading.unknown)) if reading.unknown and validation == "Warn" else _READ

@@ -94,6 +94,19 @@ def _list(original: list[Any], patch: list[Any], shape: Shape, order: Any, name:
     return _ordered(merged, order, shape, patch_items=patch) if order is not None else merged
 
 
+def _go_map(item: dict[str, Any]) -> str:
+    """Return a map as Go prints it: `map[image:nginx]`."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return _go_map(value)
+        if isinstance(value, list):
+            return f"[{' '.join(map(text, value))}]"
+        return "<nil>" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+    return f"map[{' '.join(f'{key}:{text(item[key])}' for key in sorted(item))}]"
+
+
 def _merged(original: list[Any], patch: list[Any], shape: Shape, name: str) -> list[Any]:
     merged = list(original)
     for item in patch:
@@ -101,7 +114,7 @@ def _merged(original: list[Any], patch: list[Any], shape: Shape, name: str) -> l
             raise PatchError(f"list {name} cannot contain {item!r}: its items are maps", is_malformed=True)
         key = item.get(shape.merge_key)
         if key is None:
-            raise PatchError(f"map: {item} does not contain declared merge key: {shape.merge_key}")
+            raise PatchError(f"map: {_go_map(item)} does not contain declared merge key: {shape.merge_key}")
         index = _index(merged, shape.merge_key, key)
         directive = item.get(_DIRECTIVE)
         if directive == "delete":

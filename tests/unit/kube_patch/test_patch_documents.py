@@ -157,7 +157,7 @@ def test_service_ports_merge_by_port() -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "is_malformed"),
     [
-        (containers({"image": "x"}), "does not contain declared merge key: name", False),
+        (containers({"image": "x"}), r"map: map\[image:x\] does not contain declared merge key: name", False),
         ({"spec": {"$patch": "frob"}}, "Unknown patch type found: frob", True),
         ({"spec": {"$retainKeys": "x"}}, "invalid patch format of retainKeys", True),
     ],

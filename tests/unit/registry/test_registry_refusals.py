@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.registry_objects import created, deployment, made, pod, type_of
+from netplane.controlplane.registry import strategy
+from tests.support.registry_objects import created, deployment, made, pod, type_of, updated
 
 Spec = dict[str, Any]
 
@@ -235,3 +236,23 @@ PODS = {
 @pytest.mark.parametrize("fields", PODS)
 def test_a_pod_is_refused_for_choices_there_are_not(fields: str) -> None:
     assert told("pods", pod(**yaml.safe_load(fields))) == [PODS[fields]]
+
+
+def test_a_value_of_the_wrong_type_is_named_as_gos_decoder_names_it() -> None:
+    """Of maps it names the field alone: tools look for these very words."""
+    outcome = strategy.read(type_of("configmaps"), {"metadata": {"name": "it"}, "data": {"key": 1}})
+    assert outcome.error.endswith("json: cannot unmarshal number into Go struct field ConfigMap.data of type string")
+
+
+def test_a_node_has_one_pod_network_whichever_field_names_it() -> None:
+    node = created("nodes", {"spec": {"podCIDR": "10.1.0.0/24"}})
+    assert node["spec"]["podCIDRs"] == ["10.1.0.0/24"]
+    changed = {**node, "spec": {**node["spec"], "podCIDR": "10.2.0.0/24"}}
+    (fault,) = updated("nodes", node, changed)
+    assert fault == 'spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid'
+
+
+def test_metadata_holds_nothing_that_is_empty() -> None:
+    empty = {"labels": {}, "annotations": {}, "finalizers": [], "ownerReferences": []}
+    kept = created("configmaps", {"metadata": {"name": "it", **empty}})["metadata"]
+    assert not empty.keys() & kept.keys()

@@ -36,7 +36,7 @@ def node(obj: Object) -> None:
         allocatable = status.setdefault("allocatable", {})
         for name, amount in status["capacity"].items():
             allocatable.setdefault(name, amount)
-    if spec.get("podCIDR") and not spec.get("podCIDRs"):
+    if spec.get("podCIDR") and (spec.get("podCIDRs") or [""])[0] != spec["podCIDR"]:
         spec["podCIDRs"] = [spec["podCIDR"]]
     elif spec.get("podCIDRs") and not spec.get("podCIDR"):
         spec["podCIDR"] = spec["podCIDRs"][0]

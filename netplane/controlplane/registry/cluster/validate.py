@@ -103,10 +103,10 @@ def node(obj: Object) -> list[Fault]:
 def node_update(new: Object, old: Object) -> list[Fault]:
     """A node's pod networks and provider never change once they are set."""
     found: list[Fault] = []
-    for name in ("podCIDRs", "providerID"):
+    for name, told in (("podCIDRs", "podCIDR"), ("providerID", "providerID")):
         was, now = (old.get("spec") or {}).get(name), (new.get("spec") or {}).get(name)
         if was and was != now:
-            detail = f'node updates may not change {name} except from "" to valid'
+            detail = f'node updates may not change {told} except from "" to valid'
             found.append(faults.forbidden(f"spec.{name}", detail))
     return found
 

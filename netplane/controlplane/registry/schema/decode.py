@@ -112,6 +112,12 @@ def _read(shape: Shape, obj: dict[str, Any]) -> Reading:
     return reading
 
 
+class _Key(str):
+    """A key of a map, which Go's decoder does not name: `ConfigMap.data`, not `ConfigMap.data.key`."""
+
+    __slots__ = ()
+
+
 def dotted(path: Path, *, with_indices: bool = True) -> str:
     """Render a path: `spec.containers[0].image`; without indices as Go's decoder names it."""
     steps: list[Any] = []
@@ -122,7 +128,7 @@ def dotted(path: Path, *, with_indices: bool = True) -> str:
     for step in reversed(steps):
         if isinstance(step, int):
             text += f"[{step}]" if with_indices else ""
-        else:
+        elif with_indices or not isinstance(step, _Key):
             text += f".{step}" if text else str(step)
     return text
 
@@ -182,7 +188,7 @@ def _map(shape: Shape) -> Reader:
             if each is None:
                 value[key] = "" if shape.item.kind in ("string", "bytes") else {}
             elif item is not _string or each.__class__ is not str:
-                better = item(each, (path, key), owner, reading)
+                better = item(each, (path, _Key(key)), owner, reading)
                 if better is not None:
                     value[key] = better
 

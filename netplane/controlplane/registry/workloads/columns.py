@@ -42,6 +42,7 @@ CRON_JOB = (
     _AGE,
     *_WIDE,
 )
+SCALE = (_NAME, *_counts("Desired", "Available"), _AGE)
 CONTROLLER_REVISION = (_NAME, Column("Controller"), Column("Revision"), _AGE)
 
 
@@ -168,6 +169,12 @@ def cron_job(obj: Object, now: datetime) -> list[Any]:
         *images(template.get("template")),
         selector_text(template.get("selector")),
     ]
+
+
+def scale(obj: Object, now: datetime) -> list[Any]:
+    """One row of what the subresource `scale` shows of any type."""
+    name, spec, status, created = _parts(obj)
+    return [name, spec.get("replicas", 0), status.get("replicas", 0), times.age(created, now)]
 
 
 def controller_revision(obj: Object, now: datetime) -> list[Any]:
