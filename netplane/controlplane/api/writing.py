@@ -62,7 +62,7 @@ async def read_body(request: http.Request, of: types.ResourceType, writing: opti
     check_kind(obj, of)
     if request.query:
         duplicates.check(request, body, of=strategy.cannot_be(of))
-    return read(request, of, obj, writing)
+    return obj if begun is not None else read(request, of, obj, writing)
 
 
 async def read_any(request: http.Request) -> Object:

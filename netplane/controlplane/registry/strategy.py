@@ -41,9 +41,9 @@ _READ = Read()
 
 
 def begun(rt: ResourceType, body: bytes) -> Object | None:
-    """Return the object in a body of JSON when its spec is as one that was read before, None when it must be decoded.
+    """Return the object in a body of JSON as `read` makes it, with a spec that must not be changed.
 
-    Its spec must not be changed then. It is still to be read. Of pods there are the most, alike by the hundred.
+    None when the body must be decoded and read. Of pods there are the most, alike by the hundred.
     """
     return decode.begun(schema.shape_of(rt), body) if rt.kind == "Pod" and not rt.group else None
 

@@ -65,26 +65,71 @@ class _Json(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False
     status: msgspec.Raw = msgspec.Raw()
 
 
+class _Metadata(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """All that most objects have been given when they are new, which is canonical as it is."""
+
+    name: str = ""
+    generate_name: str = ""
+    namespace: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creation_timestamp: None = None
+
+
+class _Nothing(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """`{}`, as clients in Go write a status."""
+
+
+class _PlainJson(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """The same of an object about which there is nothing to find out but its spec."""
+
+    api_version: str
+    kind: str
+    metadata: _Metadata
+    spec: msgspec.Raw
+    status: _Nothing = _Nothing()
+
+
 _parts = msgspec.json.Decoder(_Json).decode
+_plain_parts = msgspec.json.Decoder(_PlainJson).decode
 
 
 def begun(shape: Shape, body: bytes) -> dict[str, Any] | None:
-    """Return the object that a JSON text holds, with its spec read: known where the same spec was read before.
+    """Return the object that a JSON text holds, read, with a spec that is known: of all objects with the same one.
 
     None when there is anything to be told of it, or it is not worth remembering.
     """
     try:
-        found = _parts(body)
-        spec = _spec(shape.fields["spec"], bytes(found.spec)) if len(found.spec) <= _LONGEST_SHARED else None
-        if spec is None:
-            return None
-        metadata = orjson.loads(memoryview(found.metadata))
-        obj = {"apiVersion": found.api_version, "kind": found.kind, "metadata": metadata, "spec": spec}
-        if len(found.status):
-            obj["status"] = orjson.loads(memoryview(found.status))
-        return obj
-    except (msgspec.DecodeError, orjson.JSONDecodeError, RecursionError):
+        try:
+            return _of_plain(shape, _plain_parts(body))
+        except msgspec.ValidationError:
+            return _of_parts(shape, _parts(body))
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+
+
+def _of_plain(shape: Shape, found: _PlainJson) -> dict[str, Any] | None:
+    spec = _known_spec(shape, found.spec)
+    if spec is None:
+        return None
+    metadata = msgspec.to_builtins(found.metadata)
+    return {"apiVersion": found.api_version, "kind": found.kind, "metadata": metadata, "spec": spec}
+
+
+def _of_parts(shape: Shape, found: _Json) -> dict[str, Any] | None:
+    spec = _known_spec(shape, found.spec)
+    if spec is None:
+        return None
+    metadata = orjson.loads(memoryview(found.metadata))
+    obj = {"apiVersion": found.api_version, "kind": found.kind, "metadata": metadata, "spec": spec}
+    if len(found.status):
+        obj["status"] = orjson.loads(memoryview(found.status))
+    reading = _read_around(shape, obj, spec)
+    return None if reading.errors or reading.unknown else obj
+
+
+def _known_spec(shape: Shape, text: msgspec.Raw) -> Known | None:
+    return _spec(shape.fields["spec"], bytes(text)) if len(text) <= _LONGEST_SHARED else None
 
 
 @lru_cache(128)
