@@ -93,7 +93,6 @@ def _service(obj: Object) -> Service:
     external_ips = _each(spec.get("externalIPs"), "spec.externalIPs", address.parse)
     is_external = kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(external_ips))
     external_local = is_external and spec.get("externalTrafficPolicy") == "Local"
-    is_balanced = kind == "LoadBalancer"
     return Service(
         namespace=metadata.get("namespace", ""),
         name=metadata["name"],
@@ -108,7 +107,7 @@ def _service(obj: Object) -> Service:
         affinity_seconds=_affinity_seconds(spec),
         internal_local=spec.get("internalTrafficPolicy") == "Local",
         external_local=external_local,
-        health_check_node_port=(spec.get("healthCheckNodePort") or 0) if is_balanced and external_local else 0,
+        health_check_node_port=_health_check_port(spec) if kind == "LoadBalancer" and external_local else 0,
         publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
         traffic_distribution=spec.get("trafficDistribution") or "",
         proxy_name=labels.get(PROXY_NAME_LABEL),
@@ -128,6 +127,10 @@ def _service_port(port: Mapping[str, Any], path: str) -> ServicePort:
     )
 
 
+def _health_check_port(spec: Mapping[str, Any]) -> int:
+    return _port(spec.get("healthCheckNodePort") or 0, "spec.healthCheckNodePort")
+
+
 def _load_balancer_vips(obj: Object) -> tuple[address.Packed, ...]:
     """Return the addresses; what some load balancer wrote there and is none must not take the Service with it."""
     ingress = _map(_map(obj, "status"), "loadBalancer", "status.").get("ingress") or ()
@@ -143,7 +146,7 @@ def _affinity_seconds(spec: Mapping[str, Any]) -> int:
     if spec.get("sessionAffinity") != "ClientIP":
         return 0
     client_ip = _map(_map(spec, "sessionAffinityConfig", "spec."), "clientIP", "spec.sessionAffinityConfig.")
-    return int(client_ip.get("timeoutSeconds") or DEFAULT_AFFINITY_SECONDS)
+    return max(1, int(client_ip.get("timeoutSeconds") or DEFAULT_AFFINITY_SECONDS))
 
 
 def _endpoint_slice(obj: Object) -> EndpointSlice:

@@ -219,7 +219,8 @@ def _of_port(
 ) -> PortForwarding:
     family = address.family(cluster_ip)
     key = PortKey(service.namespace, service.name, port.name, port.protocol, family)
-    return _row(key, service.affinity_seconds, _frontends(service, port, cluster_ip, node), port, slices, node)
+    seconds = min(service.affinity_seconds, _AFFINITY_MOST)
+    return _row(key, seconds, _frontends(service, port, cluster_ip, node), port, slices, node)
 
 
 def of_slices(
@@ -268,6 +269,10 @@ def _chosen(
     found = select.candidates(port, family, slices, node.name)
     chosen = select.choose(found, node_name=node.name, zone=node.zone)
     return chosen, select.serving(found) if is_udp else ()
+
+
+_AFFINITY_MOST = 86400
+"""A day is the longest that Kubernetes allows; kernels have their own ends, and refuse whole changes beyond."""
 
 
 def _frontends(service: Service, port: ServicePort, cluster_ip: Packed, node: NodeFacts) -> tuple[Frontend, ...]:

@@ -112,7 +112,7 @@ class Daemon:
         self._is_informed = False
         self._recalled: Forwarding | None = None
         self.pulse = Pulse(parts.clock)
-        self.service_health = ServiceHealth(self.pulse)
+        self.service_health = ServiceHealth(self.pulse, parts.clock)
         self.is_ready = False
 
     async def run(self) -> None:
@@ -124,6 +124,7 @@ class Daemon:
                 group.create_task(self._follow())
                 group.create_task(self._loop.run())
                 group.create_task(self._watch_drift())
+                group.create_task(self.service_health.run())
                 if self._settings.nodeport_prefixes is not None and self._parts.addresses_changed is not None:
                     group.create_task(self._watch_addresses(self._parts.addresses_changed))
                 if self._parts.sweeper is not None:

@@ -122,64 +122,86 @@ class _Served:
 
     service: Key
     check: HealthCheck
-    runner: web.AppRunner | None = None
-    listens_on: tuple[Packed, ...] = field(default=())
+    runner: web.AppRunner
+    sites: dict[Packed, web.TCPSite] = field(default_factory=dict)
+    refused: dict[Packed, str] = field(default_factory=dict)
 
 
 class ServiceHealth:
     """Serves the healthCheckNodePort of each balanced Service: 200 while this node has ready endpoints, else 503."""
 
-    def __init__(self, pulse: Pulse) -> None:
+    def __init__(self, pulse: Pulse, time: clock.Clock = clock.SYSTEM) -> None:
         """Start with no port open."""
         self._pulse = pulse
+        self._clock = time
+        self._wanted: tuple[Mapping[Key, HealthCheck], tuple[Packed, ...]] = {}, ()
         self._served: dict[Key, _Served] = {}
-        self._refused: dict[Key, str] = {}
+        self._lock = asyncio.Lock()
 
     async def serve(self, checks: Mapping[Key, HealthCheck], addresses: tuple[Packed, ...]) -> None:
         """Open, keep and close ports so that exactly these checks are answered on these addresses.
 
-        A port that another program holds is reported once and tried again at the next call.
+        What another program holds, or an address that is not usable yet, is reported once and tried again by `run`.
         """
-        delta = keyed.diff({key: check.port for key, check in checks.items()}, self._ports(addresses))
-        for key in (*delta.remove, *delta.change):
-            await self._close(self._served.pop(key))
-        for key in (*delta.change, *delta.add):
-            await self._open(key, checks[key], addresses)
-        for key, served in self._served.items():
-            served.check = checks[key]
+        async with self._lock:
+            self._wanted = dict(checks), addresses
+            await self._settle()
+
+    async def run(self) -> None:
+        """Try again, for ever, what could not be had."""
+        while True:
+            await self._clock.sleep(_AGAIN_SECONDS)
+            async with self._lock:
+                if any(one.refused for one in self._served.values()):
+                    await self._settle()
 
     async def close(self) -> None:
         """Close every port."""
         await self.serve({}, ())
 
-    def _ports(self, addresses: tuple[Packed, ...]) -> dict[Key, int]:
-        """Return what is open, with a number that never fits where it is open on other addresses than these."""
-        return {key: one.check.port if one.listens_on == addresses else -1 for key, one in self._served.items()}
+    async def _settle(self) -> None:
+        checks, addresses = self._wanted
+        ports = {key: one.check.port for key, one in self._served.items()}
+        delta = keyed.diff({key: check.port for key, check in checks.items()}, ports)
+        for key in (*delta.remove, *delta.change):
+            await self._close(self._served.pop(key))
+        for key, check in checks.items():
+            served = self._served.get(key)
+            if served is None:
+                served = self._served[key] = await self._open(key, check)
+            served.check = check
+            await self._listen(served, addresses)
 
-    async def _open(self, key: Key, check: HealthCheck, addresses: tuple[Packed, ...]) -> None:
-        served = _Served(key, check, listens_on=addresses)
+    async def _open(self, key: Key, check: HealthCheck) -> _Served:
         app = web.Application()
+        served = _Served(key, check, web.AppRunner(app, access_log=None, shutdown_timeout=0.5))
         app.router.add_route("*", "/{path:.*}", self._answer(served))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await runner.setup()
-        try:
-            for ip in addresses:
-                await web.TCPSite(runner, address.text(ip), check.port).start()
-        except OSError as error:
-            await runner.cleanup()
-            reason = error.strerror or str(error)
-            if self._refused.get(key) != reason:
-                _LOG.error("health check port not open", service="/".join(key), port=check.port, reason=reason)
-            self._refused[key] = reason
-            return
-        served.runner = runner
-        self._refused.pop(key, None)
-        self._served[key] = served
+        await served.runner.setup()
         _LOG.info("health check port open", service="/".join(key), port=check.port)
+        return served
+
+    async def _listen(self, served: _Served, addresses: tuple[Packed, ...]) -> None:
+        """Listen on these addresses: those that stay are not interrupted, and none waits for another."""
+        for ip in [ip for ip in served.sites if ip not in addresses]:
+            await served.sites.pop(ip).stop()
+        former, served.refused = served.refused, {}
+        for ip in addresses:
+            if ip in served.sites:
+                continue
+            site = web.TCPSite(served.runner, address.text(ip), served.check.port)
+            try:
+                await site.start()
+            except OSError as error:
+                await site.stop()
+                reason = served.refused[ip] = error.strerror or str(error)
+                if former.get(ip) != reason:
+                    where = address.with_port(ip, served.check.port)
+                    _LOG.error("health check not served", service="/".join(served.service), at=where, reason=reason)
+            else:
+                served.sites[ip] = site
 
     async def _close(self, served: _Served) -> None:
-        if served.runner is not None:
-            await served.runner.cleanup()
+        await served.runner.cleanup()
         _LOG.info("health check port closed", service="/".join(served.service), port=served.check.port)
 
     def _answer(self, served: _Served) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -187,3 +187,9 @@ def test_a_pod_knows_its_addresses_and_host_ports() -> None:
     assert (found.ports[0].port, found.ports[0].host_port) == (80, 8080)
     assert found.is_ready
     assert not found.is_finished
+
+
+def test_a_health_check_port_is_a_port() -> None:
+    balanced = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 70000}
+    with pytest.raises(decode.DecodeError, match=r"spec\.healthCheckNodePort: 70000 > 65535"):
+        decode.service(service_object(balanced))

@@ -271,3 +271,8 @@ def test_of_what_fits_no_connection_only_what_endpoints_send_is_dropped(
 ) -> None:
     meaning = decide(service(), piece(endpoint("172.30.0.12"), ports="6443/tcp"))
     assert oracle.Oracle(meaning).stray(backend(sender), protocol).action is action
+
+
+def test_affinity_lasts_a_day_at_most() -> None:
+    (row,) = decide(service(affinity_seconds=10**12), BOTH).ports.values()
+    assert row.affinity_seconds == 86400

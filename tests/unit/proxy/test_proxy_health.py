@@ -176,6 +176,32 @@ async def test_an_address_that_another_program_holds_is_served_once_it_is_free()
             await ask(port)
 
 
+async def test_an_address_that_cannot_be_had_yet_keeps_no_other_from_answering() -> None:
+    port, time = free_port(), clocks.Fake()
+    later = address.parse("127.0.0.2")
+    with socket.create_server(("127.0.0.2", port)) as other:
+        served = health.ServiceHealth(health.Pulse(time), time)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(served.run())
+            await served.serve({WEB: HealthCheck(port, counted(1))}, (*LOOPBACK, later))
+            assert (await ask(port))[0] == 200
+            other.close()
+            for _ in range(300):
+                await time.advance(6)
+                with contextlib.suppress(aiohttp.ClientError):
+                    assert (await ask(port, "127.0.0.2"))[0] == 200
+                    break
+                await asyncio.sleep(0.05)
+            else:
+                raise AssertionError("never served")
+            await served.serve({WEB: HealthCheck(port, counted(1))}, (later,))
+            assert (await ask(port, "127.0.0.2"))[0] == 200
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await ask(port)
+            await served.close()
+            task.cancel()
+
+
 async def test_a_port_that_is_taken_is_tried_again() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
