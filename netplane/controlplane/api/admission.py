@@ -31,6 +31,9 @@ _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 20
 def before_create(at: cluster.Cluster, user: access.User, of: types.ResourceType, obj: Object, namespace: str) -> None:
     """Check and complete a new object before its type judges it; raise what forbids it."""
     check_namespace(at, of, obj, namespace)
+    if of.crd is not None and of.crd["metadata"].get("deletionTimestamp"):
+        why = "create not allowed while custom resource definition is terminating"
+        raise status.ApiStatus(405, "MethodNotAllowed", why, details={"group": of.group, "kind": of.plural})
     own = at.get("", "v1", "nodes", "", user.node) if user.node else None
     restriction.create(user, cluster.storage(of), obj, own=own)
     escalation.check(at, user, of, obj, None, namespace)

@@ -22,6 +22,7 @@ from netplane.controlplane.api import (
     transport,
 )  # fmt: skip
 from netplane.controlplane.registry import faults, tables, types
+from netplane.controlplane.registry.crd import resource
 from netplane.controlplane.store import cache, history
 from netplane.kube.types import EventType, Object
 
@@ -97,7 +98,7 @@ class Watch:
         """Stream until the client leaves, the window has moved past the client, or the server stops."""
         try:
             self._position = await self._begin()
-            while not self._at.is_stopping:
+            while not self._is_over():
                 await self._step()
         except history.Expired as error:
             await self._fail(status.expired(str(error)))
@@ -118,7 +119,7 @@ class Watch:
                 await self._write(body)
             return
         await self._bookmark_when_due()
-        if self._is_up_to_date and not self._at.is_stopping:
+        if self._is_up_to_date and not self._is_over():
             await self._follow()
 
     async def _follow(self) -> None:
@@ -140,8 +141,28 @@ class Watch:
         finally:
             self._position = follower.position
 
+    def _is_over(self) -> bool:
+        """Whether the server stops, or a definition no longer serves what is watched in the way it did."""
+        if self._of.crd is None or self._at.is_stopping:
+            return self._at.is_stopping
+        return self._is_changed() and (self._is_up_to_date or self._served() is not None)
+
+    def _served(self) -> types.ResourceType | None:
+        return self._at.registry.find(self._of.group, self._of.version, self._of.plural)
+
+    def _is_changed(self) -> bool:
+        of, now = self._of, self._served()
+        if of.crd is None or now is of:
+            return False
+        if now is None or now.crd is None or resource.form(now.crd) != resource.form(of.crd):
+            return True
+        self._of = now
+        return False
+
     def _is_due(self) -> bool:
-        return self._at.is_stopping or (self._wants_bookmarks and self._at.clock.monotonic() >= self._next_bookmark)
+        if self._at.is_stopping or (self._of.crd is not None and self._is_changed()):
+            return True
+        return self._wants_bookmarks and self._at.clock.monotonic() >= self._next_bookmark
 
     def _text(self, events: Sequence[history.Event]) -> bytes:
         return b"".join(self._lines(events))

@@ -50,8 +50,13 @@ class Registry:
         return Registry([*kept, *added.values()])
 
     def with_crd(self, crd: Object) -> Registry:
-        """Return a registry that serves the CustomResourceDefinition's versions, and no version it no longer serves."""
-        return self.without_crd(crd["metadata"]["name"]).with_types(resource.types(crd))
+        """Return a registry that serves the CustomResourceDefinition's versions, and no version it no longer serves.
+
+        What is built in stays: a definition of the same name is served by nobody.
+        """
+        own = {(each.group, each.plural) for each in self._types if each.crd is None}
+        added = [each for each in resource.types(crd) if (each.group, each.plural) not in own]
+        return self.without_crd(crd["metadata"]["name"]).with_types(added)
 
     def without_crd(self, name: str) -> Registry:
         """Return a registry without the types of the named CustomResourceDefinition."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from netplane.controlplane.registry.catalog import Registry
+from netplane.controlplane.registry.rules.versions import priority
 from netplane.controlplane.registry.types import ResourceType, Subresource
 from netplane.kube.types import Object
 
@@ -63,21 +63,8 @@ def aggregated(registry: Registry, *, is_core: bool, version: AggregatedVersion)
     return {"kind": kind, "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": items}
 
 
-_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?").fullmatch
-_STAGES = {None: 3, "beta": 2, "alpha": 1}
-
-
-def version_priority(version: str) -> tuple[int, int, int, str]:
-    """Sort key that puts v2 before v1 before v1beta1 before v1alpha1 before what is no Kubernetes version."""
-    match = _VERSION(version)
-    if match is None:
-        return (0, 0, 0, version)
-    major, stage, minor = match.groups()
-    return (-_STAGES[stage], -int(major), -int(minor or 0), version)
-
-
 def _by_priority(versions: list[Object]) -> list[Object]:
-    return sorted(versions, key=lambda each: version_priority(each["version"]))
+    return sorted(versions, key=lambda each: priority(each["version"]))
 
 
 def _versions(registry: Registry) -> dict[str, list[str]]:
@@ -85,7 +72,7 @@ def _versions(registry: Registry) -> dict[str, list[str]]:
     for name, version in registry.group_versions():
         if name:
             found.setdefault(name, []).append(version)
-    return {name: sorted(versions, key=version_priority) for name, versions in found.items()}
+    return {name: sorted(versions, key=priority) for name, versions in found.items()}
 
 
 def _group(name: str, versions: list[str]) -> Object:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from netplane.controlplane.registry import builtin, discovery, openapi, schema, swagger, tables
+from netplane.controlplane.registry.rules.versions import priority
 from tests.support.kubectl_descriptors import parsed
 from tests.support.registry_objects import created, pod, type_of
 from tests.unit.registry.test_registry_custom import definition
@@ -43,7 +44,7 @@ def test_what_is_not_served_is_not_told() -> None:
 
 def test_versions_are_preferred_by_maturity() -> None:
     versions = ["v1alpha1", "v2beta1", "v1", "v10", "foo", "v2"]
-    assert sorted(versions, key=discovery.version_priority) == ["v10", "v2", "v1", "v2beta1", "v1alpha1", "foo"]
+    assert sorted(versions, key=priority) == ["v10", "v2", "v1", "v2beta1", "v1alpha1", "foo"]
 
 
 @pytest.mark.parametrize("path", ["api/v1", "apis/apps/v1", "apis/example.com/v1"])

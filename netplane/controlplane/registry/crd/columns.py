@@ -14,6 +14,7 @@ from netplane.kube.types import Object
 
 _NAME = Column("Name", format="name")
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_DESCRIPTION = "Custom resource definition column (in JSONPath format): "
 
 
 def columns(declared: list[Object]) -> tuple[Column, ...]:
@@ -26,7 +27,7 @@ def _column(each: Object) -> Column:
         each["name"],
         each["type"],
         format=each.get("format", ""),
-        description=each.get("description", ""),
+        description=each.get("description") or _DESCRIPTION + each["jsonPath"],
         priority=each.get("priority", 0),
     )
 
@@ -46,7 +47,7 @@ def _cell(obj: Object, path: str, kind: str, now: datetime) -> Any:
     if not found or found[0] is None:
         return None
     if kind == "string":
-        return " ".join(_text(each) for each in found)
+        return _text(found[0])
     value = found[0]
     if kind == "date":
         return _age(value, now)

@@ -6,7 +6,7 @@ from typing import Any
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.cluster import hooks
-from netplane.controlplane.registry.crd import jsonpath, rules, validations
+from netplane.controlplane.registry.crd import jsonpath, naming, patterns, rules, validations
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import names
 from netplane.kube.types import Object
@@ -132,6 +132,11 @@ def _schema(schema: Object, path: str, found: list[Fault], *, is_root: bool = Fa
         found.append(faults.forbidden(f"{path}.additionalProperties", "additionalProperties cannot be set to false"))
     if "$ref" in schema:
         found.append(faults.forbidden(f"{path}.$ref", "$ref is not supported"))
+    if schema.get("pattern") and (why := patterns.problem(schema["pattern"])):
+        detail = f"must be a valid regular expression, but isn't: {why}"
+        found.append(faults.invalid(f"{path}.pattern", schema["pattern"], detail))
+    if schema.get("x-kubernetes-embedded-resource"):
+        _embedded(schema, path, found)
     if kind == "array":
         _array(schema, path, found)
     if "default" in schema:
@@ -140,6 +145,14 @@ def _schema(schema: Object, path: str, found: list[Fault], *, is_root: bool = Fa
         _schema(each, f"{path}.properties[{name}]", found)
     if isinstance(schema.get("additionalProperties"), dict):
         _schema(schema["additionalProperties"], f"{path}.additionalProperties", found)
+
+
+def _embedded(schema: Object, path: str, found: list[Fault]) -> None:
+    if schema.get("type") != "object":
+        found.append(faults.invalid(f"{path}.type", schema.get("type", ""), "must be object if it is embedded"))
+    if not schema.get("properties") and not schema.get(_PRESERVE):
+        detail = f"must not be empty if x-kubernetes-embedded-resource is true without {_PRESERVE}"
+        found.append(faults.required(f"{path}.properties", detail))
 
 
 def _default(schema: Object, path: str) -> list[Fault]:
@@ -207,9 +220,55 @@ def validate_update(new: Object, old: Object) -> list[Fault]:
         value = spec["names"].get(field)
         if value != before["names"].get(field):
             found.append(faults.invalid(f"spec.names.{field}", value, "field is immutable"))
-    present = {each.get("name") for each in spec.get("versions") or ()}
-    for index, name in enumerate((old.get("status") or {}).get("storedVersions") or ()):
+    if naming.approval(new)[0] != naming.approval(old)[0]:
+        found += _approval(new)
+    return found + _stored_versions(new)
+
+
+def validate_create(obj: Object) -> list[Fault]:
+    """Return every fault that a definition may have only if it had it before."""
+    return _approval(obj)
+
+
+def validate_status(new: Object, _old: Object) -> list[Fault]:
+    """Return every fault of a definition's status."""
+    return _stored_versions(new)
+
+
+def prepare(obj: Object) -> None:
+    """Note the version in which objects will be stored among those in which they may be."""
+    stored = next((each.get("name") for each in obj["spec"].get("versions") or () if each.get("storage")), None)
+    known = obj.setdefault("status", {}).setdefault("storedVersions", [])
+    if stored and stored not in known:
+        obj["status"]["storedVersions"] = [*known, stored]
+
+
+def prepare_update(new: Object, _old: Object) -> None:
+    """The same for a change."""
+    if "status" in new:
+        new["status"] = dict(new["status"])
+    prepare(new)
+
+
+def _approval(crd: Object) -> list[Fault]:
+    if not naming.is_protected(crd["spec"].get("group", "")):
+        return []
+    at, (state, why) = f"metadata.annotations[{naming.APPROVED}]", naming.approval(crd)
+    if state == "Missing":
+        return [faults.required(at, why)]
+    return [faults.invalid(at, crd["metadata"]["annotations"][naming.APPROVED], why)] if state == "Invalid" else []
+
+
+def _stored_versions(crd: Object) -> list[Fault]:
+    """Objects may be kept in every version that is named here: none of them may go, nor the one in use be left out."""
+    at, told = "status.storedVersions", (crd.get("status") or {}).get("storedVersions") or ()
+    versions = crd["spec"].get("versions") or ()
+    if not told:
+        return [faults.invalid(at, [], "must have at least one stored version")]
+    present = {each.get("name") for each in versions}
+    stored = [each["name"] for each in versions if each.get("storage") and each.get("name") not in told]
+    found = [faults.invalid(at, list(told), f"must have the storage version {name}") for name in stored]
+    for index, name in enumerate(told):
         if name not in present:
-            detail = "must appear in spec.versions"
-            found.append(faults.invalid(f"status.storedVersions[{index}]", name, detail))
+            found.append(faults.invalid(f"{at}[{index}]", name, "must appear in spec.versions"))
     return found

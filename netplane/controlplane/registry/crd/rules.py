@@ -6,34 +6,47 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from netplane.controlplane.registry import faults
+from netplane.controlplane.registry.crd import patterns
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import names, times
 
 Schema = dict[str, Any]
 
 _MAX_FAULTS = 100
+_NOTHING: Any = object()
+"""In place of an old value: there was none."""
 
 
-def schema_faults(value: Any, schema: Schema, path: str = "") -> list[Fault]:
-    """Return every fault of a value, its parts included; CEL rules are not judged here."""
+def schema_faults(value: Any, schema: Schema, path: str = "", *, old: Any = _NOTHING) -> list[Fault]:
+    """Return every fault of a value, its parts included; CEL rules are not judged here.
+
+    What is as it was in the `old` value that this one replaces is not judged again (KEP-4008): a schema may become
+    stricter, and an object that does not fulfil it stays writable in all its other parts.
+    """
     found: list[Fault] = []
-    _value(value, schema, path, found)
+    _value(value, schema, path, found, old)
     return found[:_MAX_FAULTS]
 
 
-def _value(value: Any, schema: Schema, path: str, found: list[Fault]) -> None:
+def _is_as_before(value: Any, old: Any) -> bool:
+    """Whether a value is the old one; for Python alone are 1 and True the same."""
+    return bool(old is not _NOTHING and value == old and _json(value) == _json(old))
+
+
+def _value(value: Any, schema: Schema, path: str, found: list[Fault], old: Any = _NOTHING) -> None:
+    if _is_as_before(value, old):
+        return
     if value is None:
-        if not schema.get("nullable") and schema.get("type"):
-            _wrong_type(value, schema["type"], path, found)
+        if not schema.get("nullable") and (schema.get("type") or schema.get("x-kubernetes-int-or-string")):
+            _wrong_type(value, schema, path, found)
         return
     if not _is_type(value, schema):
-        _wrong_type(value, schema.get("type", ""), path, found)
+        _wrong_type(value, schema, path, found)
         return
     if "enum" in schema and value not in schema["enum"]:
         supported = [str(each) for each in schema["enum"] if each is not None]
@@ -41,9 +54,9 @@ def _value(value: Any, schema: Schema, path: str, found: list[Fault]) -> None:
     if isinstance(value, str):
         _string(value, schema, path, found)
     elif isinstance(value, dict):
-        _object(value, schema, path, found)
+        _object(value, schema, path, found, old)
     elif isinstance(value, list):
-        _list(value, schema, path, found)
+        _list(value, schema, path, found, old)
     elif not isinstance(value, bool):
         _number(value, schema, path, found)
     _combinations(value, schema, path, found)
@@ -72,7 +85,8 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 
-def _wrong_type(value: Any, kind: str, path: str, found: list[Fault]) -> None:
+def _wrong_type(value: Any, schema: Schema, path: str, found: list[Fault]) -> None:
+    kind = "integer,string" if schema.get("x-kubernetes-int-or-string") else schema.get("type", "")
     name = _TYPE_NAMES.get(type(value), "null")
     found.append(faults.wrong_type(path or "<nil>", name, f'{path} in body must be of type {kind}: "{name}"'))
 
@@ -81,23 +95,13 @@ def _bad(value: Any, path: str, detail: str) -> Fault:
     return faults.invalid(path or "<nil>", value, f"{path} in body {detail}")
 
 
-@lru_cache(512)
-def _pattern(text: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(text.replace("\\z", "\\Z"))
-    except re.error:
-        return None
-
-
 def _string(value: str, schema: Schema, path: str, found: list[Fault]) -> None:
     if len(value) > schema.get("maxLength", len(value)):
         found.append(faults.too_long(path, schema["maxLength"]))
     if len(value) < schema.get("minLength", 0):
         found.append(_bad(value, path, f"should be at least {schema['minLength']} chars long"))
-    if "pattern" in schema:
-        pattern = _pattern(schema["pattern"])
-        if pattern is not None and not pattern.search(value):
-            found.append(_bad(value, path, f"should match '{schema['pattern']}'"))
+    if "pattern" in schema and not patterns.matches(schema["pattern"], value):
+        found.append(_bad(value, path, f"should match '{schema['pattern']}'"))
     check = _FORMATS.get(schema.get("format", ""))
     if check is not None and not check(value):
         found.append(_bad(value, path, f'must be of type {schema["format"]}: "{value}"'))
@@ -119,7 +123,7 @@ def _number(value: float, schema: Schema, path: str, found: list[Fault]) -> None
         found.append(_bad(value, path, f'must be of type {schema["format"]}: "{value}"'))
 
 
-def _object(value: dict[str, Any], schema: Schema, path: str, found: list[Fault]) -> None:
+def _object(value: dict[str, Any], schema: Schema, path: str, found: list[Fault], old: Any) -> None:
     prefix = f"{path}." if path else ""
     found += [faults.required(f"{prefix}{name}") for name in schema.get("required") or () if name not in value]
     if len(value) > schema.get("maxProperties", len(value)):
@@ -127,14 +131,47 @@ def _object(value: dict[str, Any], schema: Schema, path: str, found: list[Fault]
     if len(value) < schema.get("minProperties", 0):
         found.append(_bad(value, path, f"should have at least {schema['minProperties']} properties"))
     properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
+    before = old if isinstance(old, dict) else {}
     for key, each in value.items():
         if key in properties:
-            _value(each, properties[key], f"{prefix}{key}", found)
+            _value(each, properties[key], f"{prefix}{key}", found, before.get(key, _NOTHING))
         elif isinstance(additional, dict):
-            _value(each, additional, f"{prefix}{key}", found)
+            _value(each, additional, f"{prefix}{key}", found, before.get(key, _NOTHING))
+    if schema.get("x-kubernetes-embedded-resource"):
+        _embedded(value, path, found)
 
 
-def _list(value: list[Any], schema: Schema, path: str, found: list[Fault]) -> None:
+def _embedded(value: dict[str, Any], path: str, found: list[Fault]) -> None:
+    """What stands inside must say of what kind it is, as if it stood alone (schema/objectmeta/validation.go)."""
+    for name in ("apiVersion", "kind"):
+        text = value.get(name)
+        if not text:
+            found.append(faults.required(f"{path}.{name}", "must not be empty"))
+        elif not isinstance(text, str):
+            detail = f'{path}.{name} in body must be of type string: "{_TYPE_NAMES[type(text)]}"'
+            found.append(faults.wrong_type(f"{path}.{name}", _TYPE_NAMES[type(text)], detail))
+    metadata = value.get("metadata", {})
+    if not isinstance(metadata, dict):
+        name = _TYPE_NAMES.get(type(metadata), "null")
+        detail = f'{path}.metadata in body must be of type object: "{name}"'
+        found.append(faults.wrong_type(f"{path}.metadata", name, detail))
+
+
+def counterparts(schema: Schema, old: Any) -> dict[str, Any]:
+    """Return the items of an old list by what identifies them; none where the schema names no keys."""
+    keys = schema.get("x-kubernetes-list-map-keys")
+    if not keys or not isinstance(old, list):
+        return {}
+    return {identity(schema, each): each for each in old if isinstance(each, dict)}
+
+
+def identity(schema: Schema, item: Any) -> str:
+    """Return what identifies an item of a list whose schema names keys."""
+    keys = schema.get("x-kubernetes-list-map-keys") or ()
+    return _json([item.get(key) for key in keys]) if isinstance(item, dict) else ""
+
+
+def _list(value: list[Any], schema: Schema, path: str, found: list[Fault], old: Any) -> None:
     if len(value) > schema.get("maxItems", len(value)):
         found.append(faults.too_many(path, len(value), schema["maxItems"]))
     if len(value) < schema.get("minItems", 0):
@@ -143,8 +180,10 @@ def _list(value: list[Any], schema: Schema, path: str, found: list[Fault]) -> No
         found.append(_bad(value, path, "shouldn't contain duplicates"))
     items = schema.get("items")
     if items:
+        before = counterparts(schema, old)
         for index, each in enumerate(value):
-            _value(each, items, f"{path}[{index}]", found)
+            was = before.get(identity(schema, each), _NOTHING) if before else _NOTHING
+            _value(each, items, f"{path}[{index}]", found, was)
     kind = schema.get("x-kubernetes-list-type")
     if kind in ("set", "map"):
         _keys(value, schema, kind, path, found)

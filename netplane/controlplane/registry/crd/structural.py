@@ -98,6 +98,16 @@ def default(value: Any, schema: Schema) -> None:
         if key in value:
             default(value[key], child)
     if isinstance(additional, dict):
-        for key, each in value.items():
-            if key not in properties:
-                default(each, additional)
+        for key, each in list(value.items()):
+            if key in properties:
+                continue
+            if each is None and not additional.get("nullable"):
+                _drop_null(value, key, additional)
+            default(value.get(key), additional)
+
+
+def _drop_null(value: dict[str, Any], key: str, schema: Schema) -> None:
+    if "default" in schema:
+        value[key] = copy.deepcopy(schema["default"])
+    elif schema.get("type") or schema.get("x-kubernetes-int-or-string"):
+        del value[key]

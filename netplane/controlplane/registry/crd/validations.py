@@ -13,6 +13,7 @@ from typing import Any
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.cel import engine, syntax
+from netplane.controlplane.registry.crd import rules
 from netplane.controlplane.registry.crd.structural import Schema
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import times
@@ -250,17 +251,10 @@ def _judge(
             if below is not None:
                 _judge(below, each, before.get(name), f"{prefix}{name}", found, budget)
     elif isinstance(value, list) and node.items is not None:
+        known = rules.counterparts(node.schema, old)
         for index, each in enumerate(value):
-            _judge(node.items, each, _counterpart(node.schema, each, old), f"{path}[{index}]", found, budget)
-
-
-def _counterpart(schema: Schema, item: Any, old: Any) -> Any:
-    """Return the item of the old list that has the same keys, None when there is none or items have no keys."""
-    keys = schema.get("x-kubernetes-list-map-keys")
-    if not keys or not isinstance(old, list) or not isinstance(item, dict):
-        return None
-    wanted = [item.get(key) for key in keys]
-    return next((e for e in old if isinstance(e, dict) and [e.get(key) for key in keys] == wanted), None)
+            was = known.get(rules.identity(node.schema, each)) if known else None
+            _judge(node.items, each, was, f"{path}[{index}]", found, budget)
 
 
 def _apply(

@@ -24,6 +24,10 @@ TYPES = (
         allows_unconditional_update=False,
         default=defaults.custom_resource_definition,
         validate=definition.validate,
+        prepare_create=definition.prepare,
+        prepare_update=definition.prepare_update,
+        validate_create=definition.validate_create,
         validate_update=definition.validate_update,
+        validate_status=definition.validate_status,
     ),
 )
