@@ -160,7 +160,7 @@ async def _run(options: Mapping[str, Any]) -> None:
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(_client(options["kubeconfig"]))
         target = stack.enter_context(contextlib.closing(open_target(options["mode"], options["ipvs_scheduler"])))
-        links = stack.enter_context(contextlib.closing(Addresses()))
+        links = stack.enter_context(contextlib.closing(Addresses(are_followed=wanted.nodeport_prefixes is not None)))
         conntrack = stack.enter_context(contextlib.closing(Conntrack()))
         sweeper = Sweeper(conntrack, clock=clock.SYSTEM)
         parts = Parts(api, target, sweeper, memory, links.read, links.changed, options["mode"])

@@ -30,8 +30,12 @@ def ip(place: str, *words: str) -> None:
     netns.run_in(place, lambda: subprocess.run(("ip", *words), check=True, timeout=20))
 
 
+def following(place: str) -> Addresses:
+    return netns.run_in(place, lambda: Addresses(are_followed=True))
+
+
 async def test_an_address_that_comes_or_goes_is_heard_and_read(place: str) -> None:
-    with contextlib.closing(netns.run_in(place, Addresses)) as found:
+    with contextlib.closing(following(place)) as found:
         for verb, has in (("add", True), ("del", False)):
             heard = asyncio.ensure_future(found.changed())
             await asyncio.sleep(0)
@@ -42,13 +46,19 @@ async def test_an_address_that_comes_or_goes_is_heard_and_read(place: str) -> No
 
 
 async def test_what_came_before_anybody_waited_is_heard(place: str) -> None:
-    with contextlib.closing(netns.run_in(place, Addresses)) as found:
+    with contextlib.closing(following(place)) as found:
         ip(place, "address", "add", "192.0.2.7/32", "dev", "lo")
         await asyncio.wait_for(found.changed(), 30)
 
 
-def test_addresses_that_stand_there_for_ipvs_alone_are_not_the_nodes(place: str) -> None:
+async def test_addresses_that_stand_there_for_ipvs_alone_are_not_the_nodes(place: str) -> None:
     ip(place, "link", "add", LINK, "type", "bridge")
-    ip(place, "address", "add", "192.0.2.7/32", "dev", LINK)
-    with contextlib.closing(netns.run_in(place, Addresses)) as found:
+    with contextlib.closing(following(place)) as found:
+        heard = asyncio.ensure_future(found.changed())
+        await asyncio.sleep(0)
+        ip(place, "address", "add", "192.0.2.7/32", "dev", LINK)
+        done, _ = await asyncio.wait([heard], timeout=0.3)
+        assert not done
         assert NEW not in found.read()
+        ip(place, "address", "add", "192.0.2.8/32", "dev", "lo")
+        await asyncio.wait_for(heard, 30)
