@@ -89,7 +89,8 @@ def _admit_pod(at: cluster.Cluster, of: types.ResourceType, pod: Object, namespa
 def _priority_class(at: cluster.Cluster, pod: Object) -> Object | None:
     name = pod["spec"].get("priorityClassName")
     if not name:
-        for record in at.store.cache("priorityclasses.scheduling.k8s.io").range():
+        held = at.store.cache("priorityclasses.scheduling.k8s.io")
+        for record in held.range() if held.records else ():
             if b'"globalDefault":true' not in record.value:
                 continue
             found: Object = orjson.loads(record.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,11 +184,9 @@ class _Uids:
 
     def next(self) -> str:
         if not self._stock:
-            text = os.urandom(16 * _UIDS_AT_ONCE).hex()
-            self._stock = [text[at : at + 32] for at in range(0, len(text), 32)]
-        each = self._stock.pop()
-        variant = "89ab"[int(each[16], 16) & 3]
-        return f"{each[:8]}-{each[8:12]}-4{each[13:16]}-{variant}{each[17:20]}-{each[20:]}"
+            digits = _DIGITS.findall(os.urandom(16 * _UIDS_AT_ONCE).hex())
+            self._stock = [f"{a}-{b}-4{c}-{_VARIANTS[d]}{e}-{f}" for a, b, c, d, e, f in digits]
+        return self._stock.pop()
 
 
 class _Suffixes:
@@ -206,6 +205,8 @@ class _Suffixes:
 
 
 _UIDS_AT_ONCE = 256
+_DIGITS = re.compile("(.{8})(.{4}).(.{3})(.)(.{3})(.{12})")
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _UIDS = _Uids()
 _SUFFIXES = _Suffixes()
 

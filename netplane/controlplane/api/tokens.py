@@ -25,6 +25,7 @@ from netplane.lib import timestamp
 NAMESPACE, PREFIX, TYPE = "kube-system", "bootstrap-token-", "bootstrap.kubernetes.io/token"
 GROUP = "system:bootstrappers"
 TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
+_LENGTH = 23
 _USER = "system:bootstrap:"
 _GROUPS = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 
@@ -69,7 +70,7 @@ def read(secret: Object) -> Token | None:
 
 def authenticate(store: protocol.Store, text: str, *, now: datetime) -> access.User | None:
     """Return the user of a bootstrap token; None for what is no bootstrap token; raise BadToken."""
-    match = TOKEN.fullmatch(text)
+    match = TOKEN.fullmatch(text) if len(text) == _LENGTH else None
     if match is None:
         return None
     record = store.cache("secrets").records.get((NAMESPACE, PREFIX + match.group(1)))

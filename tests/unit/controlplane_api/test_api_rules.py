@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -324,3 +325,11 @@ def test_the_time_of_objects_follows_the_clock_also_backwards() -> None:
     for step, told in ((0, "00:00:59"), (1, "00:01:00"), (999_999, "00:01:00"), (-1_000_000, "00:00:59")):
         at.clock.moment += timedelta(microseconds=step)
         assert at.now() == f"2026-01-01T{told}Z"
+
+
+def test_uids_are_random_ones_and_no_two_are_alike() -> None:
+    made = [cluster.new_uid() for _ in range(1000)]
+    assert len(set(made)) == len(made)
+    for text in made:
+        read = uuid.UUID(text)
+        assert (str(read), read.version, read.variant) == (text, 4, uuid.RFC_4122)

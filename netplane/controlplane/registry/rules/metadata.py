@@ -34,7 +34,8 @@ def _names(metadata: Object, *, namespaced: bool, name_faults: Callable[[str], l
         trimmed = prefix[:-1] + "a" if prefix.endswith("-") else prefix
         found += [faults.invalid("metadata.generateName", prefix, each) for each in name_faults(trimmed)]
     if name:
-        found += [faults.invalid("metadata.name", name, each) for each in name_faults(name)]
+        for each in name_faults(name):
+            found.append(faults.invalid("metadata.name", name, each))
     else:
         found.append(faults.required("metadata.name", "name or generateName is required"))
     if not namespaced and namespace:
@@ -42,7 +43,8 @@ def _names(metadata: Object, *, namespaced: bool, name_faults: Callable[[str], l
     elif namespaced and not namespace:
         found.append(faults.required("metadata.namespace"))
     elif namespaced:
-        found += [faults.invalid("metadata.namespace", namespace, each) for each in names.label(str(namespace))]
+        for each in names.label(str(namespace)):
+            found.append(faults.invalid("metadata.namespace", namespace, each))
     return found
 
 
