@@ -206,6 +206,22 @@ def test_a_pod_that_is_not_ready_goes_as_its_budgets_policy_says(
     assert pods.is_kept("p") == (code == 429)
 
 
+def test_the_pods_of_a_job_stay_unless_its_deletion_says_otherwise_as_a_warning_tells(
+    api: Client, namespace: str
+) -> None:
+    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    for name, query, is_left in (("a", "", True), ("b", "?propagationPolicy=Background", False)):
+        assert api.ask("POST", jobs, {"metadata": {"name": name}, "spec": {"template": template}})[0] == 201
+        _, raw, headers = api.raw("DELETE", f"{jobs}/{name}{query}")
+        assert (b'"orphan"' in raw, "child pods are preserved" in headers.get("warning", "")) == (is_left, is_left)
+    kept = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    counted = {"metadata": {"name": "r"}, "spec": {"selector": {"a": "b"}, "template": kept}}
+    assert api.ask("POST", core(namespace, "replicationcontrollers"), counted)[0] == 201
+    left = api.ask("DELETE", core(namespace, "replicationcontrollers", "r"))[1]
+    assert left["metadata"]["finalizers"] == ["orphan"]
+
+
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
@@ -325,8 +341,10 @@ def test_a_field_that_is_given_twice_is_refused_or_warned_of(
         asked = f"{path}?dryRun=All&fieldManager=me&fieldValidation"
         code, told = api.ask(method, f"{asked}=Strict", body, headers={"Content-Type": sent})
         assert (code, f"strict decoding error: {why}" in told["message"]) == (400, True)
-    warned, _, headers = api.raw("POST", f"{where}?fieldValidation=Warn", body, headers={"Content-Type": kind})
-    assert (warned, headers["warning"]) == (201, '299 - "' + why.replace('"', '\\"') + '"')
+    for query, expected in (("?fieldValidation=Warn", 201), ("?dryRun=All", 409), ("/c", 200)):
+        method = "PUT" if query == "/c" else "POST"
+        code, _, headers = api.raw(method, where + query, body, headers={"Content-Type": kind})
+        assert (code, headers["warning"]) == (expected, '299 - "' + why.replace('"', '\\"') + '"')
     quiet, _, headers = api.raw("PUT", f"{where}/c?fieldValidation=Ignore", body, headers={"Content-Type": kind})
     assert (quiet, "warning" in headers) == (200, False)
     code, told = api.ask("PATCH", f"{where}/c?fieldValidation=Strict", TWICE, headers={"Content-Type": MERGE})

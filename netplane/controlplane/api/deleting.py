@@ -40,12 +40,21 @@ async def delete(at: cluster.Cluster, request: http.Request, of: types.ResourceT
     """Answer a DELETE of one object: its last state while it waits for something, a Status when it is gone."""
     assert request.target is not None
     wanted = await read_options(request)
+    _warn(request, of, wanted)
     told = webhooks.Told(request.warnings, request.annotations)
     key = (request.target.namespace, request.target.name)
     obj, is_gone = await remove(at, request.user, of, key, wanted, told=told)
     if is_gone and not wanted.is_dry_run:
         return http.json(200, status.success(of, obj["metadata"]["name"], obj["metadata"]["uid"]))
     return reading.answer(at, request, of, await at.converter.shown(of, obj))
+
+
+def _warn(request: http.Request, of: types.ResourceType, wanted: options.Deleting) -> None:
+    if of.kind == "Job" and not wanted.propagation and deletion.leaves_dependents(of.api_version, of.kind):
+        request.warnings.append(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them"
+            " or set propagationPolicy=Orphan to suppress this warning"
+        )
 
 
 async def remove(
@@ -104,6 +113,7 @@ async def delete_collection(at: cluster.Cluster, request: http.Request, of: type
     """Answer a DELETE of a collection: every object the selectors choose, each as a DELETE of its own would."""
     assert request.target is not None
     wanted = await read_options(request)
+    _warn(request, of, wanted)
     chosen = listing.choice(of, request.query, namespace=request.target.namespace)
     page = await reading.selected(at, of, chosen, listing.asked(request.query))
     items = []

@@ -14,6 +14,7 @@ from netplane.lib import timestamp
 
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 _DEFAULT_POD_GRACE = 30
+_LEAVING = frozenset({("batch/v1", "Job"), ("v1", "ReplicationController")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def decide(kind: str, obj: Object, wanted: options.Deleting, *, now: datetime) -
     """Return what happens to `obj` (owned by the caller, changed in place)."""
     metadata = obj["metadata"]
     before = (metadata.get("deletionTimestamp"), metadata.get("deletionGracePeriodSeconds"), _finalizers(obj))
-    _choose_propagation(metadata, wanted.propagation)
+    _choose_propagation(metadata, wanted.propagation or _default_propagation(obj))
     grace = _pod_grace(obj, wanted) if kind == "Pod" else 0
     if grace is None:
         return Decision(obj, is_removal=False, is_change=_finalizers(obj) != before[2])
@@ -55,6 +56,17 @@ def is_over(kind: str, obj: Object) -> bool:
 
 def _finalizers(obj: Object) -> tuple[str, ...]:
     return tuple(obj["metadata"].get("finalizers") or ())
+
+
+def leaves_dependents(api_version: str, kind: str) -> bool:
+    """Whether what such objects own stays where a deletion does not say (DefaultGarbageCollectionPolicy)."""
+    return (api_version, kind) in _LEAVING
+
+
+def _default_propagation(obj: Object) -> str:
+    if not leaves_dependents(obj.get("apiVersion", ""), obj.get("kind", "")):
+        return ""
+    return "" if {ORPHAN, FOREGROUND} & {*_finalizers(obj)} else "Orphan"
 
 
 def _choose_propagation(metadata: Object, propagation: str) -> None:

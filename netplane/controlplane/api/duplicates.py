@@ -1,7 +1,7 @@
-"""Find fields that a body gives twice, of which only the last one counts. Pure; who asks for it pays for it.
+"""Find fields that a body gives twice, of which only the last one counts. Pure.
 
-Decoding proper (`bodies`) does not see them, and looking costs as much as several decodings: hence only those requests
-are looked at that say `fieldValidation=Strict` or `Warn` themselves, as kubectl's do.
+Decoding proper (`bodies`) does not see them, and looking for them costs as much as several decodings: most bodies are
+known to have none by their colons (`registry.schema.twice`).
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import yaml
 
 from netplane.controlplane.api import http, options, status
+from netplane.controlplane.registry.schema import twice
+from netplane.kube import protobuf
 
-_ASKED = ("Strict", "Warn")
 _JSON_STARTS = (b"{", b"[")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def check(request: http.Request, body: bytes, *, of: str) -> None:
-    """Raise 400 for a body with a field given twice, or warn of it, if the request asks for either.
+def check(request: http.Request, body: bytes, decoded: Any, *, of: str) -> None:
+    """Raise 400 for a body with a field given twice, or warn of it, as the request's `fieldValidation` says.
 
-    `of` begins the message: what cannot be handled as what. The body has been decoded without error.
+    `of` begins the message: what cannot be handled as what. The body has been decoded without error, to `decoded`.
     """
+    if is_single(body, decoded, request.content_type):
+        return
     asked = options.text(request.query, "fieldValidation")
-    if asked not in _ASKED:
+    if asked == "Ignore":
         return
     try:
         told = list(dict.fromkeys(found(body)))
@@ -34,6 +38,18 @@ def check(request: http.Request, body: bytes, *, of: str) -> None:
     if told and asked == "Strict":
         raise status.bad_request(f"{of}strict decoding error: {', '.join(told)}")
     request.warnings += told
+
+
+def is_single(body: bytes, decoded: Any, content_type: str) -> bool:
+    """Whether a body surely says nothing twice. What is not plain JSON is to be looked at."""
+    if not body.startswith(_JSON_STARTS):
+        return body.startswith(protobuf.MAGIC)
+    if content_type.endswith("yaml"):
+        try:
+            decoded = orjson.loads(body)  # a flow of YAML begins like JSON, and may have fields without a colon
+        except ValueError:
+            return False
+    return twice.is_single(body, decoded)
 
 
 def found(body: bytes) -> Iterator[str]:

@@ -97,7 +97,7 @@ async def _configuration(request: http.Request, of: types.ResourceType, wanted: 
         raise status.invalid_options("PatchOptions", told)
     body = await request.body()
     config = bodies.from_yaml(body)
-    duplicates.check(request, body, of="error decoding YAML: ")
+    duplicates.check(request, body, config, of="error decoding YAML: ")
     if not isinstance(config, dict):
         raise status.bad_request("the applied configuration is not an object")
     if not config.get("apiVersion") or not config.get("kind"):
@@ -131,7 +131,7 @@ async def read_patch(request: http.Request, shape: Shape | None) -> writing.Chan
         raise status.unsupported_media_type(kind, _ACCEPTED if shape is not None else (JSON_PATCH, MERGE, APPLY))
     raw = await request.body()
     body = bodies.json(raw)
-    duplicates.check(request, raw, of="error decoding patch: ")
+    duplicates.check(request, raw, body, of="error decoding patch: ")
 
     def change(current: Object) -> Object:
         try:

@@ -17,7 +17,7 @@ from netplane.controlplane.api import (
     status,
     writing,
 )  # fmt: skip
-from netplane.controlplane.registry import types
+from netplane.controlplane.registry import faults, types
 from netplane.kube.types import Object
 from netplane.lib import timestamp
 
@@ -110,9 +110,12 @@ async def token(at: cluster.Cluster, request: http.Request, of: types.ResourceTy
     spec = body.setdefault("spec", {})
     seconds = spec.setdefault("expirationSeconds", 3600)
     if not isinstance(seconds, int) or not 600 <= seconds <= 1 << 32:
-        raise status.ApiStatus(
-            422, "Invalid", "spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes"
-        )
+        is_long = isinstance(seconds, int) and seconds > 600
+        why = "more than 2^32 seconds" if is_long else "less than 10 minutes"
+        fault = faults.invalid("spec.expirationSeconds", seconds, f"may not specify a duration {why}")
+        details = {"group": "authentication.k8s.io", "kind": "TokenRequest", "causes": [fault.cause()]}
+        told = f'TokenRequest.authentication.k8s.io "" is invalid: {fault}'
+        raise status.ApiStatus(422, "Invalid", told, details=details)
     pod = _pod_of(at, target.namespace, spec.get("boundObjectRef"))
     restriction.token(request.user, target.name, spec, pod)
     _check_account(target.name, pod)

@@ -58,11 +58,13 @@ async def read_body(request: http.Request, of: types.ResourceType, writing: opti
     """Return the object in the body, canonical; raise 400 for what cannot be one, note unknown fields as warnings."""
     body = await request.body()
     begun = strategy.begun(of, body) if request.content_type in bodies.PLAIN else None
-    obj = begun if begun is not None else bodies.obj(body, request.content_type)
+    if begun is not None:
+        check_kind(begun, of)
+        return begun
+    obj = bodies.obj(body, request.content_type)
+    duplicates.check(request, body, obj, of=strategy.cannot_be(of))
     check_kind(obj, of)
-    if request.query:
-        duplicates.check(request, body, of=strategy.cannot_be(of))
-    return obj if begun is not None else read(request, of, obj, writing)
+    return read(request, of, obj, writing)
 
 
 async def read_any(request: http.Request) -> Object:

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from netplane.controlplane.registry.rules import times
+from netplane.controlplane.registry.schema import twice
 from netplane.controlplane.registry.types import Reading
 from netplane.kube import quantity
 from netplane.kube.known import Known, shared
@@ -90,6 +91,8 @@ class _PlainJson(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=
     status: _Nothing = _Nothing()
 
 
+_FIELDS = 4
+"""How many fields an object without a status has."""
 _parts = msgspec.json.Decoder(_Json).decode
 _plain_parts = msgspec.json.Decoder(_PlainJson).decode
 
@@ -97,22 +100,34 @@ _plain_parts = msgspec.json.Decoder(_PlainJson).decode
 def begun(shape: Shape, body: bytes) -> dict[str, Any] | None:
     """Return the object that a JSON text holds, read, with a spec that is known: of all objects with the same one.
 
-    None when there is anything to be told of it, or it is not worth remembering.
+    None when there is anything to be told of it, as fields given twice, or it is not worth remembering.
     """
     try:
         try:
-            return _of_plain(shape, _plain_parts(body))
+            return _of_plain(shape, body, _plain_parts(body))
         except msgspec.ValidationError:
-            return _of_parts(shape, _parts(body))
+            parts = _parts(body)
+            return _of_parts(shape, parts) if _is_single_around(body, bytes(parts.spec)) else None
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 
 
-def _of_plain(shape: Shape, found: _PlainJson) -> dict[str, Any] | None:
-    spec = _known_spec(shape, found.spec)
+def _is_single_around(body: bytes, spec: bytes) -> bool:
+    """Whether an object says nothing twice but perhaps in its spec. No text holds a spec: its quotes are escaped."""
+    around = body.replace(spec, b"0", 1)
+    return twice.is_single(around, orjson.loads(around))
+
+
+def _of_plain(shape: Shape, body: bytes, found: _PlainJson) -> dict[str, Any] | None:
+    text = bytes(found.spec)
+    spec = _spec(shape.fields["spec"], text) if len(text) <= _LONGEST_SHARED else None
     if spec is None:
         return None
     metadata = msgspec.to_builtins(found.metadata)
+    # Mostly these are all colons there are, which is quicker to see than `_is_single_around`.
+    colons = _FIELDS + text.count(b":") + orjson.dumps(metadata).count(b":")
+    if (body.count(b":") != colons or b"\\u" in body) and not _is_single_around(body, text):
+        return None
     return {"apiVersion": found.api_version, "kind": found.kind, "metadata": metadata, "spec": spec}
 
 
@@ -135,6 +150,8 @@ def _known_spec(shape: Shape, text: msgspec.Raw) -> Known | None:
 @lru_cache(128)
 def _spec(shape: Shape, text: bytes) -> Known | None:
     spec = orjson.loads(text)
+    if not twice.is_single(text, spec):
+        return None
     reading = _read(shape, spec)
     return None if reading.errors or reading.unknown or not spec else shared(orjson.dumps(spec))
 
