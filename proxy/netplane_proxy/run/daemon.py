@@ -90,7 +90,8 @@ class Daemon:
         self._parts = parts
         self._clock = parts.clock
         self._informers = informer.Informers(parts.api, queries(settings.node_name), clock=parts.clock)
-        self._meaning = Meaning(host.facts(settings, None, parts.addresses()))
+        self._addresses = parts.addresses()
+        self._meaning = Meaning(host.facts(settings, None, self._addresses))
         self._loop = Loop(
             self._act,
             name="rules",
@@ -183,7 +184,7 @@ class Daemon:
         self.pulse.wanted()
 
     def _take_host(self) -> bool:
-        facts = host.facts(self._settings, self._node, self._parts.addresses())
+        facts = host.facts(self._settings, self._node, self._addresses)
         if not self._meaning.take_node(facts):
             return False
         self._must_compare = True  # The node's own sets change too, which only a whole comparison covers.
@@ -295,9 +296,14 @@ class Daemon:
     async def _watch_addresses(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Follow addresses that come to and go from the node's links, where NodePorts depend on them."""
         while True:
-            if self._take_host():
-                await self._repair()
-            await changed()
+            try:
+                self._addresses = self._parts.addresses()
+            except KernelError as error:  # They change faster than they can be read.
+                _LOG.warning("addresses of the node not read", reason=error)
+            else:
+                if self._take_host():
+                    await self._repair()
+                await changed()
             await self._clock.sleep(_ADDRESSES_REST)
 
     async def _start_from_memory(self, memory: Memory) -> None:

@@ -262,12 +262,19 @@ async def test_node_ports_follow_the_nodes_addresses_as_they_come(world: World) 
         await is_changed.wait()
         is_changed.clear()
 
+    def read() -> tuple[bytes, ...]:
+        if refusals:
+            raise refusals.pop()
+        return tuple(has)
+
+    refusals: list[KernelError] = []
     wanted = dataclasses.replace(SETTINGS, nodeport_prefixes=(address.prefix("0.0.0.0/0"),))
-    parts = Parts(world.api, world.target, addresses=lambda: tuple(has), addresses_changed=changed)
+    parts = Parts(world.api, world.target, addresses=read, addresses_changed=changed)
     world.daemon = Daemon(wanted, parts)
     async with world.running():
         assert world.target.node.nodeport_addresses == (has[0],)
         has.append(address.parse("192.0.2.7"))
+        refusals.append(KernelError(errno.EINTR, "dump addresses"))
         is_changed.set()
         await world.until(lambda: world.target.node.nodeport_addresses == tuple(has))
 
