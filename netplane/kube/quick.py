@@ -1,12 +1,14 @@
 """Read Services and EndpointSlices from JSON to facts without a dict of all their fields in between.
 
 Only what is common and well is read here: whatever else a reader leaves to `decode`, which knows every field and names
-the one at fault. What a reader does make is what `decode` would have made.
+the one at fault. What a reader does make is what `decode` would have made, but for what tells nothing of where packets
+go: an endpoint's pod and host name are left out, and not looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from sys import intern
 from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 
@@ -96,20 +98,12 @@ class _Hints(_Json):
     for_nodes: list[_Named] | None = None
 
 
-class _Target(_Json):
-    kind: str = ""
-    namespace: str = ""
-    name: str = ""
-
-
 class _Endpoint(_Json):
     addresses: list[str] | None = None
     conditions: _Conditions | None = None
     node_name: str | None = None
     zone: str | None = None
     hints: _Hints | None = None
-    hostname: str | None = None
-    target_ref: _Target | None = None
 
 
 class _EndpointPort(_Json):
@@ -207,6 +201,7 @@ def page(data: bytes, reader: watch.Reader) -> Page | None:
 _LEFT = (msgspec.MsgspecError, ValueError)
 _LISTS: Final = msgspec.json.Decoder(_List)
 _made = tuple.__new__
+_slice: Callable[[tuple[Any, ...]], EndpointSlice] = partial(tuple.__new__, EndpointSlice)
 
 
 def _read(parts: tuple[Key, str, Any]) -> Read:
@@ -253,18 +248,20 @@ def _service_port(port: _ServicePort) -> facts.ServicePort:
 def _endpoint_slice(found: _Slice) -> EndpointSlice:
     metadata = found.metadata
     labels, family = metadata.labels or {}, _FAMILIES.get(found.address_type)
-    return EndpointSlice(
-        metadata.namespace,
-        metadata.name,
-        labels.get(decode.SERVICE_NAME_LABEL, ""),
-        family,
-        # Without a number a port means all ports, which no proxy serves.
-        tuple([_endpoint_port(port) for port in found.ports or () if port.port]),
-        () if family is None else tuple(_endpoints(found.endpoints or (), family.bits // 8)),
-        labels.get(decode.PROXY_NAME_LABEL),
-        decode.HEADLESS_LABEL in labels,
-        metadata.annotations.get(decode.TRIGGER_ANNOTATION, "") if metadata.annotations else "",
-        metadata.resource_version,
+    return _slice(
+        (
+            metadata.namespace,
+            metadata.name,
+            labels.get(decode.SERVICE_NAME_LABEL, ""),
+            family,
+            # Without a number a port means all ports, which no proxy serves.
+            tuple([_endpoint_port(port) for port in found.ports or () if port.port]),
+            () if family is None else tuple(_endpoints(found.endpoints or (), family.bits // 8)),
+            labels.get(decode.PROXY_NAME_LABEL),
+            decode.HEADLESS_LABEL in labels,
+            metadata.annotations.get(decode.TRIGGER_ANNOTATION, "") if metadata.annotations else "",
+            metadata.resource_version,
+        )
     )
 
 
@@ -293,17 +290,8 @@ def _endpoints(rows: list[_Endpoint] | tuple[()], width: int) -> list[facts.Endp
             zones, nodes = _names(hints.for_zones), _names(hints.for_nodes)
         # Names of nodes and zones come again and again: one copy of each is enough.
         node, zone = intern(node) if node else "", intern(zone) if zone else ""
-        pod = None if row.target_ref is None else _pod(row.target_ref)
-        found.append(made((packed, ready, serving, terminating, node, zone, zones, nodes, row.hostname or "", pod)))
+        found.append(made((packed, ready, serving, terminating, node, zone, zones, nodes, "", None)))
     return found
-
-
-def _pod(target: _Target) -> Key | None:
-    if target.kind != "Pod":
-        return None
-    if not target.name:
-        raise _Unusual
-    return intern(target.namespace), target.name
 
 
 def _names(rows: list[_Named] | None) -> frozenset[str]:
@@ -313,3 +301,4 @@ def _names(rows: list[_Named] | None) -> frozenset[str]:
 SERVICES: Final = Reader(_Service, _service)
 """Services of type ClusterIP and NodePort without external addresses, source ranges or session affinity."""
 ENDPOINT_SLICES: Final = Reader(_Slice, _endpoint_slice)
+"""EndpointSlices without the names of pods and hosts."""

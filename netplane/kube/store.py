@@ -149,7 +149,7 @@ class Store:
             del self._values[key]
         else:
             self._values[key] = new
-        return Change(self.resource, key, old, new)
+        return _change((self.resource, key, old, new))
 
     def _remove(self, key: Key, version: int) -> Change | None:
         if version and version < self._versions.get(key, 0):

@@ -5,6 +5,8 @@ A watch is a sequence of JSON documents, one a line (Kubernetes API concepts, "E
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -63,6 +65,11 @@ class Event(NamedTuple):
         return annotations.get(INITIAL_EVENTS_END) == "true"
 
 
+_event: Callable[[tuple[EventType, Object, float, Read | None]], Event] = partial(tuple.__new__, Event)
+_READ: Object = {}
+"""The object of whatever a reader understood."""
+
+
 def resumed(resource_version: str) -> Event:
     """Return the bookmark that tells a follower that the server took up the watch where it had ended."""
     return Event("BOOKMARK", {"metadata": {"resourceVersion": resource_version}})
@@ -99,7 +106,7 @@ class Decoder:
 
     def _decode(self, line: bytes, received: float) -> Event | None:
         if self._reader is not None and (told := self._reader.event(line)) is not None:
-            return Event(told[0], {}, received, told[1])
+            return _event((told[0], _READ, received, told[1]))
         try:
             document = orjson.loads(line)
             kind, content = document["type"], document["object"]

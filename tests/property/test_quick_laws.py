@@ -93,10 +93,22 @@ def _decoded(resource: Resource, obj: Object) -> Any:
         return "refused"
 
 
+def _bare(obj: Object) -> Object:
+    """Return a slice without what its reader leaves out."""
+    if not isinstance(obj.get("endpoints"), list):
+        return obj
+    rows = [_without(row, "hostname", "targetRef") if isinstance(row, dict) else row for row in obj["endpoints"]]
+    return {**obj, "endpoints": rows}
+
+
+def _without(row: Object, *names: str) -> Object:
+    return {name: value for name, value in row.items() if name not in names}
+
+
 def _agrees(resource: Resource, reader: quick.Reader, obj: Object) -> None:
     read = reader.item(orjson.dumps(obj))
     if read is not None:
-        assert read.fact == _decoded(resource, obj)
+        assert read.fact == _decoded(resource, _bare(obj))
         assert read.key == (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
         assert read.revision == obj["metadata"].get("resourceVersion", "")
 
@@ -121,7 +133,7 @@ def test_a_store_fed_by_a_reader_ends_like_one_fed_by_whole_objects(told: list[t
     lines = b"".join(orjson.dumps({"type": kind, "object": obj}) + b"\n" for kind, obj in told)
     stores = []
     for reader in (None, quick.ENDPOINT_SLICES):
-        store, staged = Store(ENDPOINTSLICES, decode.endpoint_slice), Staged()
+        store, staged = Store(ENDPOINTSLICES, lambda obj: decode.endpoint_slice(_bare(obj))), Staged()
         events = watch.Decoder(reader).feed(lines)
         for event in events:
             store.apply(event)

@@ -49,8 +49,12 @@ class Meaning:
 
     def take_slice(self, key: Key, piece: EndpointSlice | None) -> None:
         """Take an EndpointSlice as it is now; None when it is gone. It may have moved to another Service."""
-        owner = piece.service_key if piece is not None and piece.service else None
         former = self._service_by_slice.get(key)
+        if piece is not None and former is not None and former == piece.service_key:
+            self.slices_by_service[former][key] = piece
+            self._touched.setdefault(former, False)
+            return
+        owner = piece.service_key if piece is not None and piece.service else None
         if former is not None and former != owner:
             pieces = self.slices_by_service[former]
             del pieces[key]
@@ -74,6 +78,7 @@ class Meaning:
     def settle(self) -> Steps:
         """Decide for all touched Services. Returns each Service port that differs now from what it was before."""
         steps: Steps = {}
+        is_mixed = False
         for key in sorted(self._touched):
             service = self.services.get(key)
             slices = tuple(self.slices_by_service.get(key, _NO_SLICES).values())
@@ -82,10 +87,15 @@ class Meaning:
             else:
                 rows = forwarding.of_slices(self._ledger.wanted(key), service, slices, self.node)
             for port, step in self._ledger.replace(key, rows).items():
-                steps[port] = Step(steps[port].former, step.now) if port in steps else step
+                if port in steps:
+                    is_mixed = True
+                    step = Step(steps[port].former, step.now)
+                steps[port] = step
             if (service is not None and service.health_check_node_port) or key in self.health_checks:
                 self._watch_health(key, of_service(service, slices, self.node))
         self._touched = {}
+        if not is_mixed:
+            return steps
         return {port: step for port, step in steps.items() if step.former != step.now}
 
     def forwarding(self, revision: str) -> Forwarding:
