@@ -67,6 +67,10 @@ def test_optional_access_and_quoted_names_become_words_of_any_cel(expression: st
         "self.l.filter(x, x > 'a').map(x, x + 'z') == ['bz']",
         "type(self.n) == int && self.nothing == null",
         "'all' == \"all\" && r'\\d' != 'd' // a comment",
+        "cel.bind(x, self.n + 1, cel.bind(y, x * 2, y == (self.n + 1) * 2 && x == self.n + 1))",
+        "self.?n.optMap(x, x == self.n).orValue(false) && self.?nosuch.optMap(x, x == 1).orValue(true)",
+        "self.?n.optMap(x, self.?n.optMap(y, x + y).orValue(0)).orValue(0) == self.n * 2",
+        "!self.?l.optFlatMap(x, x[?9]).hasValue() && self.?l.optFlatMap(x, x[?0]).hasValue()",
     ],
 )
 def test_an_expression_holds(expression: str) -> None:

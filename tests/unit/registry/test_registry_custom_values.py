@@ -157,3 +157,35 @@ def test_a_version_that_is_to_go_names_the_one_to_take() -> None:
     assert serving(crd, "v1beta1").deprecation == "example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget"
     old["deprecationWarning"] = "go away"
     assert (serving(crd, "v1beta1").deprecation, serving(crd).deprecation) == ("go away", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"selectableFields": [{"jsonPath": ".spec.gone"}]}, "selectableFields[0].jsonPath"),
+        ({"selectableFields": [{"jsonPath": ".spec.tags"}]}, "selectableFields[0].jsonPath"),
+        ({"selectableFields": [{"jsonPath": ".metadata.name"}]}, "selectableFields[0].jsonPath"),
+        ({"selectableFields": [{"jsonPath": ".spec.color"}] * 2}, "selectableFields[1].jsonPath"),
+        ({"deprecationWarning": "gone soon"}, "deprecationWarning"),
+        (
+            {"subresources": {"scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size",
+                                        "labelSelectorPath": ".metadata.labels"}}},
+            "subresources.scale.labelSelectorPath",
+        ),
+        (
+            {"schema": {"openAPIV3Schema": {"type": "object", "properties": {"metadata": {
+                "type": "object", "properties": {"labels": {"type": "object"}}}}}}},
+            "schema.openAPIV3Schema.properties[metadata]",
+        ),
+    ],
+)  # fmt: skip
+def test_a_version_of_a_definition_says_what_can_be(change: dict[str, Any], field: str) -> None:
+    crd = definition()
+    crd["spec"]["versions"][0].update(change)
+    _, found = made(type_of("customresourcedefinitions.apiextensions.k8s.io"), crd)
+    assert [each.field for each in found] == [f"spec.versions[0].{field}"]
+
+
+def test_fields_of_every_plain_type_can_be_selected_by() -> None:
+    crd = definition(selectableFields=[{"jsonPath": ".spec.color"}, {"jsonPath": ".spec.size"}])
+    assert set(serving(crd).field_labels) == {"spec.color", "spec.size"}

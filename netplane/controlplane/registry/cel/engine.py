@@ -26,6 +26,7 @@ _BUILTIN = frozenset(
      "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds", "of", "ofNonZeroValue", "none",
      "hasValue", "value", "orValue", "or", "has", "optional", "max", "min"}
 )  # fmt: skip
+_OWN = {syntax.OPTIONAL, syntax.OPTIONAL_LIST, syntax.OPTIONAL_FIRST, syntax.OPTIONAL_FLAT}
 _FAILURES = (ValueError, TypeError, RuntimeError, KeyError, IndexError, ArithmeticError, AttributeError)
 
 
@@ -130,7 +131,7 @@ def _compiled(expression: str, found: list[syntax.Word], variables: frozenset[st
     for name in sorted(set(program.variables()) - known):
         if not name.startswith("@"):
             raise CompileError(f"compilation failed: ERROR: undeclared reference to '{name}' (in container '')")
-    for name in sorted(set(program.functions()) - _BUILTIN - set(functions.FUNCTIONS) - {syntax.OPTIONAL}):
+    for name in sorted(set(program.functions()) - _BUILTIN - set(functions.FUNCTIONS) - _OWN):
         if name.isidentifier():
             raise CompileError(f"compilation failed: ERROR: undeclared reference to '{name}' (in container '')")
     return program
@@ -162,7 +163,20 @@ def _context() -> Any:
             return library.OptionalValue.of(value[key])
         return library.OptionalValue.none()
 
+    kind = library.OptionalValue
     context.add_function(syntax.OPTIONAL, get)
+
+    def held(value: Any) -> list[Any]:
+        if not isinstance(value, kind):
+            raise TypeError("No such overload: an optional value is wanted")
+        return [value.value()] if value.has_value() else []
+
+    def flat(found: list[Any]) -> Any:  # the library takes optional values in a list for what they hold
+        return found[0] if found and isinstance(found[0], kind) else kind.of(found[0]) if found else kind.none()
+
+    context.add_function(syntax.OPTIONAL_LIST, held)
+    context.add_function(syntax.OPTIONAL_FIRST, lambda found: kind.of(found[0]) if found else kind.none())
+    context.add_function(syntax.OPTIONAL_FLAT, flat)
     return context
 
 

@@ -47,6 +47,11 @@ _ESCAPES = {".": "__dot__", "-": "__dash__", "/": "__slash__", "__": "__undersco
 _ESCAPED = re.compile(r"__|[.\-/]")
 OPTIONAL = "optional__get"
 """The function that stands for `.?field` and `[?index]`."""
+OPTIONAL_LIST = "optional__list"
+"""The list of what an optional value holds: of one value or none."""
+OPTIONAL_FIRST, OPTIONAL_FLAT = "optional__first", "optional__flat"
+"""Back from such a list; the other one of optional values."""
+_OPTIONAL_MAPS = {"optMap": OPTIONAL_FIRST, "optFlatMap": OPTIONAL_FLAT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,49 @@ class Word:
 
 
 def words(expression: str) -> list[Word]:
-    """Return the words of an expression, without space and comments."""
+    """Return the words of an expression, without space and comments, and with the macros of newer CELs spelt out."""
     found = (Word(str(match.lastgroup), match.group()) for match in _WORD.finditer(expression))
-    return [word for word in found if word.kind not in ("space", "comment")]
+    return _unfolded([word for word in found if word.kind not in ("space", "comment")])
+
+
+def _unfolded(found: list[Word]) -> list[Word]:
+    """Return an expression with `cel.bind` and `optMap` as comprehensions over one value.
+
+    `cel.bind(x, value, body)` is `[value].map(x, body)[0]`; `optMap` maps a list of what the optional value holds.
+    """
+    for index in range(len(found) - 1, -1, -1):
+        text = found[index].text
+        if text == "bind" and [each.text for each in found[index - 2 : index]] == ["cel", "."]:
+            first, second, end = _arguments(found, index + 1)
+            if end:
+                name, value, body = found[index + 2 : first], found[first + 1 : second], found[second + 1 : end]
+                unfolded = [*_marks("["), *value, *_marks("] . map ("), *name, *_marks(","), *body, *_marks(") [ 0 ]")]
+                found = [*found[: index - 2], *unfolded, *found[end + 1 :]]
+        elif text in _OPTIONAL_MAPS and index and found[index - 1].text == ".":
+            end = _arguments(found, index + 1)[2]
+            if end:
+                inner, last = found[index + 1 : end + 1], _OPTIONAL_MAPS[text]
+                unfolded = [*_marks(f"{OPTIONAL_LIST} ( ) . map"), *inner, *_marks(f". {last} ( )")]
+                found = [*found[:index], *unfolded, *found[end + 1 :]]
+    return found
+
+
+def _marks(text: str) -> list[Word]:
+    return [Word("name" if each.isidentifier() else "number" if each == "0" else "mark", each) for each in text.split()]
+
+
+def _arguments(found: list[Word], index: int) -> tuple[int, int, int]:
+    """Return where the first and the second comma of a call stand, and its end; zeros where there are none."""
+    commas, depth = [0][:0], 0
+    for at in range(index, len(found)):
+        text = found[at].text
+        depth += (text in _OPENING) - (text in _CLOSING)
+        if text == "," and depth == 1:
+            commas.append(at)
+        if not depth:
+            first, second = [*commas, 0, 0][:2]
+            return (first, second, at) if text == ")" else (0, 0, 0)
+    return 0, 0, 0
 
 
 def escape(name: str) -> str:

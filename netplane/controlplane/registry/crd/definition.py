@@ -6,7 +6,7 @@ from typing import Any
 
 from netplane.controlplane.registry import faults
 from netplane.controlplane.registry.cluster import hooks
-from netplane.controlplane.registry.crd import jsonpath, naming, patterns, rules, validations
+from netplane.controlplane.registry.crd import fields, jsonpath, naming, patterns, rules, validations
 from netplane.controlplane.registry.faults import Fault
 from netplane.controlplane.registry.rules import names
 from netplane.kube.types import Object
@@ -15,6 +15,7 @@ _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _LIST_TYPES = ("atomic", "map", "set")
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
+_UNDEPRECATED = "can only be set for deprecated versions"
 
 
 def validate(obj: Object) -> list[Fault]:
@@ -87,10 +88,14 @@ def _version(version: Object, path: str) -> list[Fault]:
         if schema.get("type") != "object":
             found.append(faults.invalid(f"{at}.type", schema.get("type", ""), "must be object at the root"))
         _schema(schema, at, found, is_root=True)
+        found += fields.of_metadata(schema, at)
         if not found:
             found += validations.definition_faults(schema, at)
     for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
         found += _column(column, f"{path}.additionalPrinterColumns[{index}]")
+    found += fields.selectable(version, schema or {}, path)
+    if version.get("deprecationWarning") is not None and not version.get("deprecated"):
+        found.append(faults.invalid(f"{path}.deprecationWarning", version["deprecationWarning"], _UNDEPRECATED))
     scale = (version.get("subresources") or {}).get("scale")
     if scale is not None:
         for name, top in (("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")):
@@ -100,6 +105,10 @@ def _version(version: Object, path: str) -> list[Fault]:
             elif not value.startswith(top):
                 detail = f"should be a json path under {top[:-1]}"
                 found.append(faults.invalid(f"{path}.subresources.scale.{name}", value, detail))
+        selector = scale.get("labelSelectorPath") or ".spec."
+        if not selector.startswith((".spec.", ".status.")):
+            detail = "should be a json path under either .spec or .status"
+            found.append(faults.invalid(f"{path}.subresources.scale.labelSelectorPath", selector, detail))
     return found
 
 
