@@ -275,7 +275,7 @@ def _stored_versions(crd: Object) -> list[Fault]:
     if not told:
         return [faults.invalid(at, [], "must have at least one stored version")]
     present = {each.get("name") for each in versions}
-    stored = [each["name"] for each in versions if each.get("storage") and each.get("name") not in told]
+    stored = [each.get("name", "") for each in versions if each.get("storage") and each.get("name") not in told]
     found = [faults.invalid(at, list(told), f"must have the storage version {name}") for name in stored]
     for index, name in enumerate(told):
         if name not in present:
