@@ -18,6 +18,9 @@ LOCAL_MODES: tuple[LocalMode, ...] = get_args(LocalMode)
 _NEVER = tuple(map(address.prefix, ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")))
 """Addresses that are no node addresses. Of the loopback ones, those in `LOOPBACK` are taken by name."""
 
+_NAME_MOST = 15
+"""How long an interface's name may be (IFNAMSIZ without its end)."""
+
 LOOPBACK = {Family.V4: address.parse("127.0.0.1"), Family.V6: address.parse("::1")}
 
 
@@ -53,7 +56,9 @@ def facts(settings: Settings, node: Node | None, addresses: tuple[Packed, ...]) 
         pod_cidrs = node.pod_cidrs if node is not None else ()
     elif settings.local_mode != "ClusterCIDR":
         pod_cidrs = ()
-        pod_interfaces = f"{settings.pod_interface}{'*' * (settings.local_mode == 'InterfaceNamePrefix')}"
+        # A prefix as long as a name may be is the whole name, and with more behind it none that tools take.
+        is_prefix = settings.local_mode == "InterfaceNamePrefix" and len(settings.pod_interface) < _NAME_MOST
+        pod_interfaces = f"{settings.pod_interface}{'*' * is_prefix}"
     return NodeFacts(
         name=settings.node_name,
         zone=node.zone if node is not None else "",

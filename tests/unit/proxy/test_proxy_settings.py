@@ -136,3 +136,9 @@ def test_a_nodes_name_has_no_capitals() -> None:
     assert settings.of_options({**OPTIONS, "node_name": " Node-1 "}).node_name == "node-1"
     with pytest.raises(cli.UserError, match="--node-name is empty"):
         settings.of_options({**OPTIONS, "node_name": " "})
+
+
+@pytest.mark.parametrize(("prefix", "expected"), [("veth", "veth*"), ("a" * 14, "a" * 14 + "*"), ("a" * 15, "a" * 15)])
+def test_a_prefix_as_long_as_a_name_is_the_name(prefix: str, expected: str) -> None:
+    wanted = host.Settings("node-1", local_mode="InterfaceNamePrefix", pod_interface=prefix)
+    assert host.facts(wanted, NODE, HAS).pod_interfaces == expected
