@@ -19,9 +19,10 @@ from netplane.controlplane.api import (
     quotas,
     reading,
     render,
+    sameness,
     status,
 )  # fmt: skip
-from netplane.controlplane.registry import faults, strategy, types
+from netplane.controlplane.registry import cautions, faults, strategy, types
 from netplane.controlplane.registry.pods import parts
 from netplane.controlplane.store import history, protocol
 from netplane.kube import known
@@ -201,6 +202,7 @@ async def _admitted(
     metadata = obj["metadata"]
     if found:
         raise status.invalid(of, metadata.get("name") or metadata.get("generateName", ""), found)
+    request.warnings += cautions.of_object(obj, is_new=True)
     quotas.check_ranges(at, of, obj, namespace)
     is_counted = of.namespaced and quotas.any_quota(at)
     if is_counted or admitting.is_judged(at):
@@ -335,6 +337,8 @@ async def _allowed(
     found = by.judge(of, new, old)
     if found:
         raise status.invalid(of, old["metadata"]["name"], found)
+    if not by.part and new.get("spec") != old.get("spec"):
+        request.warnings += cautions.of_object(new, is_new=False)
     admission.before_update(at, request.user, of, new, old, by.part)
     if by.seen is None:
         await admitting.check(at, request, of, new, old, by.writing)
@@ -363,7 +367,7 @@ async def _replace(
     writing: options.Writing,
 ) -> Object:
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-    if same(new, old) and at.converter.is_current(of, record):
+    if sameness.same(new, old) and at.converter.is_current(of, record):
         # Nothing but perhaps the times in managedFields differs: the API writes nothing then, and no watcher stirs.
         return old
     if writing.is_dry_run:
@@ -375,22 +379,6 @@ async def _replace(
     else:
         final = await keep(at.store.update(name, kept, expected=record.revision))
     return render.decoded(of, await at.converter.record(of, final)) if of.conversion is not None else kept
-
-
-def same(new: Object, old: Object) -> bool:
-    """Whether two objects say the same, the times in managedFields aside."""
-    if new == old:
-        return True
-    if any(new.get(name) != old.get(name) for name in {*new, *old} - {"metadata"}):
-        return False
-    metadata, before = new["metadata"], old["metadata"]
-    if any(metadata.get(name) != before.get(name) for name in {*metadata, *before} - {"managedFields"}):
-        return False
-    return _untimed(metadata.get("managedFields")) == _untimed(before.get("managedFields"))
-
-
-def _untimed(managed: list[Object] | None) -> list[Object]:
-    return [{name: value for name, value in entry.items() if name != "time"} for entry in managed or ()]
 
 
 async def keep(write: protocol.Write) -> history.Record:
