@@ -253,6 +253,6 @@ def test_a_node_has_one_pod_network_whichever_field_names_it() -> None:
 
 
 def test_metadata_holds_nothing_that_is_empty() -> None:
-    empty = {"labels": {}, "annotations": {}, "finalizers": [], "ownerReferences": []}
+    empty: Spec = {"labels": {}, "annotations": {}, "finalizers": [], "ownerReferences": []}
     kept = created("configmaps", {"metadata": {"name": "it", **empty}})["metadata"]
     assert not empty.keys() & kept.keys()
