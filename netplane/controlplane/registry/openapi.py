@@ -133,6 +133,20 @@ def _collect(name: str, known: dict[str, Any], schemas: dict[str, Any]) -> None:
             schemas[each] = _convert(known[each], pending)
 
 
+def told(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema's properties as documents tell them: of apiVersion and kind, not that they have one value only.
+
+    The real ones do not either, and `kubectl explain` would print it.
+    """
+    properties: dict[str, Any] = schema["properties"]
+    if "x-kubernetes-group-version-kind" not in schema:
+        return properties
+    fixed = {name: properties[name] for name in ("apiVersion", "kind") if name in properties}
+    return properties | {
+        name: {key: value for key, value in each.items() if key != "enum"} for name, each in fixed.items()
+    }
+
+
 def _convert(schema: Any, references: list[str]) -> Any:
     """Return a JSON schema as OpenAPI 3.0 takes it: no null types, no enums with null, no siblings of $ref."""
     if isinstance(schema, list):
@@ -148,7 +162,7 @@ def _convert(schema: Any, references: list[str]) -> Any:
         elif key == "type" and isinstance(value, list):
             result[key] = next(each for each in value if each != "null")
         elif key == "properties":
-            result[key] = {name: _convert(each, references) for name, each in value.items()}
+            result[key] = {name: _convert(each, references) for name, each in told(schema).items()}
         elif key != "enum" or None not in value:
             result[key] = _convert(value, references)
     if "$ref" in result and len(result) > 1:

@@ -77,7 +77,7 @@ def _schema(schema: dict[str, Any], references: list[str]) -> dict[str, Any]:
         elif key == "type" and isinstance(value, list):
             result[key] = next(each for each in value if each != "null")
         elif key == "properties":
-            result[key] = {name: _schema(each, references) for name, each in value.items()}
+            result[key] = {name: _schema(each, references) for name, each in openapi.told(schema).items()}
         elif key in ("items", "additionalProperties") and isinstance(value, dict):
             result[key] = _schema(value, references)
         elif _is_told(key) and (key != "enum" or None not in value):

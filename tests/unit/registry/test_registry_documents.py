@@ -159,3 +159,15 @@ def test_finished_pods_are_marked() -> None:
 def test_every_type_has_a_structure() -> None:
     for rt in builtin().all():
         assert schema.shape_of(rt).kind == "object", rt.kind
+
+
+def test_documents_do_not_say_that_a_kind_has_one_name_only() -> None:
+    """The real ones do not, and `kubectl explain` would print it of every kind."""
+    registry = builtin()
+    of = type_of("deployments.apps")
+    document = openapi.Documents(registry).document("apis/apps/v1")
+    assert document is not None
+    third = orjson.loads(document.body)["components"]["schemas"][openapi.schema_name(of)]
+    second = swagger.document(registry)["definitions"][openapi.schema_name(of)]
+    for told in (third, second):
+        assert [told["properties"][each].get("enum") for each in ("apiVersion", "kind")] == [None, None]
