@@ -79,8 +79,11 @@ async def _apply(
             raise status.ApiStatus(409, "Conflict", str(error), details={"causes": causes}) from error
 
     if at.store.latest(cluster.storage(of), (target.namespace, target.name)) is None:
-        if target.subresource or config["metadata"].get("uid"):
+        if target.subresource:
             raise status.not_found(of, target.name)
+        if uid := config["metadata"].get("uid"):
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise status.conflict(of, target.name, why)
         made = applied(None)
         managed = made["metadata"].pop("managedFields", [])
         stored = await writing.create_object(at, request, of, made, wanted, managed=managed)
