@@ -44,6 +44,8 @@ _PATCHES = {
     "application/merge-patch+json": {"type": "object"},
     "application/strategic-merge-patch+json": {"type": "object"},
 }
+_EDITION = 2
+"""How documents are written: counts up with every change of that, as clients keep what has a known hash for ever."""
 DELETING = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 
 
@@ -89,7 +91,7 @@ def _path(group: str, version: str) -> str:
 
 
 def _fingerprint(path: str, types: Iterable[ResourceType]) -> str:
-    told: list[Any] = [VERSION, path]
+    told: list[Any] = [VERSION, _EDITION, path]
     for rt in types:
         told += [rt.plural, rt.kind, rt.verbs, [each.name for each in rt.subresources]]
         told.append(rt.crd["spec"] if rt.crd else None)
