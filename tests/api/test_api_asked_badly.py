@@ -74,8 +74,8 @@ def test_what_no_patch_may_say_is_a_bad_request(api: Client, namespace: str) -> 
         assert api.ask("PATCH", where, {"metadata": other}, headers={"Content-Type": MERGE["PATCH"]})[0] == 400
     code, told = api.ask("PATCH", f"{where}?fieldManager=m", {"metadata": {"name": "one"}}, headers=apply)
     assert (code, "Incorrect version specified in apply patch" in told["message"]) == (400, True)
-    other = {**conf("gone"), "metadata": {"name": "gone", "uid": "u"}}
-    code, told = api.ask("PATCH", path(namespace, "gone") + "?fieldManager=m", other, headers=apply)
+    gone = {**conf("gone"), "metadata": {"name": "gone", "uid": "u"}}
+    code, told = api.ask("PATCH", path(namespace, "gone") + "?fieldManager=m", gone, headers=apply)
     assert (code, "uid mismatch" in told["message"]) == (409, True)
     code, told = api.ask("PATCH", where, conf("one"), headers=apply)
     assert (code, told["details"]["causes"][0]["field"]) == (422, "fieldManager")
