@@ -20,7 +20,7 @@ import yarl
 from netplane.kube import errors
 from netplane.kube.api import Response
 from netplane.kube.kubeconfig import Config
-from netplane.lib import cli, metrics
+from netplane.lib import cli, metrics, sockets
 from netplane.lib import clock as clocks
 
 _CONNECT_SECONDS = 10.0
@@ -250,9 +250,7 @@ def _retry_delay(error: errors.ApiError, attempt: int, *, is_read: bool) -> floa
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """Open a socket that notices within half a minute that its peer is gone: a watch never sends, so never learns."""
-    family, kind, protocol, _, _ = address
-    opened = socket.socket(family, kind, protocol)
-    opened.setblocking(False)
+    opened = sockets.lent(address)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)

@@ -14,6 +14,7 @@ import aiohttp
 from netplane.agent.pods.spec import Container, Exec, Grpc, Handler, HttpGet, Pod, Sleep, TcpSocket
 from netplane.agent.probes import grpc
 from netplane.agent.runtime.protocol import Runtime, RuntimeFailure
+from netplane.lib import sockets
 
 AGENT = "kube-probe/1.33"
 KEPT = 10 * 1024
@@ -47,7 +48,7 @@ class Checks:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        connector = aiohttp.TCPConnector(force_close=True, ssl=context, limit=0)
+        connector = aiohttp.TCPConnector(force_close=True, ssl=context, limit=0, socket_factory=sockets.lent)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
             self._session = session
             yield self

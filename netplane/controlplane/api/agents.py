@@ -10,7 +10,7 @@ import orjson
 
 from netplane.controlplane.api import access, status
 from netplane.kube.types import Object
-from netplane.lib import clock
+from netplane.lib import clock, sockets
 
 _TOKEN_SECONDS = 200.0
 _FRAME_LIMIT = 16 << 20
@@ -37,7 +37,7 @@ class Agents:
             trust = ssl.create_default_context(cadata=self._ca_pem)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=trust, limit=0),
+                connector=aiohttp.TCPConnector(ssl=trust, limit=0, socket_factory=sockets.lent),
                 timeout=timeout,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from netplane.controlplane.api import hooks, places
+from netplane.lib import sockets
 
 _ANSWER_LIMIT = 8 << 20
 
@@ -58,7 +59,8 @@ class Caller:
 
     def _own_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            connector = aiohttp.TCPConnector(socket_factory=sockets.lent)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
     async def _send(

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from netplane.controlplane.api import agents, places, status
+from netplane.lib import sockets
 
 _CHUNK = 65536
 
@@ -26,7 +27,7 @@ async def session(through: agents.Agents, to: places.Endpoint) -> AsyncIterator[
         url = f"{through.url(to.node)}/tunnel/{to.pod[0]}/{to.pod[1]}/{to.port}"
     except status.ApiStatus:
         # No pod of ours, or one whose node nobody can call: then there may be a route.
-        async with _session(aiohttp.TCPConnector(limit=0)) as made:
+        async with _session(aiohttp.TCPConnector(limit=0, socket_factory=sockets.lent)) as made:
             yield made
         return
     with tempfile.TemporaryDirectory(prefix="netplane-tunnel-") as folder:
