@@ -18,9 +18,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -273,6 +274,29 @@ async def _client(server: apiserver.Server, *arguments: str) -> AsyncIterator[as
         await process.wait()
 
 
+async def editor(server: apiserver.Server, context: ssl.SSLContext) -> str:
+    """Return the token of a service account that one RoleBinding lets edit: whom RBAC is evaluated for."""
+    admin = await Connection(server, context, server.token).open()
+    account = {"metadata": {"name": "editor"}}
+    binding = {
+        "metadata": {"name": "editor"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "name": "editor", "namespace": "default"}],
+    }
+    await _made(admin, "/api/v1/namespaces/default/serviceaccounts", account)
+    await _made(admin, "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding)
+    made = await _made(admin, "/api/v1/namespaces/default/serviceaccounts/editor/token", {"spec": {}})
+    admin.close()
+    return str(made["status"]["token"])
+
+
+async def _made(connection: Connection, path: str, obj: Mapping[str, object]) -> dict[str, Any]:
+    code = await connection.send("POST", path, json.dumps(obj).encode())
+    body = await connection.reader.readexactly(connection.length)
+    assert code == 201, body
+    return dict(json.loads(body))
+
+
 async def _revision(connection: Connection) -> str:
     await connection.send("GET", "/api/v1/namespaces/default/configmaps?limit=1")
     body = json.loads(await connection.reader.readexactly(connection.length))
@@ -337,7 +361,8 @@ async def measure(servers: Sequence[tuple[int, apiserver.Server]], watchers: int
     goals.below("memory idle, MB", max(resident(server) for _, server in servers), 100)
     all_sizes = []
     for size, server in servers:
-        context, token = server.context(), server.token
+        context = server.context()
+        token = await editor(server, context)
         all_sizes.append(
             Sized(size, server, [await Connection(server, context, token).open() for _ in range(_CLIENTS)])
         )

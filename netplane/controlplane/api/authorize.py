@@ -14,6 +14,7 @@ ROLES = f"roles.{_GROUP}"
 CLUSTER_BINDINGS = f"clusterrolebindings.{_GROUP}"
 BINDINGS = f"rolebindings.{_GROUP}"
 _ALL = (CLUSTER_ROLES, ROLES, CLUSTER_BINDINGS, BINDINGS)
+_MOST_VERDICTS = 4096
 
 
 class Authorizer:
@@ -24,6 +25,7 @@ class Authorizer:
         self._graph = graph.Graph(store)
         self._compiled: rbac.Policy | None = None
         self._compiled_at: tuple[int, ...] = ()
+        self._verdicts: dict[tuple[str, tuple[str, ...], rbac.Attributes], str | None] = {}
 
     def policy(self) -> rbac.Policy:
         """Return the policy of the committed roles and bindings."""
@@ -36,6 +38,7 @@ class Authorizer:
                 bindings=self._objects(BINDINGS),
             )
             self._compiled_at = at
+            self._verdicts.clear()
         return self._compiled
 
     def why_allowed(self, user: access.User, asked: rbac.Attributes) -> str | None:
@@ -44,7 +47,19 @@ class Authorizer:
             return "system:masters may do everything"
         if user.node and (why := node.why_allowed(user.node, asked, self._graph)) is not None:
             return why
-        return self.policy().why_allowed(user, asked)
+        policy = self.policy()
+        if asked.name or asked.path:
+            return policy.why_allowed(user, asked)
+        # Of what has no name there is little that is asked for: a client's creations, lists and watches are all alike.
+        key = (user.name, user.groups, asked)
+        try:
+            return self._verdicts[key]
+        except KeyError:
+            pass
+        if len(self._verdicts) >= _MOST_VERDICTS:
+            self._verdicts.clear()
+        why = self._verdicts[key] = policy.why_allowed(user, asked)
+        return why
 
     def rules_in(self, user: access.User, namespace: str) -> list[rbac.Rule]:
         """Return the rules that hold for a user in a namespace; a node's are narrowed by what its pods refer to."""

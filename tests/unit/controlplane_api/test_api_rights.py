@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from netplane.controlplane.api import access, bootstrap, escalation, impersonation, rbac, status
+from netplane.controlplane.api import access, authorize, bootstrap, cluster, escalation, impersonation, rbac, status
+from netplane.controlplane.registry import builtin
+from netplane.controlplane.store import embedded
 
 POLICY = rbac.Policy(
     cluster_roles=bootstrap.cluster_roles(),
@@ -122,3 +125,37 @@ def test_who_acts_as_another_has_that_ones_groups_alone() -> None:
 def test_facts_of_requests_cannot_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         JANE.name = "joe"  # type: ignore[misc]  # the point of the test
+
+
+async def test_what_was_allowed_before_is_asked_anew_when_a_role_or_binding_changes(tmp_path: Path) -> None:
+    store = embedded.Embedded(tmp_path / "state.db", cluster.index(builtin()))
+    await store.start()
+    try:
+        authorizer = authorize.Authorizer(store)
+        user, asked = access.User("jo", (access.AUTHENTICATED,)), rbac.Attributes("create", "", "pods", "", "x")
+
+        def may(what: rbac.Attributes = asked, who: access.User = user) -> bool:
+            return authorizer.why_allowed(who, what) is not None
+
+        assert not may()
+        rules = [{"verbs": ["create"], "apiGroups": [""], "resources": ["pods"]}]
+        role = await store.create(authorize.ROLES, {"metadata": {"namespace": "x", "name": "r"}, "rules": rules})
+        binding = {
+            "metadata": {"namespace": "x", "name": "b"},
+            "roleRef": {"kind": "Role", "name": "r"},
+            "subjects": [{"kind": "User", "name": "jo"}],
+        }
+        bound = await store.create(authorize.BINDINGS, binding)
+        assert [may(), may()] == [True, True]
+        assert not may(rbac.Attributes("create", "", "pods", "", "y"))
+        assert not may(rbac.Attributes("create", "", "pods", "status", "x"))
+        assert not may(who=access.User("mo", (access.AUTHENTICATED,)))
+        narrowed = {"metadata": {"namespace": "x", "name": "r"}, "rules": []}
+        role = await store.update(authorize.ROLES, narrowed, expected=role.revision)
+        assert not may()
+        await store.update(authorize.ROLES, {**narrowed, "rules": rules}, expected=role.revision)
+        assert may()
+        await store.delete(authorize.BINDINGS, binding, expected=bound.revision)
+        assert not may()
+    finally:
+        await store.stop()
