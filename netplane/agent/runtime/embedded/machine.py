@@ -11,7 +11,7 @@ from pathlib import Path
 from netplane.agent.runtime.embedded.bundle import Host
 from netplane.agent.runtime.protocol import RuntimeFailure
 from netplane.kernel import cgroup, netns
-from netplane.lib import log
+from netplane.lib import log, sockets
 
 _log = log.get("agent.runtime")
 
@@ -57,21 +57,29 @@ async def connect_within(network: str, port: int) -> tuple[asyncio.StreamReader,
     answers = []
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            sock = await asyncio.to_thread(_socket, network, family)
-            sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
-            return await asyncio.open_connection(sock=sock)
+            return await asyncio.open_connection(sock=await _connected(network, family, (address, port)))
         except OSError as error:
             # The event loop's own text is about its calls; users know the errno's.
             answers.append(os.strerror(error.errno).lower() if error.errno else str(error))
     raise RuntimeFailure(f"failed to connect to localhost:{port} inside the pod's network: {answers[0]}")
 
 
+async def _connected(network: str, family: int, to: tuple[str, int]) -> socket.socket:
+    sock = await asyncio.to_thread(_socket, network, family)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, to)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def _socket(network: str, family: int) -> socket.socket:
     if not network:
-        return socket.socket(family, socket.SOCK_STREAM)
+        return sockets.Lent(family, socket.SOCK_STREAM)
     # A socket stays in the namespace in which it was made.
-    return netns.run_in(network, lambda: socket.socket(family, socket.SOCK_STREAM))
+    return netns.run_in(network, lambda: sockets.Lent(family, socket.SOCK_STREAM))
 
 
 def _controllers(*, unified: bool) -> frozenset[str]:
