@@ -31,7 +31,7 @@ _CLIENTS = 8
 _WRITERS = 4
 _ROUNDS = 5
 _SETTLING = 1.0
-_ROUND = 1000
+_ROUND, _SHORTEST = 1000, 500
 _OWN = 300
 _LISTED = 10_000
 _WRITES_PER_SECOND = 200
@@ -264,15 +264,16 @@ class Sized:
 
 async def grow(all_sizes: Sequence[Sized], goals: Goals) -> None:
     """Let every server grow to its size; the last pods of each are measured, in rounds that take turns."""
-    measured = {each.size: min(_ROUND, each.size // _ROUNDS) for each in all_sizes}
+    turns = {each.size: min(_ROUNDS, max(1, each.size // _SHORTEST)) for each in all_sizes}
+    measured = {each.size: min(_ROUND, each.size // turns[each.size]) for each in all_sizes}
     for each in all_sizes:
-        if unmeasured := range(each.size - _ROUNDS * measured[each.size]):
+        if unmeasured := range(each.size - turns[each.size] * measured[each.size]):
             await creates(each.server, each.connections, unmeasured)
     rounds: dict[int, list[Creates]] = {each.size: [] for each in all_sizes}
     others: list[Creates] = []
     for turn in range(_ROUNDS):
-        for each in all_sizes:
-            first = each.size - (_ROUNDS - turn) * measured[each.size]
+        for each in [one for one in all_sizes if turn < turns[one.size]]:
+            first = each.size - (turns[each.size] - turn) * measured[each.size]
             numbers = range(first, first + measured[each.size])
             rounds[each.size].append(await creates(each.server, each.connections, numbers))
             await asyncio.sleep(_SETTLING)  # What this server still folds into its file is not the next one's cost.
@@ -321,7 +322,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--sizes", default="1000,10000,50000")
     options.add_argument("--watchers", type=int, default=1000)
-    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--seconds", type=float, default=8.0)
     chosen = options.parse_args()
     sizes = sorted(int(size) for size in chosen.sizes.split(","))
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as running:
