@@ -126,7 +126,7 @@ class NodeFolders:
 @contextlib.contextmanager
 def node(root: Path, kind: Kind = "embedded") -> Iterator[NodeFolders]:
     """Be on a node of the test's own until the block ends: then all that runs on it is killed and removed."""
-    group = f"netplane-test/{uuid.uuid4().hex[:8]}"
+    group = f"netplane-test-{uuid.uuid4().hex[:8]}"
     place = f"/run/netns/nptest-{uuid.uuid4().hex[:8]}"
     folders = NodeFolders(root, Images(), f"/{group}", kind)
     netns.create(place)
