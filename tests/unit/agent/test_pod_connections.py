@@ -6,33 +6,19 @@ import asyncio
 import contextlib
 import gc
 import os
-import socket
-import struct
-import threading
 
 import uvloop
 
 from netplane.agent.runtime.embedded import machine
 from netplane.agent.runtime.protocol import RuntimeFailure
+from tests.support import resetting
 
 
 def test_pods_that_reset_connections_cost_no_descriptor_of_others() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        threading.Thread(target=_reset_all, args=(door,), daemon=True).start()
-        gone, left = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_knock(door.getsockname()[1]))
-        door.shutdown(socket.SHUT_RDWR)
+    with resetting.door() as port:
+        gone, left = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_knock(port))
     assert not gone
     assert left < 20, "of 200 connections"
-
-
-def _reset_all(door: socket.socket) -> None:
-    while True:
-        try:
-            one, _ = door.accept()
-        except OSError:
-            return
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        one.close()
 
 
 async def _knock(port: int) -> tuple[list[int], int]:
@@ -44,11 +30,7 @@ async def _knock(port: int) -> tuple[list[int], int]:
         await asyncio.gather(*(_one(port) for _ in range(10)))
         held = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
         gc.collect()
-        for each in held:
-            try:
-                os.close(each)
-            except OSError:
-                gone.append(each)
+        gone += resetting.closed_of(held)
     return gone, len(os.listdir("/proc/self/fd")) - before
 
 

@@ -7,13 +7,12 @@ import gc
 import os
 import socket
 import ssl
-import struct
-import threading
 
 import aiohttp
 import uvloop
 
 from netplane.lib import sockets
+from tests.support import resetting
 
 _ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 0))
 
@@ -34,20 +33,8 @@ def test_a_lent_socket_closes_when_it_is_told_to() -> None:
 
 
 def test_connections_that_are_reset_close_no_descriptor_of_others() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        threading.Thread(target=_reset_all, args=(door,), daemon=True).start()
-        assert asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_knock(door.getsockname()[1])) == []
-        door.shutdown(socket.SHUT_RDWR)
-
-
-def _reset_all(door: socket.socket) -> None:
-    while True:
-        try:
-            one, _ = door.accept()
-        except OSError:
-            return
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        one.close()
+    with resetting.door() as port:
+        assert asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_knock(port)) == []
 
 
 async def _knock(port: int) -> list[int]:
@@ -59,11 +46,7 @@ async def _knock(port: int) -> list[int]:
             await asyncio.gather(*(_one(session, port) for _ in range(20)))
             held = [os.open("/dev/null", os.O_RDONLY) for _ in range(40)]
             gc.collect()
-            for each in held:
-                try:
-                    os.close(each)
-                except OSError:
-                    gone.append(each)
+            gone += resetting.closed_of(held)
     return gone
 
 
