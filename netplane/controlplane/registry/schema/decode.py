@@ -120,7 +120,7 @@ def _is_single_around(body: bytes, spec: bytes) -> bool:
 
 def _of_plain(shape: Shape, body: bytes, found: _PlainJson) -> dict[str, Any] | None:
     text = bytes(found.spec)
-    spec = _spec(shape.fields["spec"], text) if len(text) <= _LONGEST_SHARED else None
+    spec = _known_spec(shape, text)
     if spec is None:
         return None
     metadata = msgspec.to_builtins(found.metadata)
@@ -132,7 +132,7 @@ def _of_plain(shape: Shape, body: bytes, found: _PlainJson) -> dict[str, Any] | 
 
 
 def _of_parts(shape: Shape, found: _Json) -> dict[str, Any] | None:
-    spec = _known_spec(shape, found.spec)
+    spec = _known_spec(shape, bytes(found.spec))
     if spec is None:
         return None
     metadata = orjson.loads(memoryview(found.metadata))
@@ -143,8 +143,8 @@ def _of_parts(shape: Shape, found: _Json) -> dict[str, Any] | None:
     return None if reading.errors or reading.unknown else obj
 
 
-def _known_spec(shape: Shape, text: msgspec.Raw) -> Known | None:
-    return _spec(shape.fields["spec"], bytes(text)) if len(text) <= _LONGEST_SHARED else None
+def _known_spec(shape: Shape, text: bytes) -> Known | None:
+    return _spec(shape.fields["spec"], text) if len(text) <= _LONGEST_SHARED else None
 
 
 @lru_cache(128)
